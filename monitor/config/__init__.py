@@ -1,0 +1,1 @@
+"""Settings frozen at start, and the live policy."""

@@ -1,0 +1,1 @@
+"""Types, schema, decoding and encoding: what every other layer speaks."""

@@ -1,0 +1,81 @@
+"""What the runtime loop needs from the outside, and nothing more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from monitor.core.types import DecisionBatch, RawBatch
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Where a partition goes on, as the transport has stored it.
+
+    ``next_offset`` is the committed input position. ``stamp`` and ``snapshot`` are the opaque
+    bytes of the last committed batch and of the latest snapshot, or None on a first start.
+    """
+
+    partition: int
+    next_offset: int
+    stamp: bytes | None
+    snapshot: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionCommit:
+    """One judged batch of one partition: everything that must become visible together."""
+
+    raw: RawBatch
+    decisions: DecisionBatch
+    next_offset: int
+    stamp: bytes
+    snapshot: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CommitUnit:
+    """One micro-batch: one transaction."""
+
+    parts: tuple[PartitionCommit, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """What one poll brought. ``assigned`` partitions must be resumed before their batches."""
+
+    batches: Sequence[RawBatch] = ()
+    assigned: Sequence[Resume] = ()
+    revoked: Sequence[int] = ()
+    finished: bool = False
+    lag_events: int | None = None
+
+
+class Transport(Protocol):
+    """Reads records, and makes a judged micro-batch visible all at once or not at all."""
+
+    def open(self) -> None:
+        """Connect, take the lock, recover an unfinished commit."""
+
+    def poll(self, max_events: int, timeout_seconds: float) -> Polled:
+        """At most ``max_events`` records, at most one batch a partition."""
+
+    def read_range(self, partition: int, start: int, stop: int) -> Iterator[RawBatch]:
+        """The input from offset ``start`` up to, not including, ``stop``, for recovery."""
+
+    def commit(self, unit: CommitUnit) -> None:
+        """Write outputs, state and input position as one. Raises TransportError."""
+
+    def abort(self) -> None:
+        """Drop what was polled since the last commit and rewind to it."""
+
+    def close(self) -> None:
+        """Release everything; nothing uncommitted becomes visible."""
+
+
+class Observer(Protocol):
+    """Told of every commit, after it, in the loop's thread. Must be quick and must not raise."""
+
+    def committed(self, unit: CommitUnit, seconds: Mapping[str, float]) -> None:
+        """``seconds`` is the time spent by stage on this micro-batch."""

@@ -1,0 +1,258 @@
+"""Values that pass between the stages of the pipeline.
+
+Everything here is frozen data: no clock, no I/O, no behaviour beyond selecting
+rows. Shapes use ``n`` events, ``d`` encoded feature columns, ``k`` channels and
+``C`` classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import IntEnum, StrEnum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+Int32Array = npt.NDArray[np.int32]
+HashArray = npt.NDArray[np.uint64]
+ByteArray = npt.NDArray[np.uint8]
+BoolArray = npt.NDArray[np.bool_]
+Header = tuple[str, bytes]
+Label = str | int | bool
+
+
+class Family(StrEnum):
+    """What kind of poisoning (or harmless change) a piece of evidence speaks for."""
+
+    LABEL_FLIP = "label_flip"
+    BACKDOOR = "backdoor"
+    CLEAN_LABEL = "clean_label"
+    GRADIENT = "gradient"
+    BOILING_FROG = "boiling_frog"
+    SYBIL = "sybil"
+    SHILLING = "shilling"
+    REPLAY = "replay"
+    INVALID = "invalid"
+    DRIFT = "drift"
+
+
+class Verdict(IntEnum):
+    """What the policy concludes, whatever the mode."""
+
+    ACCEPT = 0
+    FLAG = 1
+    QUARANTINE = 2
+    INVALID = 3
+
+    @property
+    def word(self) -> str:
+        """The name used on the wire."""
+        return self.name.lower()
+
+
+class Action(IntEnum):
+    """Where an event goes. Each event goes to exactly one place."""
+
+    PASS = 0
+    HOLD = 1
+    REJECT = 2
+
+    @property
+    def word(self) -> str:
+        """The name used on the wire."""
+        return self.name.lower()
+
+
+class Mode(StrEnum):
+    """How verdicts turn into actions."""
+
+    SHADOW = "shadow"
+    ALERT = "alert"
+    ENFORCE = "enforce"
+
+
+@dataclass(frozen=True, slots=True)
+class RawBatch:
+    """Consecutive records of one input partition, as they came.
+
+    Attributes
+    ----------
+    partition
+        Input partition; a file or a pipe is partition 0.
+    offset
+        int64[n], strictly increasing. For files the line number from 0.
+    values
+        The original bytes of each record (a line without its newline).
+    keys, headers
+        As on the wire; ``None`` when the transport has none.
+    """
+
+    partition: int
+    offset: IntArray
+    values: Sequence[bytes]
+    keys: Sequence[bytes | None] | None = None
+    headers: Sequence[Sequence[Header]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def next_offset(self) -> int:
+        """Offset at which reading goes on after this batch."""
+        return int(self.offset[-1]) + 1 if len(self.values) else 0
+
+    @classmethod
+    def of(cls, values: Sequence[bytes], *, start: int = 0, partition: int = 0) -> RawBatch:
+        """Wrap plain byte strings, numbering them from ``start``."""
+        return cls(partition, np.arange(start, start + len(values), dtype=np.int64), values)
+
+
+@dataclass(frozen=True, slots=True)
+class EventBatch:
+    """The valid events of a batch, in columns (rejected records are not here).
+
+    Attributes
+    ----------
+    offset
+        int64[n], position in the input partition.
+    x
+        float64[n, d], encoded features, always finite (missing values are imputed).
+    g
+        float64[n, d], normal scores of ``x`` under the schema's quantiles (unclipped grid basis).
+    z
+        float64[n, d], mean of normal score and standardised value, clipped to ±8.
+    y
+        int32[n], index into the label table.
+    n_classes
+        Size of the label table after this batch; states sized for fewer classes are padded.
+    source, subject, id_hash, content
+        uint64[n], seeded hashes of source, subject (0 = none), id, and of the feature values alone.
+    time_ns
+        int64[n], the event's own time stamp, nanoseconds since 1970.
+    weight
+        float64[n], > 0.
+    ids, sources, labels
+        What the event said, for decisions and explanations.
+    columns
+        d names of the encoded columns, for explanations.
+    label_names
+        ``n_classes`` printable labels.
+    p_value
+        Stage-one detectors only: calibrated p-value float64[n] of each ready stage-zero
+        channel, by family value. Empty while scoring stage zero.
+    gradient, prediction
+        Optional columns, None when no event of the batch has one.
+    """
+
+    offset: IntArray
+    x: FloatArray
+    g: FloatArray
+    z: FloatArray
+    y: Int32Array
+    n_classes: int
+    source: HashArray
+    subject: HashArray
+    id_hash: HashArray
+    content: HashArray
+    time_ns: IntArray
+    weight: FloatArray
+    ids: Sequence[str]
+    sources: Sequence[str]
+    labels: Sequence[Label]
+    columns: tuple[str, ...]
+    label_names: tuple[str, ...]
+    p_value: Mapping[str, FloatArray] = field(default_factory=dict)
+    gradient: FloatArray | None = None
+    prediction: FloatArray | None = None
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def select(self, rows: IntArray | BoolArray) -> EventBatch:
+        """The same batch with only ``rows`` (indices or a mask), in the given order."""
+        index = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
+        picked = [int(i) for i in index]
+        return replace(
+            self,
+            offset=self.offset[index],
+            x=self.x[index],
+            g=self.g[index],
+            z=self.z[index],
+            y=self.y[index],
+            source=self.source[index],
+            subject=self.subject[index],
+            id_hash=self.id_hash[index],
+            content=self.content[index],
+            time_ns=self.time_ns[index],
+            weight=self.weight[index],
+            ids=[self.ids[i] for i in picked],
+            sources=[self.sources[i] for i in picked],
+            labels=[self.labels[i] for i in picked],
+            p_value={name: p[index] for name, p in self.p_value.items()},
+            gradient=None if self.gradient is None else self.gradient[index],
+            prediction=None if self.prediction is None else self.prediction[index],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One piece of evidence behind a verdict, in words and in figures."""
+
+    detector: str
+    score: float
+    p_value: float
+    threshold: float
+    text: str
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionBatch:
+    """What was decided about every record of a raw batch.
+
+    Attributes
+    ----------
+    risk
+        float64[n], −log10 of the budget-weighted tail probability of the strongest channel;
+        0 for warm-up events without scores, and for invalid records.
+    channel
+        uint8[n], index into ``channels`` of the strongest channel, 255 for none.
+    verdict, action
+        uint8[n], values of :class:`Verdict` and :class:`Action`.
+    reject
+        uint8[n], values of :class:`~monitor.core.errors.RejectCode`, 0 for valid records.
+    warmup
+        bool[n], true where the warm-up setting decided.
+    p_value, score
+        float64[n, k] per channel and per detector; NaN where a channel was not ready.
+    reasons
+        Evidence by row; rows without any are absent.
+    records
+        The encoded decision record of each row, in order.
+    """
+
+    partition: int
+    offset: IntArray
+    risk: FloatArray
+    channel: ByteArray
+    verdict: ByteArray
+    action: ByteArray
+    reject: ByteArray
+    warmup: BoolArray
+    p_value: FloatArray
+    channels: tuple[str, ...]
+    reasons: Mapping[int, tuple[Reason, ...]]
+    policy_version: int
+    mode: Mode
+    records: Sequence[bytes] = ()
+
+    def __len__(self) -> int:
+        return len(self.offset)
+
+    def rows(self, action: Action) -> IntArray:
+        """Row numbers with ``action``, in input order."""
+        return np.flatnonzero(self.action == action)

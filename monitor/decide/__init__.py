@@ -1,0 +1,1 @@
+"""From channel p-values to a verdict, an action and a reason."""

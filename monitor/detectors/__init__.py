@@ -1,0 +1,1 @@
+"""Detectors, one a file. The tuple below is the explicit list of those that run."""

@@ -1,0 +1,1 @@
+"""Incremental estimators over arrays, mergeable where they say so."""

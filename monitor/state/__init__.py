@@ -1,0 +1,1 @@
+"""Stored forms: partition state, codec, recovery."""

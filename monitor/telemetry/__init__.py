@@ -1,0 +1,1 @@
+"""Metrics. The only importer of prometheus_client."""
