@@ -25,11 +25,14 @@ class Scores:
     """Raw scores, higher is more suspicious.
 
     ``value`` is float64[n] and finite; ``ready`` is bool[n] and false where the detector has
-    not seen enough to speak (its value is then ignored, and never calibrated on).
+    not seen enough to speak (its value is then ignored, and never calibrated on). ``context``,
+    float64[n], is given by detectors that know something of an event's surroundings: their score
+    before this batch, by which other channels decide whether an event is ordinary.
     """
 
     value: FloatArray
     ready: BoolArray
+    context: FloatArray | None = None
 
     @classmethod
     def silent(cls, n: int) -> Scores:
@@ -65,6 +68,10 @@ class Detector(Protocol[S]):
         True when ``observe`` over split batches, and ``merge``, give the same state to rounding.
     discrete
         True when scores have large atoms, so calibration must not interpolate between them.
+
+    Optional class attributes: ``robust`` (calibrate by the robust tail, see
+    :mod:`monitor.detectors.calibration`), ``scale_bounds`` (known bounds of that tail's scale),
+    ``certain`` (a score at or above which the evidence is a fact, not a statistic).
     """
 
     name: ClassVar[str]

@@ -1,0 +1,160 @@
+"""Score, calibrate, combine, decide: from valid events to verdicts, and what to learn from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from monitor.config.policy import Policy
+from monitor.core.types import (
+    BoolArray,
+    ByteArray,
+    EventBatch,
+    Family,
+    FloatArray,
+    Reason,
+    Verdict,
+)
+from monitor.decide.channels import NO_CHANNEL, Combined, combine
+from monitor.decide.verdicts import verdicts
+from monitor.detectors.base import Detector, Scores
+from monitor.detectors.calibration import SMALLEST_P, Reference
+
+AnyDetector = Detector[Any]
+MAX_REASONS = 3
+SUSPICIOUS_CONTEXT = 0.02
+SUSPICIOUS_SELF = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What the channels made of a batch of n valid events.
+
+    ``events`` carries the stage-zero p-values; ``scores`` is by detector name; ``p_value`` by
+    family, float64[n], silent channels absent.
+    """
+
+    events: EventBatch
+    scores: Mapping[str, Scores]
+    p_value: Mapping[str, FloatArray]
+    combined: Combined
+    verdict: ByteArray
+
+
+def channels_of(detectors: Sequence[AnyDetector]) -> tuple[str, ...]:
+    """The families of ``detectors``, each once, in order of first appearance."""
+    return tuple(dict.fromkeys(detector.family.value for detector in detectors))
+
+
+def judge(
+    detectors: Sequence[AnyDetector],
+    states: Mapping[str, Any],
+    references: Mapping[str, Reference],
+    events: EventBatch,
+    policy: Policy,
+) -> Judged:
+    """Score ``events`` against ``states`` and decide under ``policy``. Pure."""
+    scores: dict[str, Scores] = {}
+    p_value: dict[str, FloatArray] = {}
+    for stage in (0, 1):
+        if stage == 1:
+            events = replace(events, p_value=dict(p_value))
+        found: dict[str, list[FloatArray]] = {}
+        for detector in detectors:
+            if detector.stage == stage:
+                scored = detector.score(states[detector.name], events)
+                scores[detector.name] = scored
+                p = _calibrated(detector, scored, references[detector.name])
+                if p is not None:
+                    found.setdefault(detector.family.value, []).append(p)
+        for family, several in found.items():
+            lowest = np.minimum.reduce(several) * len(several)
+            p_value[family] = np.minimum(lowest, 1.0)
+    combined = combine(p_value, channels_of(detectors), policy, len(events))
+    return Judged(events, scores, p_value, combined, verdicts(combined.tail, policy))
+
+
+def _calibrated(detector: AnyDetector, scored: Scores, reference: Reference) -> FloatArray | None:
+    certain = getattr(detector, "certain", None)
+    if not reference.ready and certain is None:
+        return None
+    if reference.ready:
+        p = reference.p_value(scored.value, discrete=detector.discrete)
+    else:
+        p = np.ones(len(scored.value))
+    p[~scored.ready] = 1.0
+    if certain is not None:
+        p[scored.ready & (scored.value >= certain)] = SMALLEST_P
+    return p
+
+
+def empty_reference(detector: AnyDetector) -> Reference:
+    """The calibration reference ``detector`` asks for, without scores."""
+    return Reference.empty(
+        robust=getattr(detector, "robust", False),
+        scale_bounds=getattr(detector, "scale_bounds", (0.0, np.inf)),
+    )
+
+
+def ordinary(judged: Judged, detector: AnyDetector, references: Mapping[str, Reference]) -> BoolArray:
+    """bool[n]: rows whose score may enter the detector's reference.
+
+    The reference must hold ordinary traffic, but dropping what scores high would truncate it.
+    So an event is judged by its context: what its source had shown *before* this batch.
+    """
+    scored = judged.scores[detector.name]
+    rows = scored.ready.copy()
+    certain = getattr(detector, "certain", None)
+    if certain is not None:
+        rows &= scored.value < certain
+    for name, other in judged.scores.items():
+        reference = references[name]
+        if other.context is not None and reference.ready:
+            limit = SUSPICIOUS_SELF if name == detector.name else SUSPICIOUS_CONTEXT
+            rows &= reference.p_value(other.context) > limit
+    return rows
+
+
+def reasons(
+    detectors: Sequence[AnyDetector],
+    states: Mapping[str, Any],
+    judged: Judged,
+    policy: Policy,
+) -> tuple[dict[int, tuple[Reason, ...]], dict[int, tuple[str, ...]]]:
+    """Evidence and families of each flagged row, strongest channel first."""
+    flagged = np.flatnonzero(judged.verdict != Verdict.ACCEPT)
+    by_row: dict[int, list[tuple[float, str, Reason]]] = {int(row): [] for row in flagged}
+    channels = channels_of(detectors)
+    for detector in detectors:
+        index = channels.index(detector.family.value)
+        share = float(judged.combined.share[index])
+        if share <= 0.0 or not len(flagged):
+            continue
+        p = judged.p_value[detector.family.value][flagged]
+        speaks = (p / share <= policy.flag_at) | (judged.combined.channel[flagged] == index)
+        rows = flagged[speaks]
+        if not len(rows):
+            continue
+        score = judged.scores[detector.name].value
+        evidence = detector.explain(states[detector.name], judged.events, rows)
+        for row, p_row, item in zip(rows, p[speaks], evidence, strict=True):
+            reason = Reason(
+                detector.name,
+                float(score[row]),
+                float(p_row),
+                share * policy.flag_at,
+                item.text,
+                item.data,
+            )
+            by_row[int(row)].append((float(p_row) / share, detector.family.value, reason))
+    ranked = {row: sorted(items, key=lambda item: item[0]) for row, items in by_row.items()}
+    return (
+        {row: tuple(item[2] for item in items[:MAX_REASONS]) for row, items in ranked.items()},
+        {row: tuple(dict.fromkeys(item[1] for item in items)) for row, items in ranked.items()},
+    )
+
+
+__all__ = ["NO_CHANNEL", "Judged", "channels_of", "empty_reference", "judge", "ordinary", "reasons"]

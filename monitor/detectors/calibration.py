@@ -1,0 +1,179 @@
+"""From a raw score to the probability that ordinary traffic scores as high.
+
+Three layers, each for a failure of the one before:
+
+1. *Body*: the empirical distribution of the last ``window`` scores of ordinary traffic.
+2. *Tail*: an empirical p-value of m scores cannot say less than 1/m. ``pareto`` fits a generalised
+   Pareto law to the top 5 % (Pickands 1975; probability-weighted moments after Hosking and Wallis
+   1987), its shape kept at or above zero, since a bounded tail would call every new extreme
+   impossible. ``robust`` extrapolates an exponential law from quantiles well below the top, for
+   scores whose top an attacker can fill: up to 15 % poison then cannot hide behind itself.
+3. *Drift*: the share of ordinary events that actually fell below 1 % and 0.1 % lately corrects
+   the p-values, in the spirit of adaptive conformal inference (Gibbs and Candès 2021), bounded
+   so that an attack cannot buy more than ``MAX_CORRECTION``.
+
+What is ordinary is decided by an event's context, never by its own score: dropping what scores
+high truncates the reference, which lowers the threshold, which drops more (see the README).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from monitor.core.types import FloatArray
+
+TAIL_SHARE = 0.05
+ROBUST_LOW, ROBUST_HIGH = 0.60, 0.85
+MAX_SHAPE = 0.5
+SMALLEST_P = 1e-12
+LEVELS = np.array([0.01, 0.001])
+HALF_LIVES = np.array([1500.0, 6000.0])
+MIN_CORRECTION, MAX_CORRECTION = 0.5, 12.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The scores of recent ordinary traffic, the tail fitted to them, and how it held.
+
+    Attributes
+    ----------
+    ring
+        float64[w], the last w reference scores, oldest overwritten first.
+    seen
+        Number of scores ever put in.
+    fitted
+        float64[m], the scores at the last fit, sorted.
+    fitted_at
+        ``seen`` at the last fit.
+    robust
+        Which tail is fitted.
+    smallest_scale, largest_scale
+        Bounds on the tail's scale where the score has a known law, else 0 and infinity.
+    threshold, scale, shape, above
+        The tail starts at ``threshold``, which a share ``above`` of the reference exceeds.
+    rate
+        float64[2], running share of ordinary events whose uncorrected p-value was ≤ LEVELS.
+    """
+
+    ring: FloatArray
+    seen: int
+    fitted: FloatArray
+    fitted_at: int
+    robust: bool
+    smallest_scale: float
+    largest_scale: float
+    threshold: float
+    scale: float
+    shape: float
+    above: float
+    rate: FloatArray
+
+    @classmethod
+    def empty(
+        cls,
+        window: int = 4096,
+        *,
+        robust: bool = False,
+        scale_bounds: tuple[float, float] = (0.0, np.inf),
+    ) -> Reference:
+        """No scores yet, room for ``window``."""
+        low, high = scale_bounds
+        none = np.empty(0)
+        ring = np.zeros(window)
+        return cls(ring, 0, none, 0, robust, low, high, 0.0, 1.0, 0.0, 1.0, LEVELS.copy())
+
+    @property
+    def ready(self) -> bool:
+        """Whether a tail has been fitted."""
+        return len(self.fitted) > 0
+
+    def p_value(self, score: FloatArray, *, discrete: bool = False) -> FloatArray:
+        """float64[n] in (0, 1]: the share of ordinary traffic that scores at least ``score``.
+
+        With ``discrete`` the tail is empirical: nothing is interpolated between atoms.
+        """
+        return self._corrected(self._uncorrected(score, discrete))
+
+    def _uncorrected(self, score: FloatArray, discrete: bool) -> FloatArray:
+        m = len(self.fitted)
+        p = (m - np.searchsorted(self.fitted, score, side="left") + 1.0) / (m + 1.0)
+        if discrete:
+            return p
+        tail = score > self.threshold
+        excess = (score[tail] - self.threshold) / self.scale
+        if self.shape < 1e-6:
+            survival = np.exp(-excess)
+        else:
+            survival = (1.0 + self.shape * excess) ** (-1.0 / self.shape)
+        p[tail] = self.above * survival
+        return np.clip(p, SMALLEST_P, 1.0)
+
+    def _corrected(self, p: FloatArray) -> FloatArray:
+        factor = np.log10(np.clip(self.rate / LEVELS, MIN_CORRECTION, MAX_CORRECTION))
+        shift = np.interp(-np.log10(p), [0.0, 1.0, 2.0, 3.0], [0.0, 0.3 * factor[0], *factor])
+        return np.clip(p * 10.0**shift, SMALLEST_P, 1.0)
+
+    def admit(
+        self, score: FloatArray, *, discrete: bool = False, every: int = 512, least: int = 256
+    ) -> Reference:
+        """With the ``score`` of ordinary events added.
+
+        The tail is fitted anew after ``every`` additions, first after ``least``.
+        """
+        count = len(score)
+        if not count:
+            return self
+        rate = self.rate
+        if self.ready:
+            p = self._uncorrected(score, discrete)
+            met = np.array([(p <= level).mean() for level in LEVELS])
+            rate = rate + (1.0 - 0.5 ** (count / HALF_LIVES)) * (met - rate)
+        window = len(self.ring)
+        ring = self.ring.copy()
+        kept = score[-window:]
+        ring[(self.seen + count - len(kept) + np.arange(len(kept))) % window] = kept
+        grown = replace(self, ring=ring, seen=self.seen + count, rate=rate)
+        due = grown.seen - grown.fitted_at >= (every if grown.ready else least)
+        return grown._fit() if due else grown
+
+    def _fit(self) -> Reference:
+        ordered = np.sort(self.ring[: min(self.seen, len(self.ring))])
+        least = max(1e-9, 1e-3 * float(ordered[-1] - ordered[0]))
+        if self.robust:
+            low, high = np.quantile(ordered, [ROBUST_LOW, ROBUST_HIGH])
+            scale = float(high - low) / np.log((1.0 - ROBUST_LOW) / (1.0 - ROBUST_HIGH))
+            threshold, shape = float(low), 0.0
+        else:
+            threshold = float(ordered[int((1.0 - TAIL_SHARE) * (len(ordered) - 1))])
+            scale, shape = _pareto(ordered[ordered > threshold] - threshold)
+        above = (len(ordered) - np.searchsorted(ordered, threshold, "right") + 1.0) / (
+            len(ordered) + 1.0
+        )
+        return replace(
+            self,
+            fitted=ordered,
+            fitted_at=self.seen,
+            threshold=threshold,
+            scale=float(np.clip(max(scale, least), self.smallest_scale, self.largest_scale)),
+            shape=shape,
+            above=float(above),
+        )
+
+
+def _pareto(excess: FloatArray) -> tuple[float, float]:
+    """Scale and shape by probability-weighted moments; exponential when the data are too few.
+
+    ``excess`` is float64[k], ascending, positive.
+    """
+    k = len(excess)
+    if k == 0:
+        return 0.0, 0.0
+    mean = float(excess.mean())
+    second = float(((1.0 - (np.arange(1, k + 1) - 0.35) / k) * excess).mean())
+    spread = mean - 2.0 * second
+    if k < 20:
+        return mean, 0.0
+    shape = MAX_SHAPE if spread <= 1e-12 else min(MAX_SHAPE, 2.0 - mean / spread)
+    return (mean, 0.0) if shape <= 0.0 else (mean * (1.0 - shape), shape)

@@ -1,0 +1,194 @@
+"""What each source's events have shown so far.
+
+One event is weak evidence; the events of one account add up. Every calibrated p-value is turned
+into a bet against "this source is ordinary" by the calibrator κ·p^(κ−1), whose mean under ordinary
+traffic is at most one (Vovk and Wang 2021, section 2), and the logarithms are summed per source as
+a CUSUM (Page 1954), which is the e-detector of Shin, Ramdas and Rinaldo (2023) with a restart: an
+account that turns hostile after years is seen as fast as a new one, and one that was hijacked and
+recovered is forgiven. By Ville's inequality a fixed ordinary source exceeds a level s with
+probability about exp(−s), so the tail that the channel calibrates is close to exponential.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from monitor.core.types import BoolArray, EventBatch, Family, FloatArray, IntArray
+from monitor.detectors.base import Evidence, Params, Scores
+from monitor.sketches.keyed import KeyedTable
+
+FAMILIES = (Family.LABEL_FLIP.value, Family.BACKDOOR.value, Family.CLEAN_LABEL.value)
+EVENTS, SURPRISING, LAST_SEEN = len(FAMILIES), len(FAMILIES) + 1, len(FAMILIES) + 2
+WIDTH = len(FAMILIES) + 3
+SURPRISE = 0.1
+
+
+class SourceEvidenceParams(Params):
+    """Parameters of :class:`SourceEvidence`."""
+
+    exponent: float = Field(default=0.4, gt=0.0, lt=1.0, description="κ of the p-to-e calibrator.")
+    smallest_p: float = Field(default=1e-4, gt=0.0, lt=1.0, description="Bound on one event's bet.")
+    cap_nats: float = Field(default=30.0, gt=0.0, description="Largest evidence a source can hold.")
+    capacity: int = Field(default=131_072, ge=16, description="Sources remembered.")
+    drift_events: float = Field(
+        default=400.0, gt=0.0, description="Half-life, in ordinary events, of what a bet pays."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class SourceEvidenceState:
+    """``table``: by source hash, evidence in nats a family, events, surprising events, last seen.
+
+    ``drift`` is float64[families]: what a bet pays on ordinary traffic at present, a running mean
+    that is one where the channel keeps its promise.
+    """
+
+    table: KeyedTable
+    drift: FloatArray
+    seen: int
+
+
+class SourceEvidence:
+    """Accumulated evidence against the source of each event (see the module's text)."""
+
+    name: ClassVar[str] = "source_evidence"
+    family: ClassVar[Family] = Family.SYBIL
+    stage: ClassVar[int] = 1
+    state_version: ClassVar[int] = 1
+    additive: ClassVar[bool] = False
+    discrete: ClassVar[bool] = False
+    robust: ClassVar[bool] = True
+    # Ville's inequality gives the tail of S the scale 1 for ordinary sources that are alike;
+    # real ones differ in how noisy they are, but not without bound.
+    scale_bounds: ClassVar[tuple[float, float]] = (1.0, 2.5)
+
+    def __init__(self, params: SourceEvidenceParams | None = None) -> None:
+        self.params = params or SourceEvidenceParams()
+
+    def empty(self, n_columns: int) -> SourceEvidenceState:
+        """No source seen."""
+        return SourceEvidenceState(KeyedTable.empty(WIDTH), np.ones(len(FAMILIES)), 0)
+
+    def score(self, view: SourceEvidenceState, batch: EventBatch) -> Scores:
+        """Evidence in nats against each event's source, this batch's events included."""
+        if not batch.p_value or not len(batch):
+            return Scores.silent(len(batch))
+        _, inverse, rows = self._after(view, batch)
+        value = rows[inverse, : len(FAMILIES)].max(axis=1).astype(np.float64)
+        before = view.table.get(batch.source)[:, : len(FAMILIES)].max(axis=1)
+        return Scores(value, np.ones(len(batch), dtype=bool), before.astype(np.float64))
+
+    def observe(
+        self, state: SourceEvidenceState, batch: EventBatch, accepted: BoolArray
+    ) -> SourceEvidenceState:
+        """Evidence counts every event; the drift baseline learns from accepted ones only."""
+        if not batch.p_value or not len(batch):
+            return state
+        keys, _, rows = self._after(state, batch)
+        table = state.table.put(keys, rows, capacity=self.params.capacity, keep_by=LAST_SEEN)
+        drift = state.drift
+        if accepted.any():
+            rate = 1.0 - 0.5 ** (float(accepted.sum()) / self.params.drift_events)
+            mean = np.exp(self._bets(batch)[accepted]).mean(axis=0)
+            drift = drift + rate * (mean - drift)
+        return SourceEvidenceState(table, drift, state.seen + len(batch))
+
+    def merge(self, a: SourceEvidenceState, b: SourceEvidenceState) -> SourceEvidenceState:
+        """Evidence of the same source adds up to the cap; baselines are averaged by events."""
+        keys, rows = a.table.items()
+        other_keys, other = b.table.items()
+        union = np.union1d(keys, other_keys)
+        added = a.table.get(union) + b.table.get(union)
+        added[:, : len(FAMILIES)] = np.minimum(added[:, : len(FAMILIES)], self.params.cap_nats)
+        added[:, LAST_SEEN] = np.maximum(a.table.get(union), b.table.get(union))[:, LAST_SEEN]
+        seen = a.seen + b.seen
+        share = a.seen / seen if seen else 0.5
+        table = KeyedTable.empty(WIDTH).put(
+            union, added, capacity=self.params.capacity, keep_by=LAST_SEEN
+        )
+        return SourceEvidenceState(table, share * a.drift + (1.0 - share) * b.drift, seen)
+
+    def explain(
+        self, view: SourceEvidenceState, batch: EventBatch, rows: IntArray
+    ) -> Sequence[Evidence]:
+        """How many events the source sent, and how many of them were surprising."""
+        if not batch.p_value:
+            return [Evidence("the source has shown nothing yet") for _ in rows]
+        _, inverse, after = self._after(view, batch)
+        return [self._sentence(batch.sources[int(r)], after[inverse[r]]) for r in rows]
+
+    def _sentence(self, source: str, row: npt.NDArray[np.float32]) -> Evidence:
+        worst = int(row[: len(FAMILIES)].argmax())
+        events, surprising = int(row[EVENTS]), int(row[SURPRISING])
+        nats = float(row[worst])
+        text = (
+            f"source {source[:64]!r} has sent {events} events, {surprising} of them among the "
+            f"{SURPRISE:.0%} most surprising; together they speak for {FAMILIES[worst]} with "
+            f"{nats:.1f} nats of evidence (an ordinary source reaches 7 about once in 1,000)"
+        )
+        data = {
+            "source": source,
+            "events": events,
+            "surprising": surprising,
+            "nats": round(nats, 3),
+            "speaks_for": FAMILIES[worst],
+        }
+        return Evidence(text, data)
+
+    def _bets(self, batch: EventBatch) -> FloatArray:
+        """float64[n, families]: log of the calibrator, bounded; 0 for silent channels."""
+        kappa = self.params.exponent
+        out = np.zeros((len(batch), len(FAMILIES)))
+        for i, family in enumerate(FAMILIES):
+            if family in batch.p_value:
+                p = np.maximum(batch.p_value[family], self.params.smallest_p)
+                out[:, i] = np.log(kappa) + (kappa - 1.0) * np.log(p)
+        return out
+
+    def _after(
+        self, state: SourceEvidenceState, batch: EventBatch
+    ) -> tuple[npt.NDArray[np.uint64], IntArray, npt.NDArray[np.float32]]:
+        """The batch's sources (sorted, unique), each event's index into them, and their rows."""
+        keys, inverse = np.unique(batch.source, return_inverse=True)
+        rows = state.table.get(keys)
+        # A drift makes everybody surprising. Dividing the bets by what they pay on ordinary
+        # traffic at present keeps their mean at one, so it convicts nobody.
+        bets = self._bets(batch) - np.log(np.maximum(1.0, state.drift))
+        order = np.argsort(inverse, kind="stable")
+        group = inverse[order]
+        for i in range(len(FAMILIES)):
+            rows[:, i] = _cusum(rows[:, i], bets[order, i], group, self.params.cap_nats)
+        rows[:, EVENTS] += np.bincount(inverse, minlength=len(keys))
+        lowest = np.ones(len(batch))
+        for family in FAMILIES:
+            if family in batch.p_value:
+                lowest = np.minimum(lowest, batch.p_value[family])
+        rows[:, SURPRISING] += np.bincount(
+            inverse, weights=lowest < SURPRISE, minlength=len(keys)
+        )
+        rows[:, LAST_SEEN] = state.seen + len(batch)
+        return keys, inverse, rows
+
+
+def _cusum(
+    start: npt.NDArray[np.float32], bets: FloatArray, group: IntArray, cap: float
+) -> FloatArray:
+    """Each group's reflected random walk after its bets; ``group`` is sorted and dense.
+
+    S_t = max(S_0 + C_t, C_t − min over j ≤ t of C_j), with C the running sum inside the group.
+    """
+    total = np.cumsum(bets)
+    last = np.flatnonzero(np.append(group[1:] != group[:-1], True))
+    before = np.concatenate([[0.0], total[last[:-1]]])
+    inside = total - before[group]
+    lift = float(np.abs(bets).sum()) + 1.0
+    lowest = np.minimum.accumulate(inside - group * lift) + group * lift
+    end = inside[last]
+    reflected = np.maximum(start + end, end - np.minimum(lowest[last], 0.0))
+    return np.clip(reflected, 0.0, cap)

@@ -1,0 +1,259 @@
+"""The pure pipeline, and the library's face: bytes in, decisions out.
+
+``Gate.step`` is a function of its arguments only: no clock, no I/O, no hidden randomness. The
+runtime keeps the returned state only after the decisions are committed; on an abort it simply
+goes on with the old one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import orjson
+
+from monitor.config.policy import Policy
+from monitor.core.decode import Decoded, Decoder, Parsed
+from monitor.core.encode import encode_decisions
+from monitor.core.errors import UsageError
+from monitor.core.labels import LabelTable
+from monitor.core.limits import Limits
+from monitor.core.schema import Schema, SchemaSpec
+from monitor.core.types import Action, DecisionBatch, EventBatch, RawBatch, Reason, Verdict
+from monitor.decide.channels import NO_CHANNEL
+from monitor.decide.judge import AnyDetector, Judged, channels_of, empty_reference, judge, ordinary, reasons
+from monitor.decide.verdicts import actions
+from monitor.detectors import default_detectors
+from monitor.detectors.calibration import Reference
+from monitor.state import partition
+from monitor.state.partition import GateState
+
+BOOTSTRAP_EVENTS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class GateConfig:
+    """What is fixed at start.
+
+    ``warmup`` says what happens to the events the schema is learned from (``warmup_events`` of
+    them); ``schema`` gives names and kinds instead of learning them; ``local`` numbers lines
+    instead of offsets in decisions.
+    """
+
+    limits: Limits = field(default_factory=Limits)
+    hash_seed: int = 0
+    warmup: Literal["accept", "hold"] = "accept"
+    warmup_events: int = 512
+    schema: SchemaSpec | None = None
+    local: bool = False
+
+
+class Gate:
+    """Judges batches of raw events before an online model sees them.
+
+    Examples
+    --------
+    >>> gate = Gate()
+    >>> event = {"id": "a", "ts": 1.7e9, "source": "acct-1", "label": "ok", "features": [1.0, 2.0]}
+    >>> decided = gate.check([event, b"not json"])
+    >>> [Verdict(v).word for v in decided.verdict]
+    ['accept', 'invalid']
+    >>> bool(decided.warmup[0])
+    True
+    """
+
+    def __init__(
+        self,
+        config: GateConfig | None = None,
+        policy: Policy | None = None,
+        detectors: Sequence[AnyDetector] | None = None,
+    ) -> None:
+        self.config = config or GateConfig()
+        self.policy = policy or Policy()
+        self.detectors: tuple[AnyDetector, ...] = tuple(
+            default_detectors() if detectors is None else detectors
+        )
+        self.channels = channels_of(self.detectors)
+        self._decoder = Decoder(self.config.limits, self.config.hash_seed)
+        self.state = self.start()
+        self._next = 0
+
+    def with_policy(self, policy: Policy) -> Gate:
+        """The same gate under another policy, from the next batch on. State is shared."""
+        other = Gate(self.config, policy, self.detectors)
+        other.state, other._next = self.state, self._next
+        return other
+
+    def start(self) -> GateState:
+        """The state before any event."""
+        return GateState(0, (), None, LabelTable(), {}, {})
+
+    def dump(self, state: GateState) -> bytes:
+        """The stored form of ``state``."""
+        return partition.dump(state, self.detectors)
+
+    def load(self, data: bytes) -> GateState:
+        """What :meth:`dump` stored. Raises StateError."""
+        return partition.load(data, self.detectors)
+
+    def digest(self, state: GateState) -> str:
+        """32 hex digits that identify ``state``."""
+        return partition.digest(state, self.detectors)
+
+    def check(self, batch: RawBatch | Sequence[bytes | str | Mapping[str, Any]]) -> DecisionBatch:
+        """Judge a batch and remember it.
+
+        Parameters
+        ----------
+        batch
+            Raw records, or a sequence of events as JSON bytes, JSON text or mappings.
+
+        Returns
+        -------
+        DecisionBatch
+            One decision a record, in order; ``rows(Action.PASS)`` are the ones to learn from.
+        """
+        raw = batch if isinstance(batch, RawBatch) else self._raw(batch)
+        decisions, self.state = self.step(self.state, raw)
+        self._next = max(self._next, raw.next_offset)
+        return decisions
+
+    def _raw(self, batch: Sequence[bytes | str | Mapping[str, Any]]) -> RawBatch:
+        if isinstance(batch, bytes | str | Mapping):
+            raise UsageError("check() takes a sequence of events; wrap a single one in a list")
+        values = [
+            bytes(item)
+            if isinstance(item, bytes | bytearray | memoryview)
+            else item.encode("utf-8", "surrogatepass")
+            if isinstance(item, str)
+            else orjson.dumps(item, option=orjson.OPT_SERIALIZE_NUMPY)
+            for item in batch
+        ]
+        return RawBatch.of(values, start=self._next)
+
+    def step(self, state: GateState, raw: RawBatch) -> tuple[DecisionBatch, GateState]:
+        """Decide about ``raw`` given ``state``; the state after it. Pure."""
+        parsed = self._decoder.parse(raw)
+        if state.schema is None:
+            return self._warm_up(state, raw, parsed)
+        decoded = self._decoder.columns(parsed, state.schema, state.labels)
+        judged = judge(
+            self.detectors, state.detectors, state.references, decoded.events, self.policy
+        )
+        decisions = self._decisions(raw, parsed, decoded, judged, state)
+        return decisions, self._learn(replace(state, labels=decoded.labels), judged)
+
+    def _decisions(
+        self, raw: RawBatch, parsed: Parsed, decoded: Decoded, judged: Judged, state: GateState
+    ) -> DecisionBatch:
+        n, row = len(raw), decoded.row
+        verdict = np.full(n, Verdict.INVALID, dtype=np.uint8)
+        verdict[row] = judged.verdict
+        risk = np.zeros(n)
+        risk[row] = judged.combined.risk
+        channel = np.full(n, NO_CHANNEL, dtype=np.uint8)
+        channel[row] = judged.combined.channel
+        p_value = np.full((n, len(self.channels)), np.nan)
+        for i, name in enumerate(self.channels):
+            if name in judged.p_value:
+                p_value[row, i] = judged.p_value[name]
+        why, families = reasons(self.detectors, state.detectors, judged, self.policy)
+        decisions = DecisionBatch(
+            partition=raw.partition,
+            offset=raw.offset,
+            risk=risk,
+            channel=channel,
+            verdict=verdict,
+            action=actions(verdict, self.policy.mode),
+            reject=decoded.reject,
+            warmup=np.zeros(n, dtype=bool),
+            p_value=p_value,
+            channels=self.channels,
+            reasons={int(row[i]): found for i, found in why.items()} | _invalid(decoded.detail),
+            policy_version=self.policy.version,
+            mode=self.policy.mode,
+            families={int(row[i]): found for i, found in families.items()},
+        )
+        return self._encoded(raw, parsed, decisions)
+
+    def _encoded(self, raw: RawBatch, parsed: Parsed, decisions: DecisionBatch) -> DecisionBatch:
+        records = encode_decisions(raw, parsed, decisions, local=self.config.local)
+        return replace(decisions, records=records)
+
+    def _learn(self, state: GateState, judged: Judged) -> GateState:
+        events = judged.events
+        accepted = judged.verdict == Verdict.ACCEPT
+        detectors: dict[str, Any] = {}
+        references: dict[str, Reference] = {}
+        for detector in self.detectors:
+            name = detector.name
+            detectors[name] = detector.observe(state.detectors[name], events, accepted)
+            rows = ordinary(judged, detector, state.references)
+            references[name] = state.references[name].admit(
+                judged.scores[name].value[rows], discrete=detector.discrete
+            )
+        return replace(
+            state,
+            events=state.events + len(events),
+            detectors=detectors,
+            references=references,
+        )
+
+    def _warm_up(
+        self, state: GateState, raw: RawBatch, parsed: Parsed
+    ) -> tuple[DecisionBatch, GateState]:
+        n = len(raw)
+        valid = parsed.reject == 0
+        verdict = np.where(valid, Verdict.ACCEPT, Verdict.INVALID).astype(np.uint8)
+        if self.config.warmup == "hold":
+            verdict[valid] = Verdict.QUARANTINE
+        hold = self.config.warmup == "hold"
+        action = np.where(valid, Action.HOLD if hold else Action.PASS, Action.REJECT)
+        decisions = DecisionBatch(
+            partition=raw.partition,
+            offset=raw.offset,
+            risk=np.zeros(n),
+            channel=np.full(n, NO_CHANNEL, dtype=np.uint8),
+            verdict=verdict,
+            action=action.astype(np.uint8),
+            reject=parsed.reject,
+            warmup=valid,
+            p_value=np.full((n, len(self.channels)), np.nan),
+            channels=self.channels,
+            reasons=_invalid(parsed.detail),
+            policy_version=self.policy.version,
+            mode=self.policy.mode,
+        )
+        warm = state.warm + tuple(raw.values[int(i)] for i in np.flatnonzero(valid))
+        grown = replace(state, warm=warm, events=len(warm))
+        if len(warm) >= self.config.warmup_events:
+            grown = self._bootstrap(grown)
+        return self._encoded(raw, parsed, decisions), grown
+
+    def _bootstrap(self, state: GateState) -> GateState:
+        """Learn the schema from the warm-up events, then live through them in small batches."""
+        parsed = self._decoder.parse(RawBatch.of(state.warm))
+        schema = Schema.learn(parsed, self.config.limits, spec=self.config.schema)
+        decoded = self._decoder.columns(parsed, schema, state.labels)
+        fresh = replace(
+            state,
+            warm=(),
+            events=0,
+            schema=schema,
+            labels=decoded.labels,
+            detectors={d.name: d.empty(schema.n_columns) for d in self.detectors},
+            references={d.name: empty_reference(d) for d in self.detectors},
+        )
+        for first in range(0, len(decoded.events), BOOTSTRAP_EVENTS):
+            rows = np.arange(first, min(first + BOOTSTRAP_EVENTS, len(decoded.events)))
+            chunk: EventBatch = decoded.events.select(rows)
+            judged = judge(self.detectors, fresh.detectors, fresh.references, chunk, self.policy)
+            everything = np.full(len(chunk), Verdict.ACCEPT, dtype=np.uint8)
+            fresh = self._learn(fresh, replace(judged, verdict=everything))
+        return fresh
+
+
+def _invalid(detail: Mapping[int, str]) -> dict[int, tuple[Reason, ...]]:
+    return {row: (Reason("decode", 0.0, 0.0, 0.0, text),) for row, text in detail.items()}

@@ -1,0 +1,108 @@
+"""Everything the gate knows about one input partition, and its stored form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import xxhash
+
+from monitor.core.errors import StateError
+from monitor.core.labels import LabelTable
+from monitor.core.schema import Schema
+from monitor.detectors.base import Detector
+from monitor.detectors.calibration import Reference
+from monitor.state import codec
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class GateState:
+    """The state of one partition after a batch.
+
+    Attributes
+    ----------
+    events
+        Valid events seen.
+    warm
+        The raw warm-up events, until the schema is learned from them.
+    schema
+        None during the warm-up.
+    labels
+        Label table, grows up to its limit.
+    detectors, references
+        Detector states and their calibration references, by detector name.
+    """
+
+    events: int
+    warm: tuple[bytes, ...]
+    schema: Schema | None
+    labels: LabelTable
+    detectors: Mapping[str, Any]
+    references: Mapping[str, Reference]
+
+
+def dump(state: GateState, detectors: Sequence[Detector[Any]]) -> bytes:
+    """The stored form: one msgpack map with a format number and each detector's version."""
+    tree = {
+        "format": FORMAT,
+        "events": state.events,
+        "warm": list(state.warm),
+        "schema": None if state.schema is None else codec.pack(state.schema.to_dict()),
+        "labels": state.labels.to_list(),
+        "detectors": {
+            d.name: [d.state_version, codec.dump(state.detectors[d.name])]
+            for d in detectors
+            if d.name in state.detectors
+        },
+        "references": {name: codec.dump(ref) for name, ref in state.references.items()},
+    }
+    return codec.seal(tree)
+
+
+def load(data: bytes, detectors: Sequence[Detector[Any]]) -> GateState:
+    """Read back what :func:`dump` wrote.
+
+    Raises
+    ------
+    StateError
+        When damaged, or written by detectors of another version.
+    """
+    tree = codec.unseal(data)
+    if tree.get("format") != FORMAT:
+        raise StateError(
+            f"stored state has format {tree.get('format')}, this version reads {FORMAT}; "
+            "start from an empty state folder or run the version that wrote it"
+        )
+    try:
+        schema = None if tree["schema"] is None else Schema.from_dict(codec.unpack(tree["schema"]))
+        states: dict[str, Any] = {}
+        width = 0 if schema is None else schema.n_columns
+        for detector in detectors:
+            if detector.name not in tree["detectors"]:
+                continue
+            version, blob = tree["detectors"][detector.name]
+            if version != detector.state_version:
+                raise StateError(
+                    f"stored state of {detector.name} has version {version}, "
+                    f"this version reads {detector.state_version}"
+                )
+            states[detector.name] = codec.load(type(detector.empty(width)), blob)
+        return GateState(
+            int(tree["events"]),
+            tuple(tree["warm"]),
+            schema,
+            LabelTable.from_list(tree["labels"]),
+            states,
+            {name: codec.load(Reference, blob) for name, blob in tree["references"].items()},
+        )
+    except (KeyError, TypeError, ValueError, msgspec.MsgspecError) as error:
+        raise StateError(f"stored state cannot be read: {error}") from error
+
+
+def digest(state: GateState, detectors: Sequence[Detector[Any]]) -> str:
+    """32 hex digits that differ when anything in the state differs."""
+    return xxhash.xxh3_128_hexdigest(dump(state, detectors))
