@@ -15,9 +15,10 @@ import numpy as np
 import orjson
 
 from monitor.config.policy import Policy
-from monitor.core.decode import Decoded, Decoder, Parsed
+from monitor.core.decode import Decoded, Decoder
 from monitor.core.encode import encode_decisions
 from monitor.core.errors import UsageError
+from monitor.core.events import Parsed
 from monitor.core.labels import LabelTable
 from monitor.core.limits import Limits
 from monitor.core.schema import Schema, SchemaSpec
@@ -143,7 +144,9 @@ class Gate:
             self.detectors, state.detectors, state.references, decoded.events, self.policy
         )
         decisions = self._decisions(raw, parsed, decoded, judged, state)
-        return decisions, self._learn(replace(state, labels=decoded.labels), judged)
+        return decisions, self._learn(
+            replace(state, labels=decoded.labels, schema=decoded.schema), judged
+        )
 
     def _decisions(
         self, raw: RawBatch, parsed: Parsed, decoded: Decoded, judged: Judged, state: GateState

@@ -233,6 +233,8 @@ class DecisionBatch:
         Evidence by row; rows without any are absent.
     records
         The encoded decision record of each row, in order.
+    families
+        By row, the families whose channels speak against the event; rows without any are absent.
     """
 
     partition: int
@@ -249,6 +251,7 @@ class DecisionBatch:
     policy_version: int
     mode: Mode
     records: Sequence[bytes] = ()
+    families: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.offset)

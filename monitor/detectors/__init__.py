@@ -1,1 +1,21 @@
 """Detectors, one a file. The tuple below is the explicit list of those that run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from monitor.detectors.base import Detector
+from monitor.detectors.replay import Replay
+from monitor.detectors.source_evidence import SourceEvidence
+from monitor.detectors.trigger import Trigger
+
+DETECTORS: tuple[type[Any], ...] = (
+    Trigger,
+    Replay,
+    SourceEvidence,
+)
+
+
+def default_detectors() -> tuple[Detector[Any], ...]:
+    """One instance of each detector with its default parameters, in scoring order."""
+    return tuple(kind() for kind in DETECTORS)

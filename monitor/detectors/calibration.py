@@ -11,6 +11,11 @@ Three layers, each for a failure of the one before:
 3. *Drift*: the share of ordinary events that actually fell below 1 % and 0.1 % lately corrects
    the p-values, in the spirit of adaptive conformal inference (Gibbs and Candès 2021), bounded
    so that an attack cannot buy more than ``MAX_CORRECTION``.
+4. *Break*: when nearly a third of ordinary events fall below 1 % at once, the world has changed
+   (a column came alive, an upstream unit changed), and holding everybody back would be an outage
+   that also starves the baselines of the new normal. The channel is suspended until its reference
+   has caught up. Attackers who could cause this would have to be a third of all traffic, from
+   sources that nothing speaks against.
 
 What is ordinary is decided by an event's context, never by its own score: dropping what scores
 high truncates the reference, which lowers the threshold, which drops more (see the README).
@@ -31,6 +36,7 @@ SMALLEST_P = 1e-12
 LEVELS = np.array([0.01, 0.001])
 HALF_LIVES = np.array([1500.0, 6000.0])
 MIN_CORRECTION, MAX_CORRECTION = 0.5, 12.0
+BREAK_AT, RESUME_AT, BREAK_HALF_LIFE = 0.3, 0.05, 128.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,10 @@ class Reference:
         The tail starts at ``threshold``, which a share ``above`` of the reference exceeds.
     rate
         float64[2], running share of ordinary events whose uncorrected p-value was ≤ LEVELS.
+    alarm
+        The same share for 1 %, over the last hundred events or so.
+    suspended
+        True while ``alarm`` is too high to be anything but a change of the world.
     """
 
     ring: FloatArray
@@ -69,6 +79,8 @@ class Reference:
     shape: float
     above: float
     rate: FloatArray
+    alarm: float
+    suspended: bool
 
     @classmethod
     def empty(
@@ -82,12 +94,12 @@ class Reference:
         low, high = scale_bounds
         none = np.empty(0)
         ring = np.zeros(window)
-        return cls(ring, 0, none, 0, robust, low, high, 0.0, 1.0, 0.0, 1.0, LEVELS.copy())
+        return cls(ring, 0, none, 0, robust, low, high, 0.0, 1.0, 0.0, 1.0, LEVELS.copy(), 0.01, False)
 
     @property
     def ready(self) -> bool:
-        """Whether a tail has been fitted."""
-        return len(self.fitted) > 0
+        """Whether a tail has been fitted, and holds."""
+        return len(self.fitted) > 0 and not self.suspended
 
     def p_value(self, score: FloatArray, *, discrete: bool = False) -> FloatArray:
         """float64[n] in (0, 1]: the share of ordinary traffic that scores at least ``score``.
@@ -125,18 +137,25 @@ class Reference:
         count = len(score)
         if not count:
             return self
-        rate = self.rate
-        if self.ready:
-            p = self._uncorrected(score, discrete)
-            met = np.array([(p <= level).mean() for level in LEVELS])
-            rate = rate + (1.0 - 0.5 ** (count / HALF_LIVES)) * (met - rate)
+        measured = self._measured(score, discrete) if len(self.fitted) else self
         window = len(self.ring)
         ring = self.ring.copy()
         kept = score[-window:]
         ring[(self.seen + count - len(kept) + np.arange(len(kept))) % window] = kept
-        grown = replace(self, ring=ring, seen=self.seen + count, rate=rate)
-        due = grown.seen - grown.fitted_at >= (every if grown.ready else least)
+        grown = replace(measured, ring=ring, seen=self.seen + count)
+        due = grown.seen - grown.fitted_at >= (every if len(grown.fitted) else least)
         return grown._fit() if due else grown
+
+    def _measured(self, score: FloatArray, discrete: bool) -> Reference:
+        """With the rates of layers 3 and 4 after these ordinary scores."""
+        p = self._uncorrected(score, discrete)
+        met = np.array([(p <= level).mean() for level in LEVELS])
+        gain = 1.0 - 0.5 ** (len(score) / np.append(HALF_LIVES, BREAK_HALF_LIFE))
+        alarm = self.alarm + float(gain[2]) * (float(met[0]) - self.alarm)
+        suspended = alarm > (RESUME_AT if self.suspended else BREAK_AT)
+        # What was measured while the world changed says nothing about the world after it.
+        rate = self.rate if suspended else self.rate + gain[:2] * (met - self.rate)
+        return replace(self, rate=rate, alarm=alarm, suspended=suspended)
 
     def _fit(self) -> Reference:
         ordered = np.sort(self.ring[: min(self.seen, len(self.ring))])

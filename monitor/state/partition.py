@@ -80,7 +80,7 @@ def load(data: bytes, detectors: Sequence[Detector[Any]]) -> GateState:
     try:
         schema = None if tree["schema"] is None else Schema.from_dict(codec.unpack(tree["schema"]))
         states: dict[str, Any] = {}
-        width = 0 if schema is None else schema.n_columns
+        width = 0 if schema is None else len(schema.columns)
         for detector in detectors:
             if detector.name not in tree["detectors"]:
                 continue

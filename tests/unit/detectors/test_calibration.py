@@ -75,3 +75,26 @@ def test_admit_leaves_the_older_reference_alone() -> None:
 def test_more_scores_than_the_window_keep_the_latest() -> None:
     reference = Reference.empty(window=100).admit(np.arange(1_000.0), least=50)
     assert sorted(reference.ring.tolist()) == list(np.arange(900.0, 1_000.0))
+
+
+def test_a_change_of_the_world_is_not_an_outage() -> None:
+    rng = np.random.default_rng(11)
+    scores = rng.exponential(size=30_000)
+    scores[15_000:] = 50.0 + 3.0 * rng.exponential(size=15_000)
+    p = np.ones(0)
+    reference = Reference.empty()
+    for first in range(0, len(scores), 256):
+        part = scores[first : first + 256]
+        p = np.append(p, reference.p_value(part) if reference.ready else np.ones(len(part)))
+        reference = reference.admit(part)
+    assert (p[15_000:20_000] <= 0.001).mean() < 0.15
+    assert (p[21_000:] <= 0.01).mean() < 0.02
+    assert not reference.suspended
+
+
+def test_a_burst_does_not_suspend_the_channel() -> None:
+    rng = np.random.default_rng(12)
+    reference = Reference.empty().admit(rng.exponential(size=4_096))
+    burst = rng.exponential(size=60)
+    burst[::3] = burst[1::3] = 30.0
+    assert not reference.admit(burst).suspended

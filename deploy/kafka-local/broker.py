@@ -1,0 +1,246 @@
+#!/usr/bin/env python3
+"""A real Apache Kafka broker on this machine, without Docker: needs Java 17 and Maven.
+
+    python3 deploy/kafka-local/broker.py
+
+fetches Kafka from Maven Central (once, about 100 MB, into .cache/kafka of the checkout), starts
+one KRaft broker on the loopback address, says where it is, and stops it at Ctrl-C or SIGTERM.
+Only the standard library is needed. Exit codes: 0 stopped as asked, 1 fetched but does not start
+or died, 2 bad usage, 69 cannot be had here (no Java, no Maven, or the download failed).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+CACHE = HERE.parent.parent / ".cache" / "kafka"
+UNAVAILABLE = 69
+JAVA_AT_LEAST = 17
+START_SECONDS = 90
+STOP_SECONDS = 20
+FETCH_SECONDS = 600
+
+
+class UnavailableError(Exception):
+    """Kafka cannot be fetched or run on this machine at all."""
+
+
+class StartError(Exception):
+    """Kafka was fetched, but the broker does not come up."""
+
+
+def find_java() -> str:
+    """Path of a Java of at least version 17."""
+    home = os.environ.get("JAVA_HOME")
+    java = shutil.which("java", path=str(Path(home) / "bin")) if home else None
+    java = java or shutil.which("java")
+    if java is None:
+        raise UnavailableError(f"no java: install a Java runtime, version {JAVA_AT_LEAST} or later")
+    told = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
+    found = re.search(r'version "(\d+)', told)
+    if found is None or int(found[1]) < JAVA_AT_LEAST:
+        version = found[1] if found else "of unknown version"
+        raise UnavailableError(f"java {version} is too old: Kafka needs {JAVA_AT_LEAST} or later")
+    return java
+
+
+def kafka_version(libs: Path) -> str:
+    """Version of the broker in ``libs``."""
+    names = [p.name for p in libs.glob("kafka_2.13-*.jar")]
+    return names[0].removeprefix("kafka_2.13-").removesuffix(".jar") if names else "unknown"
+
+
+def fetch(cache: Path = CACHE) -> Path:
+    """Folder with Kafka's jars, fetched with Maven unless an earlier fetch was complete."""
+    done = cache / "complete"
+    pom = (HERE / "pom.xml").read_text()
+    if done.is_file() and done.read_text() == pom:
+        return cache / "libs"
+    mvn = shutil.which("mvn")
+    if mvn is None:
+        raise UnavailableError("no mvn: install Maven, with which Kafka is fetched")
+    cache.mkdir(parents=True, exist_ok=True)
+    problems = []
+    for profile in ([], ["-Dk3"]):
+        fresh = Path(tempfile.mkdtemp(prefix="fetch-", dir=cache))
+        problem = _copy_jars([mvn, *profile], fresh)
+        if problem is None:
+            done.unlink(missing_ok=True)
+            shutil.rmtree(cache / "libs", ignore_errors=True)
+            fresh.rename(cache / "libs")
+            done.write_text(pom)
+            return cache / "libs"
+        shutil.rmtree(fresh, ignore_errors=True)
+        problems.append(problem)
+    raise UnavailableError(f"Maven could not fetch Kafka: {problems[0]}")
+
+
+def _copy_jars(mvn: list[str], target: Path) -> str | None:
+    """Have Maven copy the jars to ``target``; what went wrong, or None."""
+    goal = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
+    command = [*mvn, "-B", "-q", "-f", str(HERE / "pom.xml"), goal, "-DincludeScope=runtime"]
+    command.append(f"-DoutputDirectory={target}")
+    try:
+        ran = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=FETCH_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        return f"not finished after {FETCH_SECONDS} s"
+    if ran.returncode == 0 and any(target.glob("kafka_2.13-*.jar")):
+        return None
+    errors = [line for line in ran.stdout.splitlines() if "ERROR" in line]
+    return errors[0] if errors else f"mvn ended with {ran.returncode}"
+
+
+def free_port() -> int:
+    """A port nobody uses at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def answers(port: int) -> bool:
+    """Whether a Kafka broker answers there (an ApiVersions request, version 0)."""
+    body = struct.pack(">hhih", 18, 0, 1, -1)
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
+            connection.sendall(struct.pack(">i", len(body)) + body)
+            return len(connection.recv(8)) == 8
+    except OSError:
+        return False
+
+
+class Broker:
+    """One broker process. Its data, settings and log are in ``data``."""
+
+    def __init__(self, data: Path, port: int = 0, controller_port: int = 0) -> None:
+        self.data = data
+        self.port = port or free_port()
+        self.controller_port = controller_port or free_port()
+        self.version = "unknown"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        """What to set bootstrap_servers to."""
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Fetch, format a fresh data folder, start, and wait until the broker answers."""
+        java, libs = find_java(), fetch()
+        self.version = kafka_version(libs)
+        settings = self._write_settings()
+        run = [java, f"-Dlog4j2.configurationFile={HERE / 'log4j2.properties'}", "-Xmx512m"]
+        run += ["-XX:+UseSerialGC", "-cp", f"{libs}/*"]
+        if not (self.data / "logs" / "meta.properties").exists():
+            self._format(run, settings)
+        with (self.data / "broker.log").open("ab") as log:
+            # A group of its own: Ctrl-C reaches this script only, which then stops the broker.
+            self._process = subprocess.Popen(
+                [*run, "kafka.Kafka", str(settings)],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=self.data,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while not answers(self.port):
+            ended = self._process.poll()
+            if ended is not None or time.monotonic() > deadline:
+                why = f"it ended with {ended}" if ended is not None else f"no answer on {self.port}"
+                self.stop()
+                raise StartError(f"the broker does not start: {why}\n{self.log_tail()}")
+            time.sleep(0.2)
+
+    def _write_settings(self) -> Path:
+        self.data.mkdir(parents=True, exist_ok=True)
+        text = (HERE / "server.properties").read_text()
+        values = {"port": self.port, "controller_port": self.controller_port}
+        for name, value in {**values, "log_dir": self.data / "logs"}.items():
+            text = text.replace(f"{{{name}}}", str(value))
+        settings = self.data / "server.properties"
+        settings.write_text(text)
+        return settings
+
+    def _format(self, run: list[str], settings: Path) -> None:
+        tool = [*run, "kafka.tools.StorageTool"]
+        made = subprocess.run([*tool, "random-uuid"], capture_output=True, text=True, check=False)
+        cluster = made.stdout.split()[-1] if made.stdout.split() else ""
+        command = [*tool, "format", "-t", cluster, "-c", str(settings)]
+        ran = subprocess.run(command, capture_output=True, text=True, check=False)
+        if ran.returncode != 0:
+            raise StartError(f"the data folder cannot be formatted: {ran.stdout}{ran.stderr}")
+
+    def log_tail(self, lines: int = 20) -> str:
+        """The end of the broker's log."""
+        log = self.data / "broker.log"
+        text = log.read_text(errors="replace") if log.exists() else ""
+        return "\n".join(text.splitlines()[-lines:])
+
+    def wait(self) -> int:
+        """Wait until the broker ends by itself, and return its exit code."""
+        return self._process.wait() if self._process else 0
+
+    def stop(self) -> None:
+        """Stop the broker, gently first."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def main() -> int:
+    """Run a broker until told to stop."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
+    parser.add_argument("--data", type=Path, help="data folder, kept (default: a temporary one)")
+    parser.add_argument("--port", type=int, default=9092, help="0 picks a free one (default 9092)")
+    parser.add_argument("--controller-port", type=int, default=0, help="default: a free one")
+    parser.add_argument("--fetch-only", action="store_true", help="fetch Kafka, start nothing")
+    args = parser.parse_args()
+    temporary = None if args.data else tempfile.TemporaryDirectory(prefix="kafka-local-")
+    data = args.data or Path(temporary.name)
+    broker = Broker(data.absolute(), args.port, args.controller_port)
+    # The same way out for both signals; the broker itself is stopped below, once.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        if args.fetch_only:
+            find_java()
+            print(f"Kafka {kafka_version(fetch())} is in {CACHE}")
+            return 0
+        broker.start()
+        print(f"Kafka {broker.version} answers at {broker.address}", flush=True)
+        broker.wait()
+        print(f"the broker ended by itself\n{broker.log_tail()}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 0
+    except UnavailableError as error:
+        print(error, file=sys.stderr)
+        return UNAVAILABLE
+    except StartError as error:
+        print(error, file=sys.stderr)
+        return 1
+    finally:
+        broker.stop()
+        if temporary is not None:
+            temporary.cleanup()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,253 @@
+"""The HTTP interface: health, metrics, status, and decisions on demand. Reads, never writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated, Any, Literal, Protocol
+
+import orjson
+from fastapi import FastAPI, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from monitor.admin.body import JSON, NDJSON, Shape, read_events
+from monitor.admin.problem import Guard, ProblemError, install
+from monitor.admin.schemas import (
+    CHECK_BODY,
+    CHECK_RESPONSES,
+    Decision,
+    Flagged,
+    Health,
+    problems,
+)
+from monitor.core.errors import MonitorError
+from monitor.core.types import DecisionBatch, Verdict
+
+ALIVE_SECONDS = 60.0
+MAX_FLAGGED = 1000
+DESCRIPTION = """\
+A gate between labelled feedback and the online models that learn from it. This interface tells
+how the gate fares and judges events on demand. Nothing here changes what the gate knows or does.
+"""
+
+
+class StatusView(Protocol):
+    """What the interface reads of the service's status."""
+
+    @property
+    def ready(self) -> bool:
+        """Partitions are assigned and their state is restored."""
+
+    def idle_seconds(self) -> float:
+        """Seconds since the loop last moved."""
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything that is counted, ready for JSON."""
+
+    def flagged(self, limit: int = 50, verdict: Verdict | None = None) -> list[dict[str, Any]]:
+        """The latest decision records other than acceptance, newest first."""
+
+
+class Judge(Protocol):
+    """What the interface asks of the service."""
+
+    def peek(self, values: Sequence[bytes], partition: int | None = None) -> DecisionBatch:
+        """What the gate would decide now, without learning. Raises MonitorError."""
+
+
+class HttpLimits(Protocol):
+    """The settings the interface needs; the section ``http`` of the settings."""
+
+    @property
+    def max_body_bytes(self) -> int:
+        """Largest body of a check."""
+
+    @property
+    def max_check_events(self) -> int:
+        """Most events of a check."""
+
+
+class HasHttp(Protocol):
+    """Settings with a section ``http``."""
+
+    @property
+    def http(self) -> HttpLimits:
+        """That section."""
+
+
+class Exposition(Protocol):
+    """Where metrics come from (:class:`~monitor.telemetry.metrics.Metrics`)."""
+
+    def expose(self, accept: str = "") -> tuple[bytes, str]:
+        """All metrics as text, and the content type."""
+
+
+class OrjsonResponse(Response):
+    """JSON by orjson."""
+
+    media_type = JSON
+
+    def render(self, content: Any) -> bytes:
+        """Mappings, lists, numbers and strings; NaN becomes null."""
+        return orjson.dumps(content, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY)
+
+
+def create_app(
+    *,
+    status: StatusView,
+    service: Judge,
+    settings: HasHttp,
+    metrics: Exposition | None = None,
+) -> FastAPI:
+    """The application, to be served on a loopback address.
+
+    Parameters
+    ----------
+    status
+        Counts and readiness of the running service.
+    service
+        Judges events for ``POST /v1/check``.
+    settings
+        Limits of that request.
+    metrics
+        Answers ``/metrics``; without it that address answers 404.
+    """
+    app = FastAPI(
+        title="poisoning-monitor",
+        version=_version(),
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        default_response_class=OrjsonResponse,
+    )
+    install(app)
+    app.add_middleware(Guard)
+    _add_health(app, status)
+    if metrics is not None:
+        _add_metrics(app, metrics)
+    _add_status(app, status)
+    _add_check(app, service, settings.http)
+    return app
+
+
+def _add_health(app: FastAPI, status: StatusView) -> None:
+    @app.get(
+        "/healthz",
+        tags=["health"],
+        summary="Is the loop alive?",
+        response_model=Health,
+        responses=problems(503),
+    )
+    def healthz() -> Response:
+        """200 while the loop moves; an empty poll counts. 503 means: restart the process."""
+        stopped = status.snapshot().get("stopped")
+        if stopped is not None:
+            raise ProblemError(503, f"The loop has ended: {stopped}.")
+        idle = status.idle_seconds()
+        if idle > ALIVE_SECONDS:
+            raise ProblemError(503, f"The loop has not moved for {idle:.0f} seconds.")
+        return OrjsonResponse({"status": "alive", "idle_seconds": idle})
+
+    @app.get(
+        "/readyz",
+        tags=["health"],
+        summary="Does the gate judge?",
+        response_model=Health,
+        responses=problems(503),
+    )
+    def readyz() -> Response:
+        """200 once partitions are assigned and their state is restored, else 503 with why."""
+        if not status.ready:
+            raise ProblemError(503, _why_not_ready(status.snapshot()))
+        return OrjsonResponse({"status": "ready", "idle_seconds": status.idle_seconds()})
+
+
+def _why_not_ready(snapshot: Mapping[str, Any]) -> str:
+    stopped = snapshot.get("stopped")
+    if stopped is not None:
+        return f"The loop has ended: {stopped}."
+    if not snapshot.get("partitions"):
+        return "No input partition is assigned and restored yet."
+    return "The state of the assigned partitions is being restored."
+
+
+def _add_metrics(app: FastAPI, metrics: Exposition) -> None:
+    @app.get(
+        "/metrics",
+        tags=["metrics"],
+        summary="Prometheus metrics",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {}}, "description": "Text exposition format."}},
+    )
+    def exposition(request: Request) -> Response:
+        """Counters, gauges and histograms; deploy/metrics.md explains each."""
+        text, kind = metrics.expose(request.headers.get("accept", ""))
+        return Response(text, headers={"content-type": kind})
+
+
+def _add_status(app: FastAPI, status: StatusView) -> None:
+    @app.get("/v1/status", tags=["status"], summary="Counts since the start")
+    def read_status() -> Response:
+        """Events by verdict, action, family and class; rates, lag, time by stage, policy."""
+        return OrjsonResponse(status.snapshot())
+
+    @app.get(
+        "/v1/events/flagged",
+        tags=["status"],
+        summary="The latest events that were not plainly accepted",
+        response_model=Flagged,
+        responses=problems(422),
+    )
+    def flagged(
+        limit: Annotated[int, Query(ge=1, le=MAX_FLAGGED, description="At most so many.")] = 50,
+        verdict: Annotated[
+            Literal["flag", "quarantine", "invalid"] | None,
+            Query(description="Only those with this verdict."),
+        ] = None,
+    ) -> Response:
+        """Decision records, newest first."""
+        chosen = None if verdict is None else Verdict[verdict.upper()]
+        return OrjsonResponse({"events": status.flagged(limit, chosen)})
+
+
+def _add_check(app: FastAPI, service: Judge, limits: HttpLimits) -> None:
+    @app.post(
+        "/v1/check",
+        tags=["check"],
+        summary="Judge events without learning from them",
+        response_model=Decision,
+        responses=CHECK_RESPONSES,
+        openapi_extra={"requestBody": CHECK_BODY},
+    )
+    async def check(request: Request) -> Response:
+        """What the gate would decide about these events now.
+
+        They are not routed, not counted and not learned. Send one event and get one decision;
+        send `{"events": […]}` and get `{"decisions": […]}`; send one event a line
+        (application/x-ndjson) and get one decision a line. A record that is no event costs only
+        itself: its verdict is `invalid`, with the cause. `offset` (or `line`) is where the event
+        would stand if it came next.
+        """
+        checked = await read_events(request, limits.max_body_bytes, limits.max_check_events)
+        records = await run_in_threadpool(_judge, service, checked.values)
+        if checked.shape is Shape.LINES:
+            return Response(b"".join(line + b"\n" for line in records), media_type=NDJSON[0])
+        if checked.shape is Shape.LIST:
+            return Response(b'{"decisions":[' + b",".join(records) + b"]}", media_type=JSON)
+        return Response(records[0], media_type=JSON)
+
+
+def _judge(service: Judge, values: list[bytes]) -> Sequence[bytes]:
+    if not values:
+        return ()
+    try:
+        return service.peek(values).records
+    except MonitorError as error:
+        raise ProblemError(503, str(error)) from error
+
+
+def _version() -> str:
+    try:
+        return version("poisoning-monitor")
+    except PackageNotFoundError:
+        return "0"

@@ -1,0 +1,103 @@
+"""The command line: ``poisoning-monitor`` and ``python -m monitor``."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from monitor.cli import common, demo, replay, run
+from monitor.core.errors import MonitorError
+
+HELP = """\
+Stands between labelled feedback and the online models that learn from it.
+
+Reads every labelled event, works out how unusual it is for its class, its source and the moment,
+and lets it through, flags it or holds it back, each time with a reason.
+
+New here? Start with `poisoning-monitor demo`: a real stream with an attack in it, nothing to set
+up. Then `replay` judges a file of your own, and `run` is the service.
+"""
+
+EPILOG = """\
+Exit codes: 0 done, 1 a check failed, 2 bad usage, input or setting, 3 input or output failed,
+130 interrupted.
+"""
+
+app = typer.Typer(
+    name=common.PACKAGE,
+    help=HELP,
+    epilog=EPILOG,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    add_completion=False,
+)
+app.command("demo", epilog=demo.EPILOG)(demo.command)
+app.command("replay", epilog=replay.EPILOG)(replay.command)
+app.command("run", epilog=run.EPILOG)(run.command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"{common.PACKAGE} {common.version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", metavar="", callback=_version, is_eager=True, help="Show the version."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+def _fail(text: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    print("error:", " ".join(text.split()), file=sys.stderr)
+    return code
+
+
+def execute(arguments: Sequence[str]) -> int:
+    """Run one command line; the exit code. Expected errors become one line on standard error."""
+    debug = "--debug" in arguments
+    command = typer.main.get_command(app)
+    try:
+        code = command.main(list(arguments), prog_name=common.PACKAGE, standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        print("interrupted", file=sys.stderr)
+        return common.INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has left; keep the interpreter from complaining at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        return _fail(*_explained(error, debug), debug)
+    return code if isinstance(code, int) else 0
+
+
+def _explained(error: Exception, debug: bool) -> tuple[str, int]:
+    """What to say about an error, and the exit code."""
+    if isinstance(error, MonitorError):
+        return str(error), error.exit_code
+    message = getattr(error, "format_message", None)
+    if message is not None:  # typer's own errors: a wrong option or argument
+        return f"{message()} See --help.", 2
+    if isinstance(error, OSError):
+        return f"{error.filename or ''} {error.strerror or error}", 2
+    hint = "" if debug else " This is a bug; --debug shows where."
+    return f"{type(error).__name__}: {error}.{hint}", 1
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    sys.exit(execute(sys.argv[1:]))

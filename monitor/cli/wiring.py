@@ -1,0 +1,180 @@
+"""Which implementation stands behind each port. The only place that chooses."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+from fastapi import FastAPI
+
+from monitor.admin.app import create_app
+from monitor.admin.server import HttpServer
+from monitor.config.settings import Settings, as_dict
+from monitor.core.limits import Limits
+from monitor.core.ports import Observer, Transport
+from monitor.core.schema import SchemaSpec
+from monitor.gate import Gate, GateConfig
+from monitor.runtime.service import Service
+from monitor.runtime.status import Status
+from monitor.telemetry.metrics import Metrics
+from monitor.transport.local import (
+    FileLines,
+    FollowFile,
+    JournalStatus,
+    LineSource,
+    LiveSource,
+    LocalTransport,
+    PipeLines,
+    journal_status,
+)
+
+STDIN = 0
+STDOUT = 1
+
+
+def make_gate(settings: Settings, *, local: bool) -> Gate:
+    """The pure pipeline with the settings' limits, warm-up and policy."""
+    gate = settings.gate
+    features = gate.schema_
+    config = GateConfig(
+        limits=Limits(**settings.limits.model_dump()),
+        hash_seed=gate.hash_seed,
+        warmup=gate.warmup,
+        warmup_events=gate.warmup_events,
+        schema=None if features is None else schema_spec([(f.name, f.kind) for f in features]),
+        local=local,
+    )
+    return Gate(config, settings.policy)
+
+
+def schema_spec(features: Sequence[tuple[str, str]]) -> SchemaSpec:
+    """The gate's form of an explicit schema."""
+    return SchemaSpec(
+        names=tuple(name for name, _ in features),
+        categorical=tuple(kind == "categorical" for _, kind in features),
+    )
+
+
+def deciding(settings: Settings) -> dict[str, Any]:
+    """The settings that decide about events, as plain values."""
+    values = as_dict(settings)
+    return {key: values[key] for key in ("policy", "gate", "limits", "batch")}
+
+
+def identity(settings: Settings, *, policy: bool) -> str:
+    """Text that is equal when a stopped run may go on under these settings.
+
+    A replay must keep its policy; the service may be restarted with another one.
+    """
+    values = deciding(settings)
+    if not policy:
+        del values["policy"]
+    del values["batch"]["linger_milliseconds"]
+    return orjson.dumps(values, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def replay_transport(
+    source: LineSource | LiveSource, folder: Path, settings: Settings, *, overwrite: bool
+) -> LocalTransport:
+    """Recorded lines into an output folder, resumable."""
+    return LocalTransport(
+        source,
+        folder,
+        identity=identity(settings, policy=True),
+        overwrite=overwrite,
+        fsync="never" if settings.local.fsync == "never" else "snapshot",
+        finishes=True,
+    )
+
+
+def earlier_run(folder: Path) -> JournalStatus | None:
+    """What an earlier replay has left in ``folder``; None when nothing."""
+    return journal_status(folder)
+
+
+def stdin_lines() -> LiveSource:
+    """Standard input."""
+    return PipeLines(STDIN)
+
+
+def run_transport(settings: Settings) -> Transport:
+    """What ``run`` reads and writes: Kafka, or files and pipes."""
+    if settings.transport == "local":
+        return _local_transport(settings)
+    from monitor.transport.kafka import KafkaConfig, KafkaTransport, Topics  # noqa: PLC0415
+
+    values = settings.kafka.model_dump()
+    values["topics"] = Topics(**values["topics"])
+    values["compression"] = None if values["compression"] == "none" else values["compression"]
+    return KafkaTransport(KafkaConfig(**values))
+
+
+def _local_transport(settings: Settings) -> LocalTransport:
+    local = settings.local
+    source: LineSource | LiveSource
+    if local.from_ == "-":
+        source = PipeLines(STDIN)
+    elif local.follow:
+        source = FollowFile(Path(local.from_))
+    else:
+        source = FileLines([Path(local.from_)])
+    return LocalTransport(
+        source,
+        Path(local.out_dir),
+        accepted=STDOUT if local.to == "-" else Path(local.to),
+        identity=identity(settings, policy=False),
+        fsync=local.fsync,
+    )
+
+
+def make_status() -> Status:
+    """Counts of what the service does."""
+    return Status()
+
+
+def make_metrics(settings: Settings, status: Status, *, live: bool) -> Metrics:
+    """The Prometheus metrics; ``live`` when the events' own times are of now."""
+    clock = time.time if live else None
+    return Metrics(settings.policy, status=status.snapshot, clock=clock)
+
+
+def make_server(settings: Settings, *, option: str) -> HttpServer:
+    """The HTTP interface, its port taken but not answering yet. Raises UsageError."""
+    return HttpServer(settings.http.host, settings.http.port, option=option)
+
+
+def make_app(
+    settings: Settings, service: Service[Any], status: Status, metrics: Metrics
+) -> FastAPI:
+    """What the HTTP interface answers with."""
+    return create_app(status=status, service=service, settings=settings, metrics=metrics)
+
+
+def make_service(
+    settings: Settings,
+    gate: Gate,
+    transport: Transport,
+    *,
+    observers: Sequence[Observer] = (),
+    status: Status | None = None,
+) -> Service[Any]:
+    """The loop, told of to ``observers`` and ``status``."""
+    return Service(
+        gate,
+        transport,
+        observers=tuple(observers) if status is None else (status, *observers),
+        on_status=status,
+        batch_events=settings.batch.max_events,
+        linger_seconds=settings.batch.linger_milliseconds / 1000,
+        snapshot_every_batches=settings.state.snapshot_every_batches,
+        snapshot_every_events=settings.state.snapshot_every_events,
+    )
+
+
+def field_names(kind: type[Any]) -> set[str]:
+    """Names of a dataclass's fields, to hold settings and implementations together in tests."""
+    return {field.name for field in dataclasses.fields(kind)}

@@ -1,0 +1,303 @@
+"""The parts of the settings: one strict, frozen model a section, every field described.
+
+Units are in the names. The defaults here are the only ones; ``deploy/config.example.yaml`` is
+generated from them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Positive = Annotated[int, Field(ge=1)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(gt=0.0)]
+
+
+class Section(BaseModel):
+    """Base of all sections: strict types, no unknown keys, no change after start."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
+
+
+class FeatureSetting(Section):
+    """One feature of an explicit schema."""
+
+    name: str = Field(
+        min_length=1,
+        description="Name of the feature in `features`; '0', '1', … when it is an array.",
+    )
+    kind: Literal["numeric", "categorical"] = Field(
+        description="numeric: numbers and booleans. categorical: strings."
+    )
+
+
+class GateSettings(Section):
+    """How the gate learns what an ordinary event looks like."""
+
+    warmup: Literal["accept", "hold"] = Field(
+        default="accept",
+        description="What happens to events that arrive before the gate has learned the schema: "
+        "accept lets them through unjudged, hold puts them into quarantine. "
+        "Every such decision says so.",
+    )
+    warmup_events: Positive = Field(
+        default=512,
+        description="Number of valid events from which the schema (names, kinds and spread of "
+        "the features) is learned.",
+    )
+    hash_seed: int = Field(
+        default=0,
+        ge=0,
+        lt=1 << 63,
+        description="Seed of the hashes that stand for sources and ids in the stored state. Set "
+        "it to a number outsiders do not know; changing it needs a fresh state.",
+    )
+    schema_: list[FeatureSetting] | None = Field(
+        default=None,
+        alias="schema",
+        description="The features, when they are known beforehand: a list of "
+        "{name: …, kind: numeric | categorical}. null learns them from the first events.",
+    )
+
+
+class LimitSettings(Section):
+    """Bounds on a single event. What goes over them is an invalid event, never a crash."""
+
+    max_message_bytes: Positive = Field(
+        default=1 << 20, description="Longest event, in bytes as it arrives."
+    )
+    max_features: Positive = Field(default=4096, description="Most features of an event.")
+    max_labels: Annotated[int, Field(ge=2)] = Field(
+        default=1024, description="Most distinct labels in a stream."
+    )
+    max_depth: Positive = Field(default=8, description="Deepest nesting of the JSON.")
+    max_id_chars: Positive = Field(default=128, description="Longest `id`, in characters.")
+    max_source_chars: Positive = Field(default=256, description="Longest `source`, in characters.")
+    max_subject_chars: Positive = Field(
+        default=256, description="Longest `subject`, in characters."
+    )
+    max_categories: Positive = Field(
+        default=8,
+        description="Most values of a categorical feature that get a column of their own; "
+        "the others share one.",
+    )
+    min_ts_seconds: float = Field(
+        default=0.0, description="Earliest acceptable `ts`, in Unix seconds."
+    )
+    max_ts_seconds: float = Field(
+        default=4102444800.0, description="Latest acceptable `ts`, in Unix seconds (2100-01-01)."
+    )
+
+
+class BatchSettings(Section):
+    """How many events are judged, and committed, together."""
+
+    max_events: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        default=512,
+        description="Most events in one micro-batch. One micro-batch is one transaction.",
+    )
+    linger_milliseconds: Annotated[int, Field(ge=0, le=60_000)] = Field(
+        default=100,
+        description="Longest wait for more events before a micro-batch that is not full is "
+        "judged. Lower means less delay, higher means more throughput.",
+    )
+
+
+class StateSettings(Section):
+    """How often what the gate has learned is stored."""
+
+    snapshot_every_batches: Positive = Field(
+        default=128,
+        description="Most micro-batches between two full snapshots. After a crash at most this "
+        "many are read and judged again, to the same result.",
+    )
+    snapshot_every_events: Positive = Field(
+        default=65_536, description="Most events between two full snapshots."
+    )
+
+
+class LocalSettings(Section):
+    """Files and pipes, for `transport: local`."""
+
+    from_: str = Field(
+        default="-",
+        alias="from",
+        min_length=1,
+        description="Where events come from: a JSONL file that is followed as it grows, or - for "
+        "standard input.",
+    )
+    to: str = Field(
+        default="-",
+        min_length=1,
+        description="Where accepted events go: a file that is appended to, or - for standard "
+        "output.",
+    )
+    out_dir: str = Field(
+        default="monitor-out",
+        min_length=1,
+        description="Folder for quarantined, invalid and decision records and for the journal "
+        "that lets a stopped run go on without a lost or doubled line.",
+    )
+    follow: bool = Field(
+        default=True,
+        description="true waits for more lines at the end of the file, false stops there.",
+    )
+    fsync: Literal["commit", "snapshot", "never"] = Field(
+        default="snapshot",
+        description="When outputs are forced to the disk: with every commit, with every snapshot, "
+        "or never. A killed process loses nothing either way; this is about power cuts.",
+    )
+
+
+class HttpSettings(Section):
+    """The HTTP interface: health, metrics and synchronous checks."""
+
+    enabled: bool = Field(default=True, description="false starts no HTTP interface.")
+    host: str = Field(
+        default="127.0.0.1",
+        min_length=1,
+        description="Address to listen on. The interface has no login, so only loopback addresses "
+        "are taken.",
+    )
+    port: Port = Field(default=8765, description="Port to listen on; 0 picks a free one.")
+    max_body_bytes: Positive = Field(
+        default=16 << 20, description="Largest request body of POST /v1/check, in bytes."
+    )
+    max_check_events: Positive = Field(
+        default=10_000, description="Most events in one POST /v1/check."
+    )
+
+
+class LogSettings(Section):
+    """Logs, always to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least important message that is still written."
+    )
+    format: Literal["json", "text"] = Field(
+        default="json", description="json: one object a line. text: for reading in a terminal."
+    )
+
+
+class TopicSettings(Section):
+    """Names of the topics."""
+
+    input: str = Field(default="feedback", min_length=1, description="Read: the events.")
+    accepted: str = Field(
+        default="feedback.accepted",
+        min_length=1,
+        description="Written: accepted events, byte-identical. What the learner reads.",
+    )
+    quarantine: str = Field(
+        default="feedback.quarantine", min_length=1, description="Written: events held back."
+    )
+    invalid: str = Field(
+        default="feedback.invalid",
+        min_length=1,
+        description="Written: records that are no events, as they came, with the reason in "
+        "headers.",
+    )
+    decisions: str = Field(
+        default="monitor.decisions", min_length=1, description="Written: one decision an event."
+    )
+    alerts: str = Field(default="monitor.alerts", min_length=1, description="Written: alerts.")
+    audit: str = Field(
+        default="monitor.audit", min_length=1, description="Written: the audit trail."
+    )
+    state: str = Field(
+        default="monitor.state",
+        min_length=1,
+        description="Read and written, compacted: what the gate has learned.",
+    )
+    control: str = Field(
+        default="monitor.control",
+        min_length=1,
+        description="Read and written, compacted: policy changes.",
+    )
+    reviews: str = Field(
+        default="monitor.reviews",
+        min_length=1,
+        description="Read and written, compacted: what people decided about held events.",
+    )
+
+
+class KafkaSettings(Section):
+    """Apache Kafka, for `transport: kafka`."""
+
+    bootstrap_servers: str = Field(
+        default="localhost:9092",
+        min_length=1,
+        description="Brokers to start from, host:port, separated by commas.",
+    )
+    group_id: str = Field(
+        default="poisoning-monitor",
+        min_length=1,
+        description="Consumer group. Instances with the same one share the partitions.",
+    )
+    client_id: str = Field(
+        default="poisoning-monitor",
+        min_length=1,
+        description="Name shown in the brokers' logs and metrics.",
+    )
+    transactional_id_prefix: str = Field(
+        default="poisoning-monitor",
+        min_length=1,
+        description="First part of the transactional id; the instance is the second.",
+    )
+    instance: str = Field(
+        default="",
+        description="Name of this instance: different from every other one that runs at the same "
+        "time, the same after a restart. Empty means the machine's host name.",
+    )
+    group_instance_id: str | None = Field(
+        default=None,
+        description="Makes the instance a static member: a quick restart moves no partitions. "
+        "null for a dynamic member.",
+    )
+    topics: TopicSettings = Field(default_factory=TopicSettings, description="Names of the topics.")
+    create_topics: bool = Field(
+        default=True,
+        description="Whether missing topics are created at start. false: they must be there.",
+    )
+    partitions: Positive = Field(
+        default=4, description="Partitions of created topics; outputs follow the input topic."
+    )
+    replication_factor: Positive = Field(
+        default=1, description="Copies of created topics. Use 3 on a real cluster."
+    )
+    options: dict[str, str | int | float | bool] = Field(
+        default_factory=dict,
+        description="Security options for every client, as kafka-python names them: "
+        "security_protocol, sasl_mechanism, sasl_plain_username, ssl_cafile, … "
+        "Give passwords in the environment (MONITOR_KAFKA__OPTIONS__SASL_PLAIN_PASSWORD).",
+    )
+    request_timeout_seconds: Seconds = Field(
+        default=30.0, description="Deadline of a single request."
+    )
+    commit_deadline_seconds: Seconds = Field(
+        default=30.0, description="Deadline of a whole commit."
+    )
+    session_timeout_seconds: Seconds = Field(
+        default=15.0,
+        description="Silence after which brokers give an instance's partitions to others.",
+    )
+    max_poll_interval_seconds: Seconds = Field(
+        default=300.0,
+        description="Longest time between two polls; a slower instance loses its partitions.",
+    )
+    max_fetch_bytes: Positive = Field(
+        default=32 << 20, description="Most that one fetch brings, in bytes."
+    )
+    max_partition_fetch_bytes: Positive = Field(
+        default=4 << 20, description="Most that one fetch brings of one partition, in bytes."
+    )
+    max_record_bytes: Positive = Field(
+        default=2 << 20,
+        description="Largest record that is written, in bytes; raised to what the input topic "
+        "allows.",
+    )
+    compression: Literal["none", "gzip", "zstd"] = Field(
+        default="none", description="Compression of everything written."
+    )

@@ -1,0 +1,290 @@
+"""From the bytes of records to columns of numbers, and a code for every record that is refused.
+
+Good records take one typed msgspec call each and are then handled as columns. Whatever that call
+refuses goes to :mod:`monitor.core.diagnose`, so that ordinary traffic does not pay for precise
+error messages. A bad record costs only itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import numpy as np
+
+from monitor.core.diagnose import depth, diagnose
+from monitor.core.errors import RejectCode
+from monitor.core.events import Event, Parsed, Partial, event_decoder
+from monitor.core.features import Bad
+from monitor.core.hashing import hash_optional, hash_repeated, hash_rows, hash_texts
+from monitor.core.labels import LabelTable, own_prediction
+from monitor.core.limits import Limits
+from monitor.core.schema import Schema
+from monitor.core.types import EventBatch, FloatArray, Int32Array, IntArray, RawBatch
+
+__all__ = ["Decoded", "Decoder", "Parsed"]
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """The valid events of a batch in columns, and what was refused.
+
+    Attributes
+    ----------
+    events
+        m valid events.
+    row
+        int64[m], increasing: the row of each in the raw batch.
+    reject
+        uint8[n], values of ``RejectCode``, 0 for the valid ones.
+    detail
+        For each refused row, one sentence.
+    labels
+        The label table, grown where a new label came.
+    schema
+        The schema, with ``gradient_dim`` fixed where the first gradient came.
+    """
+
+    events: EventBatch
+    row: IntArray
+    reject: np.typing.NDArray[np.uint8]
+    detail: dict[int, str]
+    labels: LabelTable
+    schema: Schema
+
+
+class Decoder:
+    """Decodes batches under fixed limits. Holds no state between batches.
+
+    Examples
+    --------
+    >>> from monitor.core.types import RawBatch
+    >>> good = b'{"id":"a","ts":1.5,"source":"s","label":true,"features":[1,2]}'
+    >>> decoder = Decoder()
+    >>> parsed = decoder.parse(RawBatch.of([good, b'{"id":7}']))
+    >>> parsed.reject.tolist(), parsed.detail[1]
+    ([0, 7], 'id is a number, 7; expected a text')
+    >>> schema = Schema.learn(parsed)
+    >>> decoded = decoder.columns(parsed, schema, LabelTable())
+    >>> decoded.events.x.tolist(), decoded.events.time_ns.tolist(), decoded.labels.names
+    ([[1.0, 2.0]], [1500000000], ('true',))
+    """
+
+    def __init__(self, limits: Limits | None = None, hash_seed: int = 0) -> None:
+        self.limits = limits or Limits()
+        self.hash_seed = hash_seed
+        self._decode = event_decoder(self.limits).decode
+
+    def parse(self, raw: RawBatch) -> Parsed:
+        """Typed decoding of every record, before any schema.
+
+        Never raises for what a record contains: each refused row has a code and a sentence.
+        """
+        events, rows, bad = self._decode_all(raw.values)
+        hidden = self._hidden_faults(raw.values, events, rows)
+        if hidden:
+            kept = [i for i, row in enumerate(rows) if row not in hidden]
+            events, rows = [events[i] for i in kept], [rows[i] for i in kept]
+            bad = sorted(hidden.union(bad))
+        reject = np.zeros(len(raw), dtype=np.uint8)
+        detail: dict[int, str] = {}
+        partial: dict[int, Partial] = {}
+        for row in bad:
+            code, detail[row], partial[row] = diagnose(raw.values[row], self.limits)
+            reject[row] = code
+        row_index = np.array(rows, dtype=np.int64)
+        return Parsed(raw.offset, reject, detail, row_index, events, time_ns(events), partial)
+
+    def _decode_all(self, values: Sequence[bytes]) -> tuple[list[Event], list[int], list[int]]:
+        """Events, their rows, and the rows the typed decoder refused."""
+        decode, most = self._decode, self.limits.max_message_bytes
+        events: list[Event] = []
+        bad: list[int] = []
+        add = events.append
+        for row, value in enumerate(values):
+            if len(value) > most:
+                bad.append(row)
+                continue
+            try:
+                add(decode(value))
+            except (msgspec.MsgspecError, ValueError, RecursionError):
+                bad.append(row)
+        if not bad:
+            return events, list(range(len(values))), bad
+        refused = set(bad)
+        return events, [row for row in range(len(values)) if row not in refused], bad
+
+    def _hidden_faults(
+        self, values: Sequence[bytes], events: Sequence[Event], rows: Sequence[int]
+    ) -> set[int]:
+        """Rows of decoded events with a fault where the typed decoder does not look.
+
+        That is: bytes that are not UTF-8 in a field it skips, deep nesting in one, and RFC 3339
+        times out of range.
+        """
+        picked = values if len(rows) == len(values) else [values[row] for row in rows]
+        joined = b"".join(picked)
+        found: set[int] = set()
+        if not joined.isascii():
+            found.update(row for row, v in zip(rows, picked, strict=True) if not _is_utf8(v))
+        # Every event opens at least two brackets, so the total bounds what one record can have.
+        most = self.limits.max_depth
+        if joined.count(b"{") + joined.count(b"[") - 2 * (len(picked) - 1) > most:
+            found.update(
+                row
+                for row, v in zip(rows, picked, strict=True)
+                if v.count(b"{") + v.count(b"[") > most and depth(v) > most
+            )
+        first, last = self.limits.min_ts_seconds, self.limits.max_ts_seconds
+        found.update(
+            row
+            for row, event in zip(rows, events, strict=True)
+            if isinstance(ts := event.ts, datetime) and not first <= ts.timestamp() <= last
+        )
+        return found
+
+    def columns(self, parsed: Parsed, schema: Schema, labels: LabelTable) -> Decoded:
+        """The events that fit the schema, in columns.
+
+        Parameters
+        ----------
+        parsed
+            What :meth:`parse` gave.
+        schema, labels
+            Of the stream so far; neither is changed, grown ones are returned.
+        """
+        events = parsed.events
+        x, bad = schema.encode([event.features for event in events])
+        gradient, schema = self._gradients(events, schema, bad)
+        keep = _without(len(events), bad)
+        said = [events[i].label for i in keep] if bad else [event.label for event in events]
+        labels, y = labels.grow(said, self.limits.max_labels)
+        if (y < 0).any():
+            self._refuse_labels(said, y, keep, bad)
+            keep, y = _without(len(events), bad), y[y >= 0]
+        index = np.array(keep, dtype=np.int64)
+        time, row = parsed.time_ns, parsed.row
+        if bad:
+            events, x, time, row = [events[i] for i in keep], x[index], time[index], row[index]
+            gradient = None if gradient is None else gradient[index]
+        reject, detail = parsed.reject, dict(parsed.detail)
+        if bad:
+            reject = reject.copy()
+            for i, (code, text) in bad.items():
+                reject[parsed.row[i]] = code
+                detail[int(parsed.row[i])] = text
+        batch = self._batch(events, x, y, schema, labels)
+        batch = replace(batch, offset=parsed.offset[row], time_ns=time, gradient=gradient)
+        return Decoded(batch, row, reject, detail, labels, schema)
+
+    def _refuse_labels(
+        self, said: Sequence[object], y: Int32Array, keep: Sequence[int], bad: Bad
+    ) -> None:
+        text = f"the label is new, and the stream already has {self.limits.max_labels} labels"
+        for at in np.flatnonzero(y < 0).tolist():
+            bad[keep[at]] = (RejectCode.LABEL_LIMIT, text)
+
+    def _gradients(
+        self, events: Sequence[Event], schema: Schema, bad: Bad
+    ) -> tuple[FloatArray | None, Schema]:
+        """float64[m, p], NaN rows for events without one; None when none has one."""
+        given = [event.gradient for event in events]
+        if given.count(None) == len(given):
+            return None, schema
+        for row, values in enumerate(given):
+            if values is None or row in bad:
+                continue
+            if schema.gradient_dim is None:
+                schema = replace(schema, gradient_dim=len(values))
+            elif len(values) != schema.gradient_dim:
+                text = f"gradient has {len(values)} numbers; this stream has {schema.gradient_dim}"
+                bad[row] = (RejectCode.WRONG_DIMENSION, text)
+        if schema.gradient_dim is None:
+            return None, schema
+        gradient = np.full((len(given), schema.gradient_dim), np.nan)
+        for row, values in enumerate(given):
+            if values is not None and row not in bad:
+                gradient[row] = values
+        return (None if np.isnan(gradient).all() else gradient), schema
+
+    def _batch(
+        self,
+        events: Sequence[Event],
+        x: FloatArray,
+        y: Int32Array,
+        schema: Schema,
+        table: LabelTable,
+    ) -> EventBatch:
+        """Everything that needs the kept events only; offsets and times are filled in later."""
+        g, z = schema.transform(x)
+        seed = self.hash_seed
+        ids = [event.id for event in events]
+        sources = [event.source for event in events]
+        labels = [event.label for event in events]
+        weights = [event.weight for event in events]
+        said = [event.prediction for event in events]
+        prediction = None
+        if said.count(None) < len(said):
+            own = [own_prediction(p, label) for p, label in zip(said, labels, strict=True)]
+            prediction = np.array(own, dtype=np.float64)
+        weight = np.ones(len(events))
+        if weights.count(None) < len(weights):
+            weight = np.array([1.0 if w is None else w for w in weights], dtype=np.float64)
+        nothing = np.zeros(0, dtype=np.int64)
+        return EventBatch(
+            offset=nothing,
+            x=x,
+            g=g,
+            z=z,
+            y=y,
+            n_classes=len(table),
+            source=hash_repeated(sources, seed),
+            subject=hash_optional([event.subject for event in events], seed),
+            id_hash=hash_texts(ids, seed),
+            content=hash_rows(x, seed),
+            time_ns=nothing,
+            weight=weight,
+            ids=ids,
+            sources=sources,
+            labels=labels,
+            columns=schema.columns,
+            label_names=table.names,
+            prediction=prediction,
+        )
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        return value.isascii() or bool(value.decode())
+    except UnicodeDecodeError:
+        return False
+
+
+def _without(n: int, bad: Bad) -> list[int]:
+    return [i for i in range(n) if i not in bad] if bad else list(range(n))
+
+
+def time_ns(events: Sequence[Event]) -> IntArray:
+    """int64[m] nanoseconds since 1970 of the events' own time stamps.
+
+    Whole seconds and the fraction are converted apart, since a float of nanoseconds would round
+    to about 0.2 µs even where the seconds were whole.
+    """
+    stamps = [event.ts for event in events]
+    exact: dict[int, int] = {}
+    if datetime in set(map(type, stamps)):
+        for i, ts in enumerate(stamps):
+            if isinstance(ts, datetime):
+                exact[i] = (ts - EPOCH) // MICROSECOND * 1000
+                stamps[i] = 0
+    seconds = np.array(stamps, dtype=np.float64)
+    whole = np.floor(seconds)
+    ns = whole.astype(np.int64) * 10**9 + np.rint((seconds - whole) * 1e9).astype(np.int64)
+    if exact:
+        ns[list(exact)] = list(exact.values())
+    return np.asarray(ns, dtype=np.int64)

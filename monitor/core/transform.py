@@ -1,0 +1,182 @@
+"""A transform per column, frozen after warm-up, that makes any scale comparable.
+
+Two views of a value: its normal score (the normal quantile of its mid-rank in the warm-up sample,
+as in van der Waerden 1952, with linear tails so that nothing saturates at the edge of the sample)
+and its standardised value. The first forgives skew, the second keeps distances; detectors use
+their mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+
+from monitor.core.types import FloatArray, IntArray
+
+MAX_KNOTS = 64
+G_LIMIT = 32.0
+Z_LIMIT = 8.0
+# Knots stay in a range in which differences, squares and slopes cannot overflow.
+LARGEST = 1e150
+SMALLEST_GAP = 1e-290
+# A column that never varied: a change of one millionth counts as one standard deviation.
+CONSTANT_SCALE = 1e-6
+
+
+def _score_table(n: int) -> FloatArray:
+    """Normal quantiles of k / 2n for k = 0 … 2n; the ends, never used, are 0."""
+    inv = NormalDist().inv_cdf
+    return np.array([0.0] + [inv(k / (2 * n)) for k in range(1, 2 * n)] + [0.0])
+
+
+def _targets(n: int) -> FloatArray:
+    """Mid-ranks (in 2n-ths) at which knots are wanted: even in probability and in score."""
+    half = MAX_KNOTS // 2
+    even = (np.arange(half) + 0.5) / half
+    cdf = NormalDist().cdf
+    edge = -NormalDist().inv_cdf(0.5 / n)
+    tails = np.array([cdf(float(s)) for s in np.linspace(-edge, edge, half)])
+    return np.sort(np.concatenate([even, tails])) * (2 * n)
+
+
+def _spaced(values: FloatArray) -> IntArray:
+    """Indices of sorted ``values`` that differ enough for a finite slope between them."""
+    keep = np.concatenate([[True], np.diff(values) > SMALLEST_GAP])
+    return np.flatnonzero(keep)
+
+
+def _spread(sample: FloatArray) -> float:
+    """A robust standard deviation that copes with heavy ties; 0 for a constant sample."""
+    q05, q25, q75, q95 = np.quantile(sample, [0.05, 0.25, 0.75, 0.95])
+    for scale in ((q75 - q25) / 1.349, (q95 - q05) / 3.29, float(np.std(sample))):
+        if scale > SMALLEST_GAP:
+            return float(scale)
+    return 0.0
+
+
+def _moments(sample: FloatArray) -> tuple[float, float]:
+    """Mean and standard deviation; a single absurd value must not swallow the column."""
+    low, high = np.quantile(sample, [0.01, 0.99])
+    if high > low:
+        reach = 3.0 * (high - low)
+        sample = np.clip(sample, low - reach, high + reach)
+    return float(np.mean(sample)), float(np.std(sample))
+
+
+@dataclass(frozen=True, eq=False)
+class Transform:
+    """Frozen column transforms of d encoded columns.
+
+    Attributes
+    ----------
+    knots, scores
+        float64[d, K], K ≤ 64: increasing sample values and their normal scores; only the first
+        ``count[j]`` of row j are used.
+    count
+        int64[d], knots in use.
+    slope
+        float64[d] > 0, rise of the normal score beyond the outermost knots.
+    mean, rate
+        float64[d], centre and 1 / standard deviation of the sample.
+    """
+
+    knots: FloatArray
+    scores: FloatArray
+    count: IntArray
+    slope: FloatArray
+    mean: FloatArray
+    rate: FloatArray
+
+    @classmethod
+    def learn(cls, x: FloatArray) -> Transform:
+        """Learn from a finite sample float64[n, d]; no rows give the identity, clipped.
+
+        Examples
+        --------
+        >>> t = Transform.learn(np.array([[1.0], [2.0], [4.0]]))
+        >>> g, z = t.apply(np.array([[2.0], [1e300]]))
+        >>> g.ravel().tolist(), float(z[1, 0])
+        ([0.0, 32.0], 8.0)
+        """
+        n, d = x.shape
+        if n == 0:
+            one, zero = np.ones(d), np.zeros(d)
+            grid = np.zeros((d, 1))
+            return cls(grid, grid.copy(), np.ones(d, dtype=np.int64), one, zero, one.copy())
+        table, targets = _score_table(n), _targets(n)
+        columns = [
+            _learn_column(np.clip(x[:, j], -LARGEST, LARGEST), table, targets) for j in range(d)
+        ]
+        width = max((len(c[0]) for c in columns), default=1)
+        knots, scores = np.empty((d, width)), np.empty((d, width))
+        for j, (knot, score, *_) in enumerate(columns):
+            knots[j], scores[j] = knot[-1], score[-1]
+            knots[j, : len(knot)], scores[j, : len(knot)] = knot, score
+        count = np.array([len(c[0]) for c in columns], dtype=np.int64)
+        slope, mean, rate = (np.array([c[i] for c in columns], dtype=np.float64) for i in (2, 3, 4))
+        return cls(knots, scores, count, slope, mean, rate)
+
+    def apply(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Normal scores ``g`` (within ±32) and ``z`` (within ±8) of finite float64[n, d].
+
+        Both are float64[n, d], finite, and do not fall where ``x`` rises.
+        """
+        # A copy even where x.T is contiguous already: it is worked on in place below.
+        columns = np.array(x.T, order="C", copy=True)
+        g = np.empty_like(columns)
+        ends = self.count - 1
+        for j, end in enumerate(ends.tolist()):
+            g[j] = np.interp(columns[j], self.knots[j, : end + 1], self.scores[j, : end + 1])
+        low = self.knots[:, :1]
+        high = self.knots[np.arange(len(ends)), ends][:, None]
+        with np.errstate(over="ignore"):
+            beyond = columns - np.minimum(np.maximum(columns, low), high)
+            beyond *= self.slope[:, None]
+            g += beyond
+            np.clip(g, -G_LIMIT, G_LIMIT, out=g)
+            z = columns
+            z -= self.mean[:, None]
+            z *= self.rate[:, None]
+            z += g
+            z *= 0.5
+        np.clip(z, -Z_LIMIT, Z_LIMIT, out=z)
+        return np.ascontiguousarray(g.T), np.ascontiguousarray(z.T)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain mapping; values are arrays."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Transform:
+        """Inverse of :meth:`to_dict`; lists are accepted for arrays."""
+        floats = {
+            f.name: np.asarray(data[f.name], dtype=np.float64)
+            for f in fields(cls)
+            if f.name != "count"
+        }
+        return cls(count=np.asarray(data["count"], dtype=np.int64), **floats)
+
+
+def _learn_column(
+    sample: FloatArray, table: FloatArray, targets: FloatArray
+) -> tuple[FloatArray, FloatArray, float, float, float]:
+    """Knots, scores, tail slope, mean and rate of one column."""
+    values, counts = np.unique(sample + 0.0, return_counts=True)
+    # Mid-ranks in 2n-ths are whole numbers, so equal samples give equal scores to the last bit.
+    mid = 2 * (np.cumsum(counts) - counts) + counts
+    if len(values) > MAX_KNOTS:
+        wanted = np.clip(np.searchsorted(mid, targets[1:-1]), 0, len(values) - 1)
+        pick = np.unique(np.concatenate([[0], wanted, [len(values) - 1]]))
+        values, mid = values[pick], mid[pick]
+    keep = _spaced(values)
+    knots, scores = values[keep], table[mid[keep]]
+    mean, std = _moments(sample)
+    floor = CONSTANT_SCALE * max(1.0, abs(mean)) if len(knots) == 1 else SMALLEST_GAP
+    if len(knots) == 1:
+        # Rounding must not move the only value off the centre.
+        mean = float(knots[0])
+    return knots, scores, 1.0 / max(_spread(sample), floor), mean, 1.0 / max(std, floor)

@@ -1,0 +1,363 @@
+"""The only loop: poll, judge, commit, and only then believe it.
+
+States are immutable. A micro-batch is judged against the last committed ones, and the states that
+come out of it are adopted after the commit; when the commit fails they are simply forgotten.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Generic, Protocol, TypeVar
+
+from monitor.core.errors import MonitorError, StateError, TransportError
+from monitor.core.ports import (
+    CommitUnit,
+    Observer,
+    PartitionCommit,
+    Polled,
+    Resume,
+    Transport,
+)
+from monitor.core.types import DecisionBatch, RawBatch
+from monitor.state.recovery import SnapshotRule, Stamp, advance, due, recover, seal
+from monitor.transport.local_output import OutputClosedError
+
+G = TypeVar("G")
+T = TypeVar("T")
+
+_COMMIT_RETRIES = 5
+_BACKOFF_SECONDS = 0.2
+
+
+class GateLike(Protocol[G]):
+    """What the loop needs of a gate. Every method is pure and may run in any thread."""
+
+    def start(self) -> G:
+        """The state before any event."""
+
+    def step(self, state: G, raw: RawBatch) -> tuple[DecisionBatch, G]:
+        """Judge a batch: what was decided, and the state after it."""
+
+    def dump(self, state: G) -> bytes:
+        """The state as bytes."""
+
+    def load(self, data: bytes) -> G:
+        """The state from those bytes. Raises StateError."""
+
+    def digest(self, state: G) -> str:
+        """Hexadecimal digest, equal for equal states only."""
+
+
+class Listener(Protocol):
+    """Told what happens to the loop itself, in its thread. Must be quick and must not raise."""
+
+    def polled(self, lag_events: int | None) -> None:
+        """A poll returned, perhaps with nothing: the loop is alive."""
+
+    def restored(self, partition: int, stamp: Stamp, seconds: float) -> None:
+        """A partition's state is back, or begins empty."""
+
+    def revoked(self, partition: int) -> None:
+        """A partition went to another replica."""
+
+    def notice(self, text: str) -> None:
+        """A sentence for the operator."""
+
+    def stopped(self, reason: str) -> None:
+        """The loop has ended."""
+
+
+class StopReason(StrEnum):
+    """Why a run ended without an error."""
+
+    FINISHED = "finished"
+    STOPPED = "stopped"
+    OUTPUT_CLOSED = "output closed"
+
+
+@dataclass(frozen=True, slots=True)
+class _Held(Generic[G]):
+    state: G
+    stamp: Stamp
+
+
+class Service(Generic[G]):
+    """Runs a gate on a transport.
+
+    Parameters
+    ----------
+    gate
+        May be replaced between micro-batches, by setting ``gate`` within :meth:`submit`.
+    transport
+        Opened and closed by :meth:`run`.
+    observers
+        Told of every commit after it.
+    on_status
+        Told what happens to the loop itself.
+    batch_events
+        Records in a micro-batch, at most.
+    linger_seconds
+        How long a poll may wait for a micro-batch to fill.
+    snapshot_every_batches, snapshot_every_events
+        A partition's state is stored at whichever comes first.
+    digests
+        Put a digest of the state into every commit; costs about as much as a snapshot.
+    """
+
+    def __init__(
+        self,
+        gate: GateLike[G],
+        transport: Transport,
+        *,
+        observers: Sequence[Observer] = (),
+        on_status: Listener | None = None,
+        batch_events: int = 512,
+        linger_seconds: float = 0.1,
+        snapshot_every_batches: int = 128,
+        snapshot_every_events: int = 65_536,
+        digests: bool = False,
+    ) -> None:
+        self._gate = gate
+        self._transport = transport
+        self._observers = tuple(observers)
+        self._listener = on_status
+        self._batch_events = batch_events
+        self._linger_seconds = linger_seconds
+        self._rule = SnapshotRule(snapshot_every_batches, snapshot_every_events)
+        self._digests = digests
+        self._held: Mapping[int, _Held[G]] = {}
+        self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
+        self._over = False
+        self._lock = threading.Lock()
+
+    @property
+    def gate(self) -> GateLike[G]:
+        """The gate that judges. Set it only from a function given to :meth:`submit`."""
+        return self._gate
+
+    @gate.setter
+    def gate(self, gate: GateLike[G]) -> None:
+        self._gate = gate
+
+    @property
+    def partitions(self) -> tuple[int, ...]:
+        """Partitions whose state is here, in order."""
+        return tuple(sorted(self._held))
+
+    def run(self, stop: threading.Event) -> StopReason:
+        """Judge until the input ends, the output's reader goes, or ``stop`` is set.
+
+        A set ``stop`` ends the run after the micro-batch at hand; what a pipe handed over
+        already is judged too.
+
+        Raises
+        ------
+        MonitorError
+            When the transport or the stored state fails. Nothing of the micro-batch at hand has
+            become visible then, and a new run goes on at the last commit.
+        """
+        reason: StopReason | None = None
+        try:
+            self._transport.open()
+            try:
+                with _calm_collector():
+                    reason = self._loop(stop)
+            except BaseException:
+                with contextlib.suppress(MonitorError):
+                    self._transport.close()
+                raise
+            self._transport.close()
+        finally:
+            self._finish(reason)
+        return reason
+
+    def submit(self, job: Callable[[Service[G]], T]) -> Future[T]:
+        """Have ``job`` run in the loop's thread between micro-batches. From any thread."""
+        future: Future[T] = Future()
+        with self._lock:
+            if self._over:
+                future.set_exception(StateError("The service has stopped: start it again."))
+            else:
+                self._jobs.put((lambda: job(self), future))
+        return future
+
+    def peek(self, values: Sequence[bytes], partition: int | None = None) -> DecisionBatch:
+        """What the gate would decide about ``values`` now. Learns nothing. From any thread.
+
+        Parameters
+        ----------
+        values
+            Records as on the wire.
+        partition
+            Whose state to judge by; by default that which has seen the most input.
+
+        Raises
+        ------
+        StateError
+            When there is no such state here (yet).
+        """
+        held, gate = self._held, self._gate
+        if partition is None and held:
+            partition = max(held, key=lambda p: (held[p].stamp.next_offset, -p))
+        if partition is None or partition not in held:
+            raise StateError("No partition's state is here yet: try again in a moment.")
+        chosen = held[partition]
+        raw = RawBatch.of(values, start=chosen.stamp.next_offset, partition=partition)
+        return gate.step(chosen.state, raw)[0]
+
+    def _loop(self, stop: threading.Event) -> StopReason:
+        failures, draining = 0, False
+        while True:
+            if stop.is_set() and not draining:
+                draining = True
+                drain = getattr(self._transport, "drain", None)
+                if drain is None:
+                    return StopReason.STOPPED
+                drain()
+            began = time.perf_counter()
+            polled = self._transport.poll(self._batch_events, self._linger_seconds)
+            waited = time.perf_counter() - began
+            self._reassign(polled)
+            try:
+                self._judge(polled.batches, {"poll": waited})
+                failures = 0
+            except OutputClosedError:
+                self._transport.abort()
+                return StopReason.OUTPUT_CLOSED
+            except TransportError as error:
+                failures += 1
+                self._transport.abort()
+                if not getattr(error, "retry", False) or failures >= _COMMIT_RETRIES:
+                    raise
+                self._tell(f"A commit failed and is tried again: {error}")
+                stop.wait(_BACKOFF_SECONDS * failures)
+                continue
+            self._run_jobs()
+            if polled.finished:
+                return StopReason.STOPPED if draining else StopReason.FINISHED
+
+    def _reassign(self, polled: Polled) -> None:
+        held = dict(self._held)
+        for partition in polled.revoked:
+            held.pop(partition, None)
+            if self._listener is not None:
+                self._listener.revoked(partition)
+        self._held = held
+        for resume in polled.assigned:
+            self._held = {**self._held, resume.partition: self._restore(resume)}
+        if self._listener is not None:
+            self._listener.polled(polled.lag_events)
+
+    def _restore(self, resume: Resume) -> _Held[G]:
+        began = time.perf_counter()
+        gate = self._gate
+        state, stamp = recover(
+            resume,
+            start=gate.start,
+            load=gate.load,
+            step=lambda state, raw: gate.step(state, raw)[1],
+            read_range=self._transport.read_range,
+            digest=gate.digest,
+            policy_version=getattr(getattr(gate, "policy", None), "version", None),
+            notice=self._tell,
+        )
+        if self._listener is not None:
+            self._listener.restored(resume.partition, stamp, time.perf_counter() - began)
+        return _Held(state, stamp)
+
+    def _judge(self, batches: Sequence[RawBatch], seconds: dict[str, float]) -> None:
+        """One micro-batch: all of it becomes visible, or none."""
+        seconds |= {"gate": 0.0, "snapshot": 0.0, "commit": 0.0}
+        parts: list[PartitionCommit] = []
+        after: dict[int, _Held[G]] = {}
+        for raw in batches:
+            if len(raw):
+                part, after[raw.partition] = self._judge_one(raw, seconds)
+                parts.append(part)
+        if not parts:
+            return
+        unit = CommitUnit(tuple(parts))
+        began = time.perf_counter()
+        self._transport.commit(unit)
+        seconds["commit"] = time.perf_counter() - began
+        self._held = {**self._held, **after}
+        for observer in self._observers:
+            try:
+                observer.committed(unit, seconds)
+            except Exception as error:  # the events are committed: go on, but say so
+                self._tell(f"{type(observer).__name__} failed after a commit: {error!r}")
+
+    def _judge_one(
+        self, raw: RawBatch, seconds: dict[str, float]
+    ) -> tuple[PartitionCommit, _Held[G]]:
+        held = self._held.get(raw.partition)
+        if held is None or int(raw.offset[0]) < held.stamp.next_offset:
+            raise StateError(
+                f"Records of partition {raw.partition} from offset {int(raw.offset[0])} on came "
+                "before its state was restored to that place: start the service again."
+            )
+        began = time.perf_counter()
+        decisions, state = self._gate.step(held.state, raw)
+        judged = time.perf_counter()
+        policy = decisions.policy_version
+        store = due(held.stamp, len(raw), policy, self._rule)
+        stamp = advance(
+            held.stamp,
+            raw.next_offset,
+            len(raw),
+            policy_version=policy,
+            snapshot=store,
+            digest=self._gate.digest(state) if self._digests else "",
+        )
+        body = self._gate.dump(state) if store else None
+        snapshot = None if body is None else seal(raw.partition, raw.next_offset, body)
+        seconds["gate"] += judged - began
+        seconds["snapshot"] += time.perf_counter() - judged
+        part = PartitionCommit(raw, decisions, raw.next_offset, stamp.encode(), snapshot)
+        return part, _Held(state, stamp)
+
+    def _run_jobs(self) -> None:
+        while not self._jobs.empty():
+            job, future = self._jobs.get()
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(job())
+            except Exception as error:  # it belongs to whoever asked
+                future.set_exception(error)
+
+    def _finish(self, reason: StopReason | None) -> None:
+        with self._lock:
+            self._over = True
+        while not self._jobs.empty():
+            future = self._jobs.get()[1]
+            if future.set_running_or_notify_cancel():
+                future.set_exception(StateError("The service has stopped: start it again."))
+        if self._listener is not None:
+            self._listener.stopped("failed" if reason is None else reason.value)
+
+    def _tell(self, text: str) -> None:
+        if self._listener is not None:
+            self._listener.notice(text)
+
+
+@contextlib.contextmanager
+def _calm_collector() -> Iterator[None]:
+    """Fewer, smaller garbage collections: batches make many objects and next to no cycles."""
+    before = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()

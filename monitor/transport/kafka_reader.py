@@ -1,0 +1,170 @@
+"""Reads stored state and stretches of the input, outside the consumer group."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from kafka import TopicPartition
+from kafka import errors as kafka_errors
+
+from monitor.core.errors import StateError, TransportError
+from monitor.core.ports import Resume
+from monitor.core.types import RawBatch
+from monitor.transport import kafka_state
+from monitor.transport.kafka_clients import KafkaConfig, new_reader
+from monitor.transport.kafka_records import raw_batch
+from monitor.transport.kafka_state import StoredState
+
+log = logging.getLogger(__name__)
+
+_POLL_MS = 200
+_RANGE_RECORDS = 5000
+_SETTLE_SECONDS = 10.0
+
+
+def read_states(config: KafkaConfig, partitions: Sequence[int]) -> dict[int, StoredState]:
+    """What the state topic holds for each partition, up to the last committed record.
+
+    Raises
+    ------
+    TransportError
+        When the end is not reached within the request timeout.
+    StateError
+        When a stored snapshot is incomplete or damaged.
+    """
+    parts = [TopicPartition(config.topics.state, p) for p in partitions]
+    latest: dict[int, dict[bytes, bytes | None]] = {p: {} for p in partitions}
+    prefix = f"{config.group_id}/".encode()
+    consumer = new_reader(config, *parts)
+    try:
+        # Under read_committed this is the end of what is settled, not of the log.
+        ends = consumer.end_offsets(parts, timeout_ms=config.request_timeout_ms)
+        consumer.seek_to_beginning(*parts)
+        progress = _Progress(config, "reading the state topic")
+        # Transaction markers take up offsets without being records: only the position counts.
+        while any((_position(consumer, tp) or 0) < ends[tp] for tp in parts):
+            found = consumer.poll(_POLL_MS)
+            for tp, records in found.items():
+                rows = latest[tp.partition]
+                rows.update((r.key, r.value) for r in records if (r.key or b"").startswith(prefix))
+            progress.made(sum(_position(consumer, tp) or 0 for tp in parts))
+    finally:
+        consumer.close(autocommit=False, timeout_ms=_POLL_MS)
+    return {p: kafka_state.assemble(config.group_id, rows) for p, rows in latest.items()}
+
+
+def resume(
+    config: KafkaConfig, member: Any, partitions: Sequence[int]
+) -> dict[int, tuple[Resume, StoredState]]:
+    """Where newly assigned partitions go on, once no open transaction can change it any more.
+
+    The previous owner may have died with a transaction half done, or may be completing one
+    right now. The group coordinator answers only when no offset is pending, but the state topic
+    may still lag behind it by a moment: so both are read until they agree.
+    """
+    deadline = time.monotonic() + min(_SETTLE_SECONDS, config.request_timeout_seconds)
+    while True:
+        committed = {p: _committed(config, member, p) for p in partitions}
+        stored = read_states(config, partitions)
+        apart = [
+            p
+            for p in partitions
+            if stored[p].next_offset != committed[p] and committed[p] is not None
+        ]
+        if not apart or time.monotonic() > deadline:
+            break
+        time.sleep(_POLL_MS / 1000)
+    for p in apart:
+        if stored[p].next_offset is not None:
+            log.warning(
+                "partition %d: input is committed up to %s but its state up to %s",
+                *(p, committed[p], stored[p].next_offset),
+            )
+    first = _beginnings(config, member, [p for p in partitions if committed[p] is None])
+    result = {}
+    for p in partitions:
+        state, offset = stored[p], committed[p]
+        if offset is None:
+            # Brokers forget the offsets of a group that was empty for days; the state is kept.
+            offset = first[p] if state.next_offset is None else state.next_offset
+        result[p] = (Resume(p, offset, state.stamp, state.snapshot), state)
+    return result
+
+
+def read_range(config: KafkaConfig, partition: int, start: int, stop: int) -> Iterator[RawBatch]:
+    """The input of ``partition`` from offset ``start`` up to, not including, ``stop``.
+
+    Raises
+    ------
+    StateError
+        When the broker has deleted part of it.
+    TransportError
+        When it stops arriving.
+    """
+    if start >= stop:
+        return
+    tp = TopicPartition(config.topics.input, partition)
+    consumer = new_reader(config, tp)
+    try:
+        begin = consumer.beginning_offsets([tp], timeout_ms=config.request_timeout_ms)[tp]
+        if begin > start:
+            raise StateError(
+                f"partition {partition} of {tp.topic!r} begins at offset {begin}, but offsets from "
+                f"{start} are needed to rebuild the state: raise the topic's retention, or start "
+                "with another kafka.group_id"
+            )
+        consumer.seek(tp, start)
+        progress = _Progress(config, f"reading partition {partition} of {tp.topic!r} again")
+        while (position := _position(consumer, tp) or start) < stop:
+            progress.made(position)
+            records = consumer.poll(_POLL_MS, max_records=_RANGE_RECORDS).get(tp, [])
+            records = [r for r in records if r.offset < stop]
+            if records:
+                yield raw_batch(partition, records)[0]
+    except kafka_errors.KafkaError as error:
+        raise TransportError(f"reading partition {partition} again: {error!r}") from error
+    finally:
+        consumer.close(autocommit=False, timeout_ms=_POLL_MS)
+
+
+class _Progress:
+    """Raises when a position stands still for longer than the request timeout."""
+
+    def __init__(
+        self, config: KafkaConfig, what: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._seconds, self._what, self._clock = config.request_timeout_seconds, what, clock
+        self._position, self._since = -1, clock()
+
+    def made(self, position: int) -> None:
+        now = self._clock()
+        if position != self._position:
+            self._position, self._since = position, now
+        elif now - self._since > self._seconds:
+            raise TransportError(
+                f"{self._what}: nothing arrived for {self._seconds:g} s; are all Kafka brokers up?"
+            )
+
+
+def _position(consumer: Any, tp: TopicPartition) -> int | None:
+    position: int | None = consumer.position(tp, timeout_ms=_POLL_MS)
+    return position
+
+
+def _committed(config: KafkaConfig, member: Any, partition: int) -> int | None:
+    tp = TopicPartition(config.topics.input, partition)
+    # Long enough for the brokers to drop a transaction whose owner is gone.
+    seconds = config.transaction_timeout_seconds + config.request_timeout_seconds
+    offset: int | None = member.committed(tp, timeout_ms=int(seconds * 1000))
+    return offset
+
+
+def _beginnings(config: KafkaConfig, member: Any, partitions: Sequence[int]) -> dict[int, int]:
+    if not partitions:
+        return {}
+    parts = [TopicPartition(config.topics.input, p) for p in partitions]
+    found = member.beginning_offsets(parts, timeout_ms=config.request_timeout_ms)
+    return {tp.partition: int(offset) for tp, offset in found.items()}

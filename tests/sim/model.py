@@ -1,0 +1,166 @@
+"""An in-memory transport that obeys the port's contract, and can be made to fail anywhere."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from monitor.core.errors import TransportError
+from monitor.core.ports import CommitUnit, Polled, Resume
+from monitor.core.types import Action, RawBatch
+
+STEPS = (
+    "begin",
+    "accepted",
+    "quarantined",
+    "invalid",
+    "decisions",
+    "state",
+    "offsets",
+    "end",
+    "done",
+)
+NAMES = {Action.PASS: "accepted", Action.HOLD: "quarantined", Action.REJECT: "invalid"}
+
+
+class Crash(BaseException):
+    """The process dies here: nothing may catch it."""
+
+
+class RebalancedError(TransportError):
+    """A commit that came too late for its assignment."""
+
+    retry = True
+
+
+@dataclass
+class Committed:
+    """What is durable about one partition."""
+
+    next_offset: int
+    stamp: bytes | None = None
+    snapshot: bytes | None = None
+
+
+@dataclass
+class Store:
+    """The broker: survives every crash of the service."""
+
+    records: dict[int, list[tuple[int, bytes]]]
+    committed: dict[int, Committed] = field(default_factory=dict)
+    outputs: dict[str, list[tuple[int, int, bytes]]] = field(
+        default_factory=lambda: {n: [] for n in ("accepted", "quarantined", "invalid", "decisions")}
+    )
+    batches: list[tuple[int, list[int]]] = field(default_factory=list)
+    snapshots: int = 0
+
+    def __post_init__(self) -> None:
+        for partition in self.records:
+            self.committed.setdefault(partition, Committed(0))
+
+
+Fault = Callable[[str], None]
+
+
+def no_fault(step: str) -> None:
+    """Nothing ever fails."""
+
+
+class ModelTransport:
+    """One process's view of a :class:`Store`.
+
+    Parameters
+    ----------
+    fault
+        Called with the name of every step; what it raises happens there.
+    cut
+        Gives the size of the next batch, at most what was asked for.
+    churn
+        Chance that a poll takes a partition away and gives it back.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        fault: Fault = no_fault,
+        *,
+        cut: Callable[[int], int] = lambda n: n,
+        churn: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        self.store, self.fault, self.cut, self.churn = store, fault, cut, churn
+        self._rng = random.Random(seed)
+        self._position: dict[int, int] = {}
+
+    def open(self) -> None:
+        self.fault("open")
+
+    def poll(self, max_events: int, timeout_seconds: float) -> Polled:
+        self.fault("poll")
+        if not self._position:
+            return Polled(assigned=[self._resume(p) for p in sorted(self.store.records)])
+        if self._rng.random() < self.churn:
+            moved = self._rng.choice(sorted(self._position))
+            return Polled(revoked=[moved], assigned=[self._resume(moved)])
+        batches = []
+        for partition in sorted(self._position):
+            found = self._after(partition)[: max(1, self.cut(max_events))]
+            if found:
+                batches.append(_batch(partition, found))
+                self._position[partition] = found[-1][0] + 1
+        over = not any(self._after(p) for p in self._position)
+        return Polled(batches=batches, finished=over, lag_events=0 if over else None)
+
+    def _resume(self, partition: int) -> Resume:
+        done = self.store.committed[partition]
+        self._position[partition] = done.next_offset
+        return Resume(partition, done.next_offset, done.stamp, done.snapshot)
+
+    def _after(self, partition: int) -> list[tuple[int, bytes]]:
+        at = self._position[partition]
+        return [record for record in self.store.records[partition] if record[0] >= at]
+
+    def read_range(self, partition: int, start: int, stop: int) -> Iterator[RawBatch]:
+        self.fault("read_range")
+        found = [r for r in self.store.records[partition] if start <= r[0] < stop]
+        while found:
+            n = self._rng.randint(1, 40)
+            yield _batch(partition, found[:n])
+            found = found[n:]
+
+    def commit(self, unit: CommitUnit) -> None:
+        for step in STEPS[:-1]:
+            self.fault(step)
+        for part in unit.parts:
+            raw, decisions = part.raw, part.decisions
+            for action, name in NAMES.items():
+                rows = decisions.rows(action).tolist()
+                found = [(raw.partition, int(raw.offset[r]), raw.values[r]) for r in rows]
+                self.store.outputs[name].extend(found)
+            self.store.outputs["decisions"].extend(
+                (raw.partition, int(at), record)
+                for at, record in zip(raw.offset.tolist(), decisions.records, strict=True)
+            )
+            done = self.store.committed[raw.partition]
+            done.next_offset, done.stamp = part.next_offset, part.stamp
+            if part.snapshot is not None:
+                done.snapshot = part.snapshot
+                self.store.snapshots += 1
+            self.store.batches.append((raw.partition, raw.offset.tolist()))
+        self.fault(STEPS[-1])
+
+    def abort(self) -> None:
+        self.fault("abort")
+        for partition in self._position:
+            self._position[partition] = self.store.committed[partition].next_offset
+
+    def close(self) -> None:
+        self._position = {}
+
+
+def _batch(partition: int, found: list[tuple[int, bytes]]) -> RawBatch:
+    offsets = np.array([at for at, _ in found], dtype=np.int64)
+    return RawBatch(partition, offsets, [value for _, value in found])

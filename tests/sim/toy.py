@@ -1,0 +1,84 @@
+"""A small pure gate whose decisions depend on everything it ever saw, batch cuts included."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import xxhash
+
+from monitor.core.errors import RejectCode
+from monitor.core.types import Action, DecisionBatch, Mode, RawBatch, Verdict
+
+_ACTION = {
+    Verdict.ACCEPT: Action.PASS,
+    Verdict.FLAG: Action.PASS,
+    Verdict.QUARANTINE: Action.HOLD,
+    Verdict.INVALID: Action.REJECT,
+}
+
+
+@dataclass(frozen=True)
+class ToyState:
+    events: int
+    chain: int
+
+
+@dataclass(frozen=True)
+class ToyPolicy:
+    version: int = 1
+
+
+class ToyGate:
+    def __init__(self, version: int = 1) -> None:
+        self.policy = ToyPolicy(version)
+
+    def start(self) -> ToyState:
+        return ToyState(0, 0)
+
+    def step(self, state: ToyState, raw: RawBatch) -> tuple[DecisionBatch, ToyState]:
+        chain = xxhash.xxh3_64_intdigest(
+            b"".join(
+                b"%d:%d:%s" % (at, len(value), value)
+                for at, value in zip(raw.offset.tolist(), raw.values, strict=True)
+            ),
+            seed=state.chain ^ self.policy.version,
+        )
+        marks = [xxhash.xxh3_64_intdigest(value, seed=state.chain) for value in raw.values]
+        verdict = np.array([mark % 4 for mark in marks], dtype=np.uint8)
+        records = [
+            json.dumps({"offset": at, "label": f"c{mark % 3}", "mark": mark}).encode()
+            for at, mark in zip(raw.offset.tolist(), marks, strict=True)
+        ]
+        return self._decisions(raw, verdict, records), ToyState(state.events + len(raw), chain)
+
+    def _decisions(self, raw: RawBatch, verdict: np.ndarray, records: list[bytes]) -> DecisionBatch:
+        n = len(raw)
+        action = np.array([_ACTION[Verdict(v)] for v in verdict.tolist()], dtype=np.uint8)
+        reject = np.where(verdict == Verdict.INVALID, RejectCode.NOT_JSON, 0).astype(np.uint8)
+        return DecisionBatch(
+            partition=raw.partition,
+            offset=raw.offset,
+            risk=np.zeros(n),
+            channel=np.where(verdict == Verdict.QUARANTINE, 0, 255).astype(np.uint8),
+            verdict=verdict,
+            action=action,
+            reject=reject,
+            warmup=np.zeros(n, dtype=bool),
+            p_value=np.full((n, 1), np.nan),
+            channels=("label_flip",),
+            reasons={},
+            policy_version=self.policy.version,
+            mode=Mode.ENFORCE,
+            records=records,
+        )
+
+    def dump(self, state: ToyState) -> bytes:
+        return json.dumps([state.events, state.chain]).encode()
+
+    def load(self, data: bytes) -> ToyState:
+        return ToyState(*json.loads(data))
+
+    def digest(self, state: ToyState) -> str:
+        return f"{state.chain:016x}"
