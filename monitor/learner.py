@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
@@ -34,6 +34,20 @@ class Held:
     x: Any
     y: Any
     decision: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _About:
+    """What came beside features and label: one value each, or one a row."""
+
+    source: Any
+    id: Any
+    ts: Any
+    weight: Any
+
+    def rows(self, n: int) -> list[_About]:
+        columns = (column(value, n) for value in (self.source, self.id, self.ts, self.weight))
+        return [_About(*values) for values in zip(*columns, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +184,7 @@ class GatedLearner(Generic[M]):
             Handed on to the model.
         """
         features = {name: self._cell(value) for name, value in x.items()}
-        event = self._event(features, y, source, id, ts, params.get("w"))
+        event = self._event(features, y, _About(source, id, ts, params.get("w")))
         self._waiting.append(_Waiting(event, x, y, params))
         if len(self._waiting) >= self._batch_events:
             self.flush()
@@ -202,7 +216,7 @@ class GatedLearner(Generic[M]):
         params
             Handed on; those with a value for each row lose the rows that did not pass.
         """
-        rows, n = self._gate_table(X, y, source, id, ts, params.get("w"))
+        rows, n = self._gate_table(X, y, _About(source, id, ts, params.get("w")))
         if len(rows):
             model: Any = self.model
             kept = {name: pick(value, rows, n) for name, value in params.items()}
@@ -234,7 +248,8 @@ class GatedLearner(Generic[M]):
         """
         if classes is not None:
             self._classes = classes
-        rows, n = self._gate_table(X, y, source, id, ts, params.get("sample_weight"))
+        about = _About(source, id, ts, params.get("sample_weight"))
+        rows, n = self._gate_table(X, y, about)
         if len(rows):
             model: Any = self.model
             kept = {name: pick(value, rows, n) for name, value in params.items()}
@@ -244,22 +259,23 @@ class GatedLearner(Generic[M]):
             self._classes = None
         return self
 
-    def _gate_table(
-        self, X: Any, y: Any, source: Any, id: Any, ts: Any, weight: Any
-    ) -> tuple[IntArray, int]:
+    def _gate_table(self, X: Any, y: Any, about: _About) -> tuple[IntArray, int]:
         """Judge the rows of a table; int64[m], those that passed, and how many there were."""
         self.flush()
         table = table_of(X, y)
         n = len(table)
-        columns = [column(value, n) for value in (source, id, ts, weight)]
+        each = about.rows(n)
         parts: list[DecisionBatch] = []
         for first in range(0, n, MANY_EVENTS):
             span = range(first, min(first + MANY_EVENTS, n))
             features = table.features(span)
+            if self._allow_nan and table.frame is None:
+                # An array has no place for a missing value; named values do.
+                features = [{f"f{i}": v for i, v in enumerate(row)} for row in features]
             self._plain(features)
             events = [
-                self._event(f, table.labels[i], *(values[i] for values in columns))
-                for f, i in zip(features, span, strict=True)
+                self._event(row, table.labels[i], each[i])
+                for row, i in zip(features, span, strict=True)
             ]
             parts.append(self._judge(events))
         if not parts:
@@ -286,19 +302,19 @@ class GatedLearner(Generic[M]):
             return None if self._allow_nan else NOT_FINITE["nan"]
         return value
 
-    def _event(self, features: Any, y: Any, source: Any, id: Any, ts: Any, weight: Any) -> bytes:
+    def _event(self, features: Any, y: Any, about: _About) -> bytes:
         number = self._seen
         self._seen += 1
-        name = f"learner-{number}" if id is None else str(id)
+        name = f"learner-{number}" if about.id is None else str(about.id)
         event = {
             "id": name,
-            "ts": float(number) if ts is None else ts,
-            "source": name if source is None else str(source),
+            "ts": float(number) if about.ts is None else about.ts,
+            "source": name if about.source is None else str(about.source),
             "label": _label(y),
             "features": features,
         }
-        if weight is not None and weight > 0:
-            event["weight"] = float(weight)
+        if about.weight is not None and about.weight > 0:
+            event["weight"] = float(about.weight)
         return orjson.dumps(event, default=str, option=OPTIONS)
 
     def _judge(self, events: Sequence[bytes]) -> DecisionBatch:
@@ -307,9 +323,10 @@ class GatedLearner(Generic[M]):
             self.counts[action.word] += int((decisions.action == action).sum())
         return decisions
 
-    def _keep(self, decisions: DecisionBatch, example: Any) -> None:
+    def _keep(self, decisions: DecisionBatch, example: Callable[[int], tuple[Any, Any]]) -> None:
         for row in np.flatnonzero(decisions.action != Action.PASS).tolist():
-            self._held.append(Held(*example(row), orjson.loads(decisions.records[row])))
+            x, y = example(row)
+            self._held.append(Held(x, y, orjson.loads(decisions.records[row])))
 
 
 def _row_of(table: Table, row: int) -> Any:
@@ -327,13 +344,13 @@ def _joined(parts: Sequence[DecisionBatch]) -> DecisionBatch:
     if len(parts) == 1:
         return parts[0]
     starts = np.cumsum([0, *(len(part) for part in parts)]).tolist()
-    together = {
+    together: dict[str, Any] = {
         name: np.concatenate([getattr(part, name) for part in parts])
         for name in (
             "offset", "risk", "channel", "verdict", "action", "reject", "warmup", "p_value"
         )
     }  # fmt: skip
-    by_row = {
+    by_row: dict[str, Any] = {
         name: {
             start + row: found
             for start, part in zip(starts, parts, strict=False)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import orjson
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.layout import Layout
 from rich.live import Live
 from rich.panel import Panel
@@ -26,6 +26,7 @@ from monitor.runtime.status import Status
 
 BINS = 10
 BAR = "█"
+LATEST = 30
 STYLES = {"accept": "cyan", "flag": "yellow", "quarantine": "red", "invalid": "magenta"}
 
 
@@ -78,9 +79,10 @@ class DemoView:
         snapshot = self._status.snapshot()
         layout = Layout()
         layout.split_column(
-            Layout(self._head(snapshot), size=6),
+            Layout(self._head(snapshot), size=5),
             Layout(name="middle", size=BINS + 3),
-            Layout(self._flagged(), minimum_size=6),
+            Layout(self._latest(Verdict.QUARANTINE, "latest events held back, and why"), ratio=2),
+            Layout(self._latest(Verdict.FLAG, "latest flagged")),
         )
         layout["middle"].split_row(
             Layout(self._verdicts(snapshot)),
@@ -107,8 +109,10 @@ class DemoView:
         address = Text.assemble(
             "look around: ", (f"{self._url}/v1/status", "blue"), "  /metrics  /v1/events/flagged"
         )
-        bar = ProgressBar(total=total, completed=events)
-        return Panel(Group(line, bar, address), title="poisoning monitor · demo · Ctrl-C ends it")
+        rows = Table.grid(expand=True)
+        for row in (line, ProgressBar(total=total, completed=events), address):
+            rows.add_row(row)
+        return Panel(rows, title="poisoning monitor · demo · Ctrl-C ends it")
 
     def _verdicts(self, snapshot: Mapping[str, Any]) -> RenderableType:
         table = Table.grid(padding=(0, 1), expand=True)
@@ -141,26 +145,19 @@ class DemoView:
             table.add_row(Text(printable(source, 24)), Text(f"{count:,}", justify="right"))
         return Panel(table, title="most held back")
 
-    def _flagged(self) -> RenderableType:
-        table = Table.grid(padding=(0, 1))
-        table.add_column(no_wrap=True)
-        table.add_column(no_wrap=True, justify="right")
-        table.add_column(no_wrap=True)
-        table.add_column(ratio=1, overflow="ellipsis", no_wrap=True)
-        newest = [
-            *self._status.flagged(20, Verdict.QUARANTINE),
-            *self._status.flagged(8, Verdict.FLAG),
-        ]
-        for record in newest:
+    def _latest(self, verdict: Verdict, title: str) -> RenderableType:
+        table = Table.grid(padding=(0, 1), expand=True)
+        table.add_column(no_wrap=True, width=5, justify="right")
+        table.add_column(no_wrap=True, width=16, overflow="ellipsis")
+        table.add_column(no_wrap=True, ratio=1, overflow="ellipsis")
+        for record in self._status.flagged(LATEST, verdict):
             reasons = record.get("reasons") or [{}]
-            verdict = record["verdict"]
             table.add_row(
-                Text(verdict, STYLES[verdict]),
-                f"{record['risk']:.1f}",
+                Text(f"{record['risk']:.1f}", STYLES[verdict.word]),
                 Text(printable(record.get("source"), 24)),
                 Text(printable(reasons[0].get("text", ""), 300)),
             )
-        return Panel(table, title="latest events held back, then flagged, and why")
+        return Panel(table, title=title)
 
 
 class PlainView(threading.Thread):

@@ -219,8 +219,8 @@ def _riskiest(tally: Tally) -> Iterator[str]:
             f"<tr><td class='n' title='{shown(record.get('id'), 128)}'>{record['place']}</td>"
             f"<td class='n'>{record['risk']:.2f}</td>"
             f"<td class='t'><i class='{record['verdict']}'></i>{record['verdict']}</td>"
-            f"<td class='t'>{families}</td><td>{shown(record.get('source'))}</td>"
-            f"<td>{shown(record.get('label'), 32)}</td><td class='why'>{why}</td></tr>"
+            f"<td class='t'>{families}</td><td class='who'>{shown(record.get('source'))}</td>"
+            f"<td class='who'>{shown(record.get('label'), 32)}</td><td class='why'>{why}</td></tr>"
         )
     yield "</tbody></table></div></section>"
 

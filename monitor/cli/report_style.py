@@ -12,7 +12,7 @@ h1{margin:0;font-size:26px;letter-spacing:-.01em}
 h2{margin:0;font-size:16px}
 .sub{margin:2px 0 0;color:var(--dim);overflow-wrap:anywhere}
 main{max-width:1280px;margin:auto;padding:12px 24px 40px}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(170px,1fr));gap:12px}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:12px}
 .tile{background:var(--card);border:1px solid var(--line);border-top:4px solid var(--tone);
 border-radius:10px;padding:12px 16px}
 .tile span{color:var(--dim);font-size:13px}
@@ -31,9 +31,10 @@ section.card{margin-top:12px}
 table{border-collapse:collapse;width:100%;font-size:13px}
 th{position:sticky;top:0;background:var(--card);text-align:left;color:var(--dim);font-weight:600}
 th,td{padding:5px 10px 5px 0;border-bottom:1px solid var(--line);vertical-align:top}
-td{overflow-wrap:anywhere}
+.why,.who{overflow-wrap:anywhere}
+.who{min-width:90px}
 .t{white-space:nowrap}
-.n{text-align:right;font-variant-numeric:tabular-nums;padding-right:16px}
+.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums;padding-right:16px}
 .why{min-width:340px}
 i{display:inline-block;width:9px;height:9px;border-radius:50%;margin-right:6px;background:#4c8dae}
 i.flag{background:#e0a526}

@@ -6,7 +6,7 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from fastapi import FastAPI
@@ -31,6 +31,9 @@ from monitor.transport.local import (
     PipeLines,
     journal_status,
 )
+
+if TYPE_CHECKING:
+    from monitor.transport.kafka import KafkaConfig
 
 STDIN = 0
 STDOUT = 1
@@ -105,12 +108,19 @@ def run_transport(settings: Settings) -> Transport:
     """What ``run`` reads and writes: Kafka, or files and pipes."""
     if settings.transport == "local":
         return _local_transport(settings)
-    from monitor.transport.kafka import KafkaConfig, KafkaTransport, Topics  # noqa: PLC0415
+    from monitor.transport.kafka import KafkaTransport  # noqa: PLC0415 - slow to import
+
+    return KafkaTransport(kafka_config(settings))
+
+
+def kafka_config(settings: Settings) -> KafkaConfig:
+    """The transport's form of the section ``kafka``."""
+    from monitor.transport.kafka import KafkaConfig, Topics  # noqa: PLC0415
 
     values = settings.kafka.model_dump()
     values["topics"] = Topics(**values["topics"])
     values["compression"] = None if values["compression"] == "none" else values["compression"]
-    return KafkaTransport(KafkaConfig(**values))
+    return KafkaConfig(**values)
 
 
 def _local_transport(settings: Settings) -> LocalTransport:

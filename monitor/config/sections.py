@@ -287,6 +287,11 @@ class KafkaSettings(Section):
         default=300.0,
         description="Longest time between two polls; a slower instance loses its partitions.",
     )
+    fetch_wait_seconds: Annotated[float, Field(ge=0.0)] = Field(
+        default=0.05,
+        description="How long brokers may hold back records so that more of them come together. "
+        "Delays an event by at most this, and only while there are few.",
+    )
     max_fetch_bytes: Positive = Field(
         default=32 << 20, description="Most that one fetch brings, in bytes."
     )

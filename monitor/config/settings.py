@@ -151,7 +151,8 @@ def load_settings(
             )
 
     try:
-        return Sourced()
+        # A class of this call's own would be unequal to everybody else's.
+        return Settings.model_construct(**dict(Sourced()))
     except ValidationError as error:
         raise UsageError(_sentence(error, origins, default_origin)) from error
 

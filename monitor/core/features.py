@@ -111,30 +111,64 @@ class Layout:
             Code and sentence of each refused row: wrong dimension, unknown feature, or text where
             a number belongs. A row never depends on its neighbours.
         """
-        x = None if any(self.categorical) else self._encode_plain(rows)
+        x = self._encode_plain(rows)
         if x is not None:
             return x, {}
         bad: Bad = {}
         cells = [self._cells(row, number, bad) for number, row in enumerate(rows)]
         return self._encode_cells(cells, bad), bad
 
+    @cached_property
+    def _numbers(self) -> tuple[tuple[str, ...], list[int]]:
+        """Names of the numeric features, and the columns they go to."""
+        names, places, at = [], [], 0
+        for name, is_text, values in zip(
+            self.names, self.categorical, self.categories, strict=True
+        ):
+            if not is_text:
+                names.append(name)
+                places.append(at)
+            at += len(values) + 1 if is_text else 1
+        return tuple(names), places
+
     def _encode_plain(self, rows: Sequence[Features]) -> FloatArray | None:
-        """The fast path: every row complete and numeric; None when one is not."""
-        width = len(self.names)
+        """The fast path: every row complete, numbers where they belong; None when one is not."""
+        if self.array and any(self.categorical):
+            return None
+        names, places = self._numbers
+        width = len(names)
         pack = struct.Struct(f"={width}d").pack
         try:
             if self.array:
                 data = b"".join([pack(*row) for row in rows])
+            elif sum(map(len, rows)) != len(self.names) * len(rows):
+                return None
+            elif width > 1:
+                pick = itemgetter(*names)
+                data = b"".join([pack(*pick(row)) for row in rows])
             else:
-                pick = itemgetter(*self.names)
-                if sum(map(len, rows)) != width * len(rows):
-                    return None
-                cells = map(pick, rows)
-                data = b"".join([pack(*row) for row in cells] if width > 1 else map(pack, cells))
+                data = b"".join([pack(*[row[name] for name in names]) for row in rows])  # type: ignore[call-overload]
+            numbers = np.frombuffer(data, dtype=np.float64).reshape(len(rows), width) + 0.0
+            return numbers if not any(self.categorical) else self._mixed(rows, numbers, places)
         except (struct.error, KeyError, TypeError):
             # A wrong length, a missing name, a text or null: the slow path says which.
             return None
-        return np.frombuffer(data, dtype=np.float64).reshape(len(rows), width) + 0.0
+
+    def _mixed(
+        self, rows: Sequence[Features], numbers: FloatArray, places: list[int]
+    ) -> FloatArray:
+        """Numeric columns side by side with the one-hot columns of complete objects."""
+        x = np.empty((len(rows), len(self.columns)))
+        x[:, places] = numbers
+        at = 0
+        for feature, name in enumerate(self.names):
+            if self.categorical[feature]:
+                block = self._one_hot(feature, [row[name] for row in rows])  # type: ignore[call-overload]
+                x[:, at : at + block.shape[1]] = block
+                at += block.shape[1]
+            else:
+                at += 1
+        return x
 
     def _cells(self, row: Features, number: int, bad: Bad) -> Sequence[Cell]:
         refused = self._refuse(row)
@@ -193,7 +227,9 @@ class Layout:
         return np.where(np.isnan(values), self.fill[feature], values)
 
     def _one_hot(self, feature: int, column: Sequence[Cell]) -> FloatArray:
-        texts = [category_text(cell) for cell in column]
+        texts: Sequence[Any] = column
+        if set(map(type, column)) != {str}:
+            texts = [category_text(cell) for cell in column]
         values = self.categories[feature]
         width = len(values) + 1
         position = {value: i for i, value in enumerate(values)}

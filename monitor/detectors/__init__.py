@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from monitor.detectors.base import Detector
+from monitor.detectors.class_moments import ClassMoments
+from monitor.detectors.label_conflict import LabelConflict
 from monitor.detectors.replay import Replay
 from monitor.detectors.source_evidence import SourceEvidence
 from monitor.detectors.trigger import Trigger
 
 DETECTORS: tuple[type[Any], ...] = (
+    LabelConflict,
+    ClassMoments,
     Trigger,
     Replay,
     SourceEvidence,

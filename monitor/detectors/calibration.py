@@ -94,7 +94,9 @@ class Reference:
         low, high = scale_bounds
         none = np.empty(0)
         ring = np.zeros(window)
-        return cls(ring, 0, none, 0, robust, low, high, 0.0, 1.0, 0.0, 1.0, LEVELS.copy(), 0.01, False)
+        return cls(
+            ring, 0, none, 0, robust, low, high, 0.0, 1.0, 0.0, 1.0, LEVELS.copy(), 0.01, False
+        )
 
     @property
     def ready(self) -> bool:

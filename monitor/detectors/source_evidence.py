@@ -169,9 +169,7 @@ class SourceEvidence:
         for family in FAMILIES:
             if family in batch.p_value:
                 lowest = np.minimum(lowest, batch.p_value[family])
-        rows[:, SURPRISING] += np.bincount(
-            inverse, weights=lowest < SURPRISE, minlength=len(keys)
-        )
+        rows[:, SURPRISING] += np.bincount(inverse, weights=lowest < SURPRISE, minlength=len(keys))
         rows[:, LAST_SEEN] = state.seen + len(batch)
         return keys, inverse, rows
 

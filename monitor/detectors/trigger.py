@@ -14,8 +14,9 @@ streams with honest seasons and regimes, see the README:
   and large counts must be off by a factor, since honest rates are not constant.
 * The score is the mean over an event's three most surprising pairs: three columns, three pairs.
 
-Needs no source: a trigger spread over ordinary accounts counts the same. Counting by pairs after
-Chen et al. 2018 (backdoored rows agree with each other more than a class does with itself).
+Needs no source: a trigger spread over ordinary accounts counts the same. The premise is that of
+activation clustering (Chen et al. 2018), without a model: backdoored rows agree with each other in
+a way that their class does not.
 """
 
 from __future__ import annotations
@@ -49,14 +50,14 @@ class TriggerParams(Params):
     max_pairs: int = Field(default=128, ge=1, description="Pairs of columns watched.")
     lag: int = Field(default=4, ge=1, description="Events before that count as context.")
     called_for: float = Field(
-        default=1.0, ge=0.0, description="Nats of weight lost per nat by which context predicts."
+        default=2.0, ge=0.0, description="Nats of weight lost per nat by which context predicts."
     )
     own: float = Field(default=0.1, ge=0.0, description="Power of the event's own weight.")
     smooth: float = Field(default=0.5, gt=0.0, description="Count added to both sides.")
     dispersion: float = Field(default=4.0, gt=0.0, description="Negative-binomial size.")
     top: int = Field(default=3, ge=1, description="Pairs averaged into the score.")
     log_from: float = Field(
-        default=0.1, gt=0.0, description="Surprise in nats above which the score is logarithmic."
+        default=0.5, gt=0.0, description="Surprise in nats above which the score is logarithmic."
     )
     least_events: int = Field(default=512, ge=1, description="Accepted events before it speaks.")
     seed: int = Field(default=1, ge=0, description="Chooses hashes, and pairs beyond the limits.")

@@ -145,6 +145,7 @@ class Status:
     def restored(self, partition: int, stamp: Stamp, seconds: float) -> None:
         """A partition's state is here."""
         with self._lock:
+            self._alive = self._clock()  # many partitions may take long, one after the other
             self._positions[partition] = stamp.next_offset
             self._stages["restore"] = self._stages.get("restore", 0.0) + seconds
 

@@ -72,8 +72,9 @@ class LinearContext:
         Returns
         -------
         gain
-            float64[n, w] in nats, of Student laws with ``FREEDOM`` degrees: 0 where nothing is related, positive for a value that
-            the rest of the event and the events before predict, negative for one they contradict.
+            float64[n, w] in nats, under Student laws with ``FREEDOM`` degrees: 0 where nothing
+            is related, positive for a value that the rest of the event and the events before
+            predict, negative for one they contradict.
         """
         rows = self._rows(g)
         blocks, width = self.first.shape

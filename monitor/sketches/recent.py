@@ -23,13 +23,13 @@ class RecentKeys:
     Attributes
     ----------
     keys
-        Up to ``GENERATIONS`` arrays uint64, each sorted and free of doubles, youngest first. A
-        key that comes back later may be in several.
+        Arrays of uint64, each sorted and free of doubles, youngest first. A key that comes back
+        later may be in several.
     counts
         int32 beside each, how often the key came during that generation.
     capacity
-        About the largest number of entries held: between 7/8 of it and all of it are kept when
-        full, and one batch more at most.
+        The largest number of entries held, or two batches where those are larger. When full,
+        at least three quarters of it are kept.
     """
 
     keys: tuple[HashArray, ...]
@@ -46,11 +46,14 @@ class RecentKeys:
 
     def count(self, keys: HashArray) -> IntArray:
         """How often each of ``keys``, uint64[n], was added and is remembered: int64[n]."""
+        # Searching in order walks each generation once, instead of missing the cache at each key.
+        order = np.argsort(keys)
+        ordered = keys[order]
         total = np.zeros(len(keys), dtype=np.int64)
         for held, counts in zip(self.keys, self.counts, strict=True):
             if len(held):
-                at = np.minimum(np.searchsorted(held, keys), len(held) - 1)
-                total += np.where(held[at] == keys, counts[at], 0)
+                at = np.minimum(np.searchsorted(held, ordered), len(held) - 1)
+                total[order] += np.where(held[at] == ordered, counts[at], 0)
         return total
 
     def add(self, keys: HashArray) -> RecentKeys:
@@ -61,29 +64,36 @@ class RecentKeys:
         young, counts = _union(self.keys[0], self.counts[0], fresh, times.astype(np.int32))
         held, of_held = (young, *self.keys[1:]), (counts, *self.counts[1:])
         if len(young) >= max(1, self.capacity // GENERATIONS):
-            held = (np.zeros(0, np.uint64), *held[: GENERATIONS - 1])
-            of_held = (np.zeros(0, np.int32), *of_held[: GENERATIONS - 1])
-        return RecentKeys(held, of_held, self.capacity)
+            held = (np.zeros(0, np.uint64), *held)
+            of_held = (np.zeros(0, np.int32), *of_held)
+        fit = _fitting(held, self.capacity - self.capacity // GENERATIONS)
+        return RecentKeys(held[:fit], of_held[:fit], self.capacity)
 
     def merge(self, other: RecentKeys) -> RecentKeys:
         """Both memories as one, generation by generation, the oldest dropped beyond the capacity.
 
         Commutative, with :meth:`empty` as the neutral element.
         """
-        keys: list[HashArray] = []
-        counts: list[Int32Array] = []
-        none = (np.zeros(0, np.uint64), np.zeros(0, np.int32))
-        total = 0
-        for age in range(max(len(self.keys), len(other.keys))):
-            mine = (self.keys[age], self.counts[age]) if age < len(self.keys) else none
-            theirs = (other.keys[age], other.counts[age]) if age < len(other.keys) else none
-            both = _union(*mine, *theirs)
-            total += len(both[0])
-            if age and total > max(self.capacity, other.capacity):
-                break
-            keys.append(both[0])
-            counts.append(both[1])
-        return RecentKeys(tuple(keys), tuple(counts), max(self.capacity, other.capacity))
+        pairs = [
+            _union(*_generation(self, age), *_generation(other, age))
+            for age in range(max(len(self.keys), len(other.keys)))
+        ]
+        keys = tuple(keys for keys, _ in pairs)
+        capacity = max(self.capacity, other.capacity)
+        fit = _fitting(keys, capacity)
+        return RecentKeys(keys[:fit], tuple(counts for _, counts in pairs[:fit]), capacity)
+
+
+def _generation(memory: RecentKeys, age: int) -> tuple[HashArray, Int32Array]:
+    if age < len(memory.keys):
+        return memory.keys[age], memory.counts[age]
+    return np.zeros(0, np.uint64), np.zeros(0, np.int32)
+
+
+def _fitting(held: tuple[HashArray, ...], capacity: int) -> int:
+    """How many of the youngest generations hold at most ``capacity`` keys; two at least."""
+    total = np.cumsum([len(keys) for keys in held])
+    return max(2, int((total <= capacity).sum()))
 
 
 def _union(

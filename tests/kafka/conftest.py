@@ -16,7 +16,8 @@ import uuid
 from pathlib import Path
 
 import pytest
-from kafka_helpers import Cluster
+
+from tests.kafka.kafka_helpers import Cluster
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKER_IMAGE = "apache/kafka:4.1.1"

@@ -6,13 +6,13 @@ import os
 
 import pytest
 from kafka import KafkaAdminClient, TopicPartition
-from kafka_helpers import Looping, poll_until, unit
 
 from monitor.core.errors import StateError, TransportError, UsageError
 from monitor.core.types import Action
 from monitor.transport.kafka import KafkaTransport
 from monitor.transport.kafka_headers import RawName
 from monitor.transport.kafka_records import nullable
+from tests.kafka.kafka_helpers import Looping, poll_until, unit
 
 pytestmark = pytest.mark.kafka
 

@@ -104,11 +104,11 @@ def test_merge_unites_memories() -> None:
 def test_parameters_bound_the_memory() -> None:
     detector = Replay(ReplayParams(ids=64, vectors=64))
     state = detector.empty(2)
-    for start in range(0, 2000, 20):
-        ids = list(range(start, start + 20))
-        state = detector.observe(state, batch(ids, ids), np.ones(20, dtype=bool))
-    assert len(state.ids) <= 64 + 20
-    assert len(state.vectors) <= 64 + 20
+    for start in range(0, 2000, 4):
+        ids = list(range(start, start + 4))
+        state = detector.observe(state, batch(ids, ids), np.ones(4, dtype=bool))
+    assert len(state.ids) <= 64
+    assert len(state.vectors) <= 64
     assert detector.score(state, batch([1999], [5])).value[0] == CERTAIN
 
 
@@ -140,7 +140,7 @@ def test_recent_keys_forget_the_oldest_and_share_old_generations() -> None:
     for start in range(0, 640, 4):
         before = memory
         memory = memory.add(np.arange(start, start + 4, dtype=np.uint64))
-    assert len(memory.keys) == GENERATIONS
+    assert len(memory.keys) <= GENERATIONS + 1
     assert 64 * (GENERATIONS - 2) // GENERATIONS <= len(memory) <= 64
     assert memory.count(np.array([639, 0], dtype=np.uint64)).tolist() == [1, 0]
     assert memory.keys[-1] is before.keys[-1] or memory.keys[-1] is before.keys[-2]

@@ -55,7 +55,8 @@ def run(g: np.ndarray, y: np.ndarray, params: TriggerParams | None = None) -> np
         scores = detector.score(state, events)
         assert np.isfinite(scores.value).all()
         out[part] = scores.value
-        state = detector.observe(state, events, np.ones(len(events), dtype=bool))
+        # What a gate would hold back must not become the baseline.
+        state = detector.observe(state, events, scores.value < 2.0)
     return out
 
 
@@ -111,7 +112,7 @@ def test_a_popular_value_alone_is_no_trigger() -> None:
     hot = np.random.default_rng(5).choice(np.arange(4096, 6144), 400, replace=False)
     g[hot, 2] = 2.9
     score = run(g, y)
-    assert (score[hot] > np.quantile(score[2048:4096], 0.99)).mean() < 0.1
+    assert (score[hot] > np.quantile(score[2048:4096], 0.99)).mean() < 0.2
 
 
 def test_it_is_silent_before_it_has_learned() -> None:
@@ -125,14 +126,12 @@ def test_rejected_events_count_as_recent_and_never_reach_the_baseline() -> None:
     detector, state = warm()
     g, y = stream(SIZE, seed=4)
     other = g.copy()
-    other[:40] += 1.0
-    accepted = np.arange(SIZE) >= 40
+    other[-40:] += 1.0
+    accepted = np.arange(SIZE) < SIZE - 40
     one = detector.observe(state, batch(g, y), accepted)
     two = detector.observe(state, batch(other, y), accepted)
     assert np.array_equal(one.table.anchor, two.table.anchor)
-    assert np.array_equal(one.context.second, two.context.second) == np.array_equal(
-        one.context.first, two.context.first
-    )
+    assert np.array_equal(one.context.second, two.context.second)
     assert not np.array_equal(one.table.recent, two.table.recent)
     assert one.seen == state.seen + accepted.sum()
 
@@ -207,9 +206,10 @@ def test_the_context_explains_related_values_only() -> None:
     g = rng.standard_normal((4000, 3))
     g[:, 1] = g[:, 0] + 0.1 * g[:, 1]
     context = LinearContext.empty(3, lag=4).learn(g, np.ones(4000, dtype=bool), 20_000.0)
-    residual = context.residuals(np.array([[2.0, 2.0, 0.0], [2.0, -2.0, 0.0]]))
-    assert np.abs(residual[0, :2]).max() < 4.0 < np.abs(residual[1, :2]).min()
-    assert context.residuals(g).std(axis=0) == pytest.approx(1.0, abs=0.3)
+    gain = context.gain(np.array([[2.0, 2.0, 0.0], [2.0, -2.0, 0.0]]))
+    assert gain[0, :2].min() > 1.0
+    assert gain[1, :2].max() < -1.0
+    assert np.abs(context.gain(g)[:, 2]).max() < 0.3
 
 
 def test_table_merge_adds_counts() -> None:

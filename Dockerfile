@@ -1,0 +1,37 @@
+# The service in a container, without root and without build tools.
+#
+#   docker build -t poisoning-monitor .
+#   docker run --rm --network host -e MONITOR_KAFKA__BOOTSTRAP_SERVERS=localhost:9092 \
+#       poisoning-monitor
+#
+# The HTTP interface has no login and listens on the container's own localhost only: with
+# --network host that is this machine's, elsewhere a sidecar in the same network reaches it.
+
+FROM python:3.12.11-slim-bookworm AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_NO_CACHE_DIR=1
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE ./
+COPY monitor ./monitor
+RUN python -m venv /opt/monitor \
+    && /opt/monitor/bin/pip install ".[kafka-fast]"
+
+FROM python:3.12.11-slim-bookworm
+LABEL org.opencontainers.image.title="poisoning-monitor" \
+      org.opencontainers.image.description="A gate between labelled feedback and online models" \
+      org.opencontainers.image.licenses="Apache-2.0"
+ENV PATH="/opt/monitor/bin:$PATH" \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    OMP_NUM_THREADS=1 \
+    OPENBLAS_NUM_THREADS=1
+RUN useradd --system --uid 10001 --create-home --home-dir /data --shell /usr/sbin/nologin monitor
+COPY --from=build /opt/monitor /opt/monitor
+USER 10001
+WORKDIR /data
+VOLUME ["/data"]
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --retries=4 \
+    CMD ["python", "-c", "import http.client as h, os; c = h.HTTPConnection('127.0.0.1', int(os.environ.get('MONITOR_HTTP__PORT', 8765)), timeout=4); c.request('GET', '/healthz'); raise SystemExit(c.getresponse().status != 200)"]
+ENTRYPOINT ["poisoning-monitor"]
+CMD ["run"]
