@@ -40,7 +40,7 @@ def show(console: Console, result: dict[str, Any]) -> None:
     )
     where = Table(title="Where the gate's time goes")
     where.add_column("stage")
-    where.add_column("µs/event", justify="right")
+    where.add_column("CPU µs", justify="right")
     where.add_column("share", justify="right")
     total = sum(result["stages_us"].values())
     for stage, micros in result["stages_us"].items():

@@ -172,7 +172,7 @@ def _print_outcome(found: dict[str, Any], console: Console) -> None:
         box=box.SIMPLE,
         pad_edge=False,
     )
-    for name in ("", "events", "held back", "flagged only", "let through", "held back %"):
+    for name in ("", "events", "held back", "flagged only", "let through", "caught"):
         table.add_column(name, justify="right" if name else "left", no_wrap=True)
     rows = [(f"attack {a['attack']}", a) for a in found["attacks"]]
     for name, counts in [*rows, ("honest events", found["honest"])]:

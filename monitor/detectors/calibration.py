@@ -8,7 +8,7 @@ Three layers, each for a failure of the one before:
    1987), its shape kept at or above zero, since a bounded tail would call every new extreme
    impossible. ``robust`` extrapolates an exponential law from quantiles well below the top, for
    scores whose top an attacker can fill: up to 15 % poison then cannot hide behind itself.
-3. *Drift*: the share of ordinary events that actually fell below 1 % and 0.1 % lately corrects
+3. *Drift*: the share of ordinary events that actually fell below 1 %, 0.1 % and 0.01 % lately corrects
    the p-values, in the spirit of adaptive conformal inference (Gibbs and Candès 2021), bounded
    so that an attack cannot buy more than ``MAX_CORRECTION``.
 4. *Break*: when nearly a third of ordinary events fall below 1 % at once, the world has changed
@@ -33,9 +33,11 @@ TAIL_SHARE = 0.05
 ROBUST_LOW, ROBUST_HIGH = 0.60, 0.85
 MAX_SHAPE = 0.5
 SMALLEST_P = 1e-12
-LEVELS = np.array([0.01, 0.001])
-HALF_LIVES = np.array([1500.0, 6000.0])
-MIN_CORRECTION, MAX_CORRECTION = 0.5, 12.0
+LEVELS = np.array([0.01, 0.001, 0.0001])
+HALF_LIVES = np.array([1500.0, 6000.0, 24_000.0])
+MIN_CORRECTION = np.array([0.5, 0.5, 0.5])
+MAX_CORRECTION = np.array([12.0, 24.0, 48.0])
+GRID = np.array([0.0, 1.0, 2.0, 3.0, 4.0])
 BREAK_AT, RESUME_AT, BREAK_HALF_LIFE = 0.3, 0.05, 128.0
 
 
@@ -60,7 +62,7 @@ class Reference:
     threshold, scale, shape, above
         The tail starts at ``threshold``, which a share ``above`` of the reference exceeds.
     rate
-        float64[2], running share of ordinary events whose uncorrected p-value was ≤ LEVELS.
+        float64[3], running share of ordinary events whose uncorrected p-value was ≤ LEVELS.
     alarm
         The same share for 1 %, over the last hundred events or so.
     suspended
@@ -126,7 +128,7 @@ class Reference:
 
     def _corrected(self, p: FloatArray) -> FloatArray:
         factor = np.log10(np.clip(self.rate / LEVELS, MIN_CORRECTION, MAX_CORRECTION))
-        shift = np.interp(-np.log10(p), [0.0, 1.0, 2.0, 3.0], [0.0, 0.3 * factor[0], *factor])
+        shift = np.interp(-np.log10(p), GRID, [0.0, 0.3 * factor[0], *factor])
         return np.clip(p * 10.0**shift, SMALLEST_P, 1.0)
 
     def admit(
@@ -153,10 +155,10 @@ class Reference:
         p = self._uncorrected(score, discrete)
         met = np.array([(p <= level).mean() for level in LEVELS])
         gain = 1.0 - 0.5 ** (len(score) / np.append(HALF_LIVES, BREAK_HALF_LIFE))
-        alarm = self.alarm + float(gain[2]) * (float(met[0]) - self.alarm)
+        alarm = self.alarm + float(gain[-1]) * (float(met[0]) - self.alarm)
         suspended = alarm > (RESUME_AT if self.suspended else BREAK_AT)
         # What was measured while the world changed says nothing about the world after it.
-        rate = self.rate if suspended else self.rate + gain[:2] * (met - self.rate)
+        rate = self.rate if suspended else self.rate + gain[:-1] * (met - self.rate)
         return replace(self, rate=rate, alarm=alarm, suspended=suspended)
 
     def _fit(self) -> Reference:
