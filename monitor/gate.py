@@ -21,12 +21,30 @@ from monitor.core.errors import UsageError
 from monitor.core.events import Parsed
 from monitor.core.labels import LabelTable
 from monitor.core.limits import Limits
+from monitor.core.revive import DeadColumns
 from monitor.core.schema import Schema, SchemaSpec
-from monitor.core.types import Action, DecisionBatch, EventBatch, RawBatch, Reason, Verdict
+from monitor.core.types import (
+    Action,
+    DecisionBatch,
+    EventBatch,
+    FloatArray,
+    RawBatch,
+    Reason,
+    Verdict,
+)
 from monitor.decide.channels import NO_CHANNEL
-from monitor.decide.judge import AnyDetector, Judged, channels_of, empty_reference, judge, ordinary, reasons
+from monitor.decide.judge import (
+    AnyDetector,
+    Judged,
+    channels_of,
+    empty_reference,
+    judge,
+    ordinary,
+    reasons,
+)
 from monitor.decide.verdicts import actions
 from monitor.detectors import default_detectors
+from monitor.detectors.base import Rescaling
 from monitor.detectors.calibration import Reference
 from monitor.state import partition
 from monitor.state.partition import GateState
@@ -197,12 +215,30 @@ class Gate:
             references[name] = state.references[name].admit(
                 judged.scores[name].value[rows], discrete=detector.discrete
             )
-        return replace(
+        learned = replace(
             state,
             events=state.events + len(events),
             detectors=detectors,
             references=references,
         )
+        return self._revive(learned, events.x[accepted])
+
+    def _revive(self, state: GateState, x: FloatArray) -> GateState:
+        """Give columns that have come alive a scale, and tell the detectors."""
+        if state.dead is None or state.schema is None or not len(state.dead.columns):
+            return state
+        dead = state.dead.add(x)
+        alive = dead.alive(state.schema) if dead.due(state.dead) else dead.columns[:0]
+        if not len(alive):
+            return replace(state, dead=dead)
+        schema, dead = dead.revive(state.schema, alive)
+        detectors = {
+            d.name: d.rescaled(state.detectors[d.name], alive)
+            if isinstance(d, Rescaling)
+            else state.detectors[d.name]
+            for d in self.detectors
+        }
+        return replace(state, schema=schema, dead=dead, detectors=detectors)
 
     def _warm_up(
         self, state: GateState, raw: RawBatch, parsed: Parsed
@@ -248,6 +284,7 @@ class Gate:
             labels=decoded.labels,
             detectors={d.name: d.empty(schema.n_columns) for d in self.detectors},
             references={d.name: empty_reference(d) for d in self.detectors},
+            dead=DeadColumns.watch(schema),
         )
         for first in range(0, len(decoded.events), BOOTSTRAP_EVENTS):
             rows = np.arange(first, min(first + BOOTSTRAP_EVENTS, len(decoded.events)))

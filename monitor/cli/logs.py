@@ -45,8 +45,10 @@ def setup(settings: LogSettings) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    # The libraries' own account of a lost connection; ours says what to do about it.
+    quiet = level if level == logging.DEBUG else max(level, logging.ERROR)
     for name in _QUIET:
-        logging.getLogger(name).setLevel(max(level, logging.WARNING))
+        logging.getLogger(name).setLevel(quiet)
 
 
 class LoggedStatus(Status):

@@ -23,8 +23,10 @@ Z_LIMIT = 8.0
 # Knots stay in a range in which differences, squares and slopes cannot overflow.
 LARGEST = 1e150
 SMALLEST_GAP = 1e-290
-# A column that never varied: a change of one millionth counts as one standard deviation.
+# A column that never varied: a change of one millionth counts as one standard deviation of g, and
+# nothing of z, until the column's scale is known (see ``Transform.dead``).
 CONSTANT_SCALE = 1e-6
+DEAD_G_LIMIT = 8.0
 
 
 def _score_table(n: int) -> FloatArray:
@@ -120,6 +122,29 @@ class Transform:
         slope, mean, rate = (np.array([c[i] for c in columns], dtype=np.float64) for i in (2, 3, 4))
         return cls(knots, scores, count, slope, mean, rate)
 
+    @property
+    def dead(self) -> IntArray:
+        """Columns that never varied in the sample: their scale is unknown."""
+        return np.flatnonzero(self.count == 1)
+
+    def relearn(self, columns: IntArray, x: FloatArray) -> Transform:
+        """With ``columns`` int64[k] learned anew from their values float64[n, k]."""
+        fresh = Transform.learn(x)
+        width = max(self.knots.shape[1], fresh.knots.shape[1])
+        knots, scores = (
+            np.pad(a, ((0, 0), (0, width - a.shape[1])), mode="edge")
+            for a in (self.knots, self.scores)
+        )
+        own = fresh.knots.shape[1]
+        for j, column in enumerate(columns.tolist()):
+            knots[column], scores[column] = fresh.knots[j, -1], fresh.scores[j, -1]
+            knots[column, :own], scores[column, :own] = fresh.knots[j], fresh.scores[j]
+        parts = {}
+        for name in ("count", "slope", "mean", "rate"):
+            parts[name] = getattr(self, name).copy()
+            parts[name][columns] = getattr(fresh, name)
+        return Transform(knots, scores, **parts)
+
     def apply(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Normal scores ``g`` (within ±32) and ``z`` (within ±8) of finite float64[n, d].
 
@@ -144,6 +169,10 @@ class Transform:
             z += g
             z *= 0.5
         np.clip(z, -Z_LIMIT, Z_LIMIT, out=z)
+        dead = self.dead
+        if len(dead):
+            g[dead] = np.clip(g[dead], -DEAD_G_LIMIT, DEAD_G_LIMIT)
+            z[dead] = 0.0
         return np.ascontiguousarray(g.T), np.ascontiguousarray(z.T)
 
     def to_dict(self) -> dict[str, Any]:

@@ -37,7 +37,9 @@ class Combined:
         return np.asarray(-np.log10(self.tail))
 
 
-def combine(p_value: Mapping[str, FloatArray], channels: tuple[str, ...], policy: Policy, n: int) -> Combined:
+def combine(
+    p_value: Mapping[str, FloatArray], channels: tuple[str, ...], policy: Policy, n: int
+) -> Combined:
     """Weighted Šidák combination of the channels' p-values.
 
     With t = min over c of p_c / w_c and Σw = 1, the chance that ordinary traffic goes below t in

@@ -99,7 +99,9 @@ def empty_reference(detector: AnyDetector) -> Reference:
     )
 
 
-def ordinary(judged: Judged, detector: AnyDetector, references: Mapping[str, Reference]) -> BoolArray:
+def ordinary(
+    judged: Judged, detector: AnyDetector, references: Mapping[str, Reference]
+) -> BoolArray:
     """bool[n]: rows whose score may enter the detector's reference.
 
     The reference must hold ordinary traffic, but dropping what scores high would truncate it.

@@ -95,3 +95,11 @@ class Detector(Protocol[S]):
 
     def explain(self, view: S, batch: EventBatch, rows: IntArray) -> Sequence[Evidence]:
         """One piece of evidence for each of ``rows``."""
+
+
+@runtime_checkable
+class Rescaling(Protocol[S]):
+    """A detector that wants to know when a column that never varied has got a scale."""
+
+    def rescaled(self, state: S, columns: IntArray) -> S:
+        """The state when ``columns`` int64[k], zero in ``z`` so far, have unit variance."""

@@ -114,7 +114,7 @@ class Reference:
 
     def _uncorrected(self, score: FloatArray, discrete: bool) -> FloatArray:
         m = len(self.fitted)
-        p = (m - np.searchsorted(self.fitted, score, side="left") + 1.0) / (m + 1.0)
+        p: FloatArray = (m - np.searchsorted(self.fitted, score, side="left") + 1.0) / (m + 1.0)
         if discrete:
             return p
         tail = score > self.threshold
@@ -124,12 +124,12 @@ class Reference:
         else:
             survival = (1.0 + self.shape * excess) ** (-1.0 / self.shape)
         p[tail] = self.above * survival
-        return np.clip(p, SMALLEST_P, 1.0)
+        return np.asarray(np.clip(p, SMALLEST_P, 1.0))
 
     def _corrected(self, p: FloatArray) -> FloatArray:
         factor = np.log10(np.clip(self.rate / LEVELS, MIN_CORRECTION, MAX_CORRECTION))
         shift = np.interp(-np.log10(p), GRID, [0.0, 0.3 * factor[0], *factor])
-        return np.clip(p * 10.0**shift, SMALLEST_P, 1.0)
+        return np.asarray(np.clip(p * 10.0**shift, SMALLEST_P, 1.0))
 
     def admit(
         self, score: FloatArray, *, discrete: bool = False, every: int = 512, least: int = 256

@@ -8,7 +8,7 @@ clean-label poisoning and crude feature manipulation: the label is right, the fe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -74,6 +74,10 @@ class ClassMoments:
         z, y = batch.z[accepted], batch.y[accepted]
         half_life = self.params.half_life_events
         return ClassMomentsState(state.moments.add(z, y, batch.n_classes, half_life))
+
+    def rescaled(self, state: ClassMomentsState, columns: IntArray) -> ClassMomentsState:
+        """Columns that came alive count as having had unit variance all along."""
+        return replace(state, moments=state.moments.with_unit_variance(columns))
 
     def merge(self, a: ClassMomentsState, b: ClassMomentsState) -> ClassMomentsState:
         """Sums add up; each side keeps its own forgetting."""

@@ -11,7 +11,7 @@ made online.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -110,6 +110,10 @@ class LabelConflict:
             loss,
             state.seen + len(y),
         )
+
+    def rescaled(self, state: LabelConflictState, columns: IntArray) -> LabelConflictState:
+        """Columns that came alive count as having had unit variance all along."""
+        return replace(state, moments=state.moments.with_unit_variance(columns))
 
     def merge(self, a: LabelConflictState, b: LabelConflictState) -> LabelConflictState:
         """Counts and sums add up; softmax weights and losses are averaged by events seen."""

@@ -101,9 +101,7 @@ class SourceEvidence:
 
     def merge(self, a: SourceEvidenceState, b: SourceEvidenceState) -> SourceEvidenceState:
         """Evidence of the same source adds up to the cap; baselines are averaged by events."""
-        keys, rows = a.table.items()
-        other_keys, other = b.table.items()
-        union = np.union1d(keys, other_keys)
+        union = np.union1d(a.table.items()[0], b.table.items()[0])
         added = a.table.get(union) + b.table.get(union)
         added[:, : len(FAMILIES)] = np.minimum(added[:, : len(FAMILIES)], self.params.cap_nats)
         added[:, LAST_SEEN] = np.maximum(a.table.get(union), b.table.get(union))[:, LAST_SEEN]
@@ -189,4 +187,4 @@ def _cusum(
     lowest = np.minimum.accumulate(inside - group * lift) + group * lift
     end = inside[last]
     reflected = np.maximum(start + end, end - np.minimum(lowest[last], 0.0))
-    return np.clip(reflected, 0.0, cap)
+    return np.asarray(np.clip(reflected, 0.0, cap), dtype=np.float64)

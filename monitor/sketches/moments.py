@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from monitor.core.types import FloatArray, Int32Array
+from monitor.core.types import FloatArray, Int32Array, IntArray
 from monitor.sketches.arrays import capacity_for, pad_axis
 
 FLOOR = 0.05
@@ -52,7 +52,7 @@ class Moments:
     @property
     def shared(self) -> bool:
         """Whether the classes share one second moment."""
-        return self.outer.shape[1] > FULL_COLUMNS
+        return bool(self.outer.shape[1] > FULL_COLUMNS)
 
     def grown(self, n_classes: int) -> Moments:
         """With room for ``n_classes`` classes."""
@@ -83,6 +83,17 @@ class Moments:
                 outer[c] *= keep[c]
                 outer[c] += _second(rows, outer.shape[2])
         return Moments(weight, total, outer)
+
+    def with_unit_variance(self, columns: IntArray) -> Moments:
+        """As if ``columns``, constant so far, had had unit variance in every class."""
+        outer = self.outer.copy()
+        if outer.shape[2] == 1 and outer.shape[1] > 1:
+            outer[0, columns, 0] += self.weight.sum()
+        elif self.shared:
+            outer[0, columns, columns] += self.weight.sum()
+        else:
+            outer[:, columns, columns] += self.weight[:, None]
+        return Moments(self.weight, self.total, outer)
 
     def plus(self, other: Moments) -> Moments:
         """Both sets of events as one."""

@@ -11,6 +11,7 @@ import xxhash
 
 from monitor.core.errors import StateError
 from monitor.core.labels import LabelTable
+from monitor.core.revive import DeadColumns
 from monitor.core.schema import Schema
 from monitor.detectors.base import Detector
 from monitor.detectors.calibration import Reference
@@ -35,6 +36,8 @@ class GateState:
         Label table, grows up to its limit.
     detectors, references
         Detector states and their calibration references, by detector name.
+    dead
+        Columns that have not varied yet; None during the warm-up.
     """
 
     events: int
@@ -43,6 +46,7 @@ class GateState:
     labels: LabelTable
     detectors: Mapping[str, Any]
     references: Mapping[str, Reference]
+    dead: DeadColumns | None = None
 
 
 def dump(state: GateState, detectors: Sequence[Detector[Any]]) -> bytes:
@@ -58,6 +62,7 @@ def dump(state: GateState, detectors: Sequence[Detector[Any]]) -> bytes:
             for d in detectors
             if d.name in state.detectors
         },
+        "dead": None if state.dead is None else codec.dump(state.dead),
         "references": {name: codec.dump(ref) for name, ref in state.references.items()},
     }
     return codec.seal(tree)
@@ -98,6 +103,7 @@ def load(data: bytes, detectors: Sequence[Detector[Any]]) -> GateState:
             LabelTable.from_list(tree["labels"]),
             states,
             {name: codec.load(Reference, blob) for name, blob in tree["references"].items()},
+            None if tree["dead"] is None else codec.load(DeadColumns, tree["dead"]),
         )
     except (KeyError, TypeError, ValueError, msgspec.MsgspecError) as error:
         raise StateError(f"stored state cannot be read: {error}") from error

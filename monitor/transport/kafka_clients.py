@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import socket
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -25,6 +26,7 @@ MIB = 1 << 20
 _BATCH_BYTES = 1_000_000
 _LINGER_MS = 1000
 _FETCH_MIN_BYTES = 64 * 1024
+_METADATA_AGE_MS = 30_000
 _BOOTSTRAP_SECONDS = 10.0
 _OPTION_PREFIXES = ("security_", "sasl_", "ssl_", "api_version", "client_dns_", "proxy_")
 
@@ -138,6 +140,7 @@ def _common(config: KafkaConfig) -> dict[str, Any]:
         "bootstrap_servers": [s.strip() for s in config.bootstrap_servers.split(",") if s.strip()],
         "client_id": config.client_id,
         "request_timeout_ms": config.request_timeout_ms,
+        "metadata_max_age_ms": _METADATA_AGE_MS,
         "bootstrap_timeout_ms": int(min(_BOOTSTRAP_SECONDS, config.request_timeout_seconds) * 1000),
         **config.options,
     }
@@ -164,7 +167,7 @@ def new_reader(config: KafkaConfig, partition: TopicPartition, *others: TopicPar
 
 
 def new_member(config: KafkaConfig, listener: Any) -> Any:
-    """A consumer of the input topic in the consumer group.
+    """A consumer of the input topic in the consumer group. Blocks until the topic is known.
 
     Cooperative-sticky, so that a rebalance interrupts only the partitions that move.
     """
@@ -181,6 +184,10 @@ def new_member(config: KafkaConfig, listener: Any) -> Any:
         max_poll_interval_ms=int(config.max_poll_interval_seconds * 1000),
     )
     consumer.subscribe([config.topics.input], listener=listener)
+    # The client can lose its first request for the topic's partitions; as leader of the group it
+    # would then assign nothing to anybody until the next refresh.
+    while not consumer.partitions_for_topic(config.topics.input):
+        time.sleep(0.1)
     return consumer
 
 
