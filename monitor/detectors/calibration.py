@@ -30,7 +30,7 @@ import numpy as np
 from monitor.core.types import FloatArray
 
 TAIL_SHARE = 0.05
-ROBUST_LOW, ROBUST_HIGH = 0.60, 0.85
+ROBUST_QUANTILES = np.array([0.60, 0.85, 0.96])
 MAX_SHAPE = 0.5
 SMALLEST_P = 1e-12
 LEVELS = np.array([0.01, 0.001, 0.0001])
@@ -165,9 +165,9 @@ class Reference:
         ordered = np.sort(self.ring[: min(self.seen, len(self.ring))])
         least = max(1e-9, 1e-3 * float(ordered[-1] - ordered[0]))
         if self.robust:
-            low, high = np.quantile(ordered, [ROBUST_LOW, ROBUST_HIGH])
-            scale = float(high - low) / np.log((1.0 - ROBUST_LOW) / (1.0 - ROBUST_HIGH))
-            threshold, shape = float(low), 0.0
+            knots = np.quantile(ordered, ROBUST_QUANTILES)
+            steps = np.diff(knots) / -np.diff(np.log1p(-ROBUST_QUANTILES))
+            threshold, scale, shape = float(knots[0]), float(steps.max()), 0.0
         else:
             threshold = float(ordered[int((1.0 - TAIL_SHARE) * (len(ordered) - 1))])
             scale, shape = _pareto(ordered[ordered > threshold] - threshold)

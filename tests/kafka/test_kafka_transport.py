@@ -158,6 +158,7 @@ def test_two_instances_share_and_hand_over_partitions(cluster):
         first.wait(lambda: len(first.done) == 1000)
         with Looping(cluster.transport(instance="b")) as second:
             second.wait(lambda: second.resumed)
+            first.wait(lambda: first.revoked)  # it may hear of the end of the rebalance later
             (moved,) = second.resumed
             assert [moved.partition] == first.revoked
             assert (moved.next_offset, moved.stamp, moved.snapshot) == (500, b"stamp", b"snapshot")

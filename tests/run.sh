@@ -1,0 +1,58 @@
+#!/bin/sh
+# Installs what the tests need into .cache/ of the checkout, and runs all of them.
+# Arguments go to pytest:  sh tests/run.sh tests/unit -k decode
+set -eu
+cd "$(dirname "$0")/.."
+
+say() { printf '%s\n' "$*" >&2; }
+
+find_python() {
+    for candidate in ${PYTHON:-} python3.13 python3.12 python3.11 python3 python; do
+        if command -v "$candidate" >/dev/null 2>&1 &&
+            "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            command -v "$candidate"
+            return 0
+        fi
+    done
+    say "Python 3.11 or later is needed: install it, or set PYTHON to its path"
+    return 1
+}
+
+# Root on a Debian-like machine gets Java and Maven, with which Kafka is fetched. Anyone else,
+# and any failure here, is left to the tests: they say in their closing line what is missing.
+install_java() {
+    [ -z "${KAFKA_BOOTSTRAP_SERVERS:-}" ] || return 0
+    if command -v java >/dev/null 2>&1 && command -v mvn >/dev/null 2>&1; then return 0; fi
+    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1 || return 0
+    say "installing Java and Maven for the Kafka tests"
+    log=.cache/apt.log
+    { apt-get update && { DEBIAN_FRONTEND=noninteractive apt-get install -y \
+        --no-install-recommends openjdk-17-jre-headless maven ||
+        DEBIAN_FRONTEND=noninteractive apt-get install -y \
+            --no-install-recommends default-jre-headless maven; }; } >"$log" 2>&1 ||
+        say "that failed, see $log"
+}
+
+# A virtual environment of our own, made anew when pyproject.toml or the Python changes.
+prepare() {
+    venv=.cache/venv-test
+    wanted=$("$1" -c 'import hashlib, sys
+print(hashlib.sha256(open("pyproject.toml", "rb").read()).hexdigest(), sys.version, sys.prefix)')
+    if [ -f "$venv/ready" ] && [ "$(cat "$venv/ready")" = "$wanted" ]; then return 0; fi
+    say "installing the package and its test tools into $venv"
+    rm -rf "$venv"
+    if ! "$1" -m venv "$venv"; then
+        say "no virtual environment could be made: install the venv module (python3-venv)"
+        return 1
+    fi
+    "$venv/bin/python" -m pip install -q --disable-pip-version-check -e '.[test]'
+    printf '%s\n' "$wanted" >"$venv/ready"
+}
+
+python=$(find_python)
+mkdir -p .cache
+install_java
+prepare "$python"
+# pytest takes the place of this shell, so that its summary is the last line and its exit code
+# ours. It starts the broker and stops it, by its own process id.
+exec .cache/venv-test/bin/python -m pytest --cov --cov-report=term:skip-covered "$@"
