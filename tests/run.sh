@@ -18,12 +18,17 @@ find_python() {
     return 1
 }
 
+has_java() {
+    command -v mvn >/dev/null 2>&1 || return 1
+    major=$(java -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p')
+    [ "${major:-0}" -ge 17 ]
+}
+
 # Root on a Debian-like machine gets Java and Maven, with which Kafka is fetched. Anyone else,
 # and any failure here, is left to the tests: they say in their closing line what is missing.
 install_java() {
     [ -z "${KAFKA_BOOTSTRAP_SERVERS:-}" ] || return 0
-    if command -v java >/dev/null 2>&1 && command -v mvn >/dev/null 2>&1; then return 0; fi
-    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1 || return 0
+    if has_java || [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then return 0; fi
     say "installing Java and Maven for the Kafka tests"
     log=.cache/apt.log
     { apt-get update && { DEBIAN_FRONTEND=noninteractive apt-get install -y \
@@ -37,7 +42,8 @@ install_java() {
 prepare() {
     venv=.cache/venv-test
     wanted=$("$1" -c 'import hashlib, sys
-print(hashlib.sha256(open("pyproject.toml", "rb").read()).hexdigest(), sys.version, sys.prefix)')
+print(hashlib.sha256(open("pyproject.toml", "rb").read()).hexdigest(), sys.version)')
+    wanted="$wanted $(pwd)"
     if [ -f "$venv/ready" ] && [ "$(cat "$venv/ready")" = "$wanted" ]; then return 0; fi
     say "installing the package and its test tools into $venv"
     rm -rf "$venv"

@@ -23,10 +23,9 @@ Z_LIMIT = 8.0
 # Knots stay in a range in which differences, squares and slopes cannot overflow.
 LARGEST = 1e150
 SMALLEST_GAP = 1e-290
-# A column that never varied: a change of one millionth counts as one standard deviation of g, and
-# nothing of z, until the column's scale is known (see ``Transform.dead``).
+# Keeps the slope of a column that never varied finite; such columns are muted until their scale is
+# known (see ``Transform.dead``).
 CONSTANT_SCALE = 1e-6
-DEAD_G_LIMIT = 8.0
 
 
 def _score_table(n: int) -> FloatArray:
@@ -171,8 +170,7 @@ class Transform:
         np.clip(z, -Z_LIMIT, Z_LIMIT, out=z)
         dead = self.dead
         if len(dead):
-            g[dead] = np.clip(g[dead], -DEAD_G_LIMIT, DEAD_G_LIMIT)
-            z[dead] = 0.0
+            g[dead] = z[dead] = 0.0
         return np.ascontiguousarray(g.T), np.ascontiguousarray(z.T)
 
     def to_dict(self) -> dict[str, Any]:

@@ -7,6 +7,10 @@ a CUSUM (Page 1954), which is the e-detector of Shin, Ramdas and Rinaldo (2023) 
 account that turns hostile after years is seen as fast as a new one, and one that was hijacked and
 recovered is forgiven. By Ville's inequality a fixed ordinary source exceeds a level s with
 probability about exp(−s), so the tail that the channel calibrates is close to exponential.
+
+It listens to the label-conflict channel alone. Betting on the others as well was measured: their
+tails are calibrated less well, which made the evidence against honest sources grow, and cost a
+fifth of the recall on flips (electricity) and gained nothing elsewhere.
 """
 
 from __future__ import annotations
@@ -23,9 +27,9 @@ from monitor.core.types import BoolArray, EventBatch, Family, FloatArray, IntArr
 from monitor.detectors.base import Evidence, Params, Scores
 from monitor.sketches.keyed import KeyedTable
 
-FAMILIES = (Family.LABEL_FLIP.value, Family.BACKDOOR.value, Family.CLEAN_LABEL.value)
-EVENTS, SURPRISING, LAST_SEEN = len(FAMILIES), len(FAMILIES) + 1, len(FAMILIES) + 2
-WIDTH = len(FAMILIES) + 3
+LISTENS_TO = Family.LABEL_FLIP.value
+NATS, EVENTS, SURPRISING, LAST_SEEN = range(4)
+WIDTH = 4
 SURPRISE = 0.1
 
 
@@ -43,14 +47,14 @@ class SourceEvidenceParams(Params):
 
 @dataclass(frozen=True, slots=True)
 class SourceEvidenceState:
-    """``table``: by source hash, evidence in nats a family, events, surprising events, last seen.
+    """``table``: by source hash, evidence in nats, events, surprising events, last seen.
 
-    ``drift`` is float64[families]: what a bet pays on ordinary traffic at present, a running mean
+    ``drift`` is what a bet pays on ordinary traffic at present, a running mean
     that is one where the channel keeps its promise.
     """
 
     table: KeyedTable
-    drift: FloatArray
+    drift: float
     seen: int
 
 
@@ -73,29 +77,29 @@ class SourceEvidence:
 
     def empty(self, n_columns: int) -> SourceEvidenceState:
         """No source seen."""
-        return SourceEvidenceState(KeyedTable.empty(WIDTH), np.ones(len(FAMILIES)), 0)
+        return SourceEvidenceState(KeyedTable.empty(WIDTH), 1.0, 0)
 
     def score(self, view: SourceEvidenceState, batch: EventBatch) -> Scores:
         """Evidence in nats against each event's source, this batch's events included."""
-        if not batch.p_value or not len(batch):
+        if LISTENS_TO not in batch.p_value or not len(batch):
             return Scores.silent(len(batch))
         _, inverse, rows = self._after(view, batch)
-        value = rows[inverse, : len(FAMILIES)].max(axis=1).astype(np.float64)
-        before = view.table.get(batch.source)[:, : len(FAMILIES)].max(axis=1)
+        value = rows[inverse, NATS].astype(np.float64)
+        before = view.table.get(batch.source)[:, NATS]
         return Scores(value, np.ones(len(batch), dtype=bool), before.astype(np.float64))
 
     def observe(
         self, state: SourceEvidenceState, batch: EventBatch, accepted: BoolArray
     ) -> SourceEvidenceState:
         """Evidence counts every event; the drift baseline learns from accepted ones only."""
-        if not batch.p_value or not len(batch):
+        if LISTENS_TO not in batch.p_value or not len(batch):
             return state
         keys, _, rows = self._after(state, batch)
         table = state.table.put(keys, rows, capacity=self.params.capacity, keep_by=LAST_SEEN)
         drift = state.drift
         if accepted.any():
             rate = 1.0 - 0.5 ** (float(accepted.sum()) / self.params.drift_events)
-            mean = np.exp(self._bets(batch)[accepted]).mean(axis=0)
+            mean = float(np.exp(self._bets(batch)[accepted]).mean())
             drift = drift + rate * (mean - drift)
         return SourceEvidenceState(table, drift, state.seen + len(batch))
 
@@ -103,7 +107,7 @@ class SourceEvidence:
         """Evidence of the same source adds up to the cap; baselines are averaged by events."""
         union = np.union1d(a.table.items()[0], b.table.items()[0])
         added = a.table.get(union) + b.table.get(union)
-        added[:, : len(FAMILIES)] = np.minimum(added[:, : len(FAMILIES)], self.params.cap_nats)
+        added[:, NATS] = np.minimum(added[:, NATS], self.params.cap_nats)
         added[:, LAST_SEEN] = np.maximum(a.table.get(union), b.table.get(union))[:, LAST_SEEN]
         seen = a.seen + b.seen
         share = a.seen / seen if seen else 0.5
@@ -116,38 +120,33 @@ class SourceEvidence:
         self, view: SourceEvidenceState, batch: EventBatch, rows: IntArray
     ) -> Sequence[Evidence]:
         """How many events the source sent, and how many of them were surprising."""
-        if not batch.p_value:
+        if LISTENS_TO not in batch.p_value:
             return [Evidence("the source has shown nothing yet") for _ in rows]
         _, inverse, after = self._after(view, batch)
         return [self._sentence(batch.sources[int(r)], after[inverse[r]]) for r in rows]
 
     def _sentence(self, source: str, row: npt.NDArray[np.float32]) -> Evidence:
-        worst = int(row[: len(FAMILIES)].argmax())
-        events, surprising = int(row[EVENTS]), int(row[SURPRISING])
-        nats = float(row[worst])
+        events, surprising, nats = int(row[EVENTS]), int(row[SURPRISING]), float(row[NATS])
         text = (
-            f"source {source[:64]!r} has sent {events} events, {surprising} of them among the "
-            f"{SURPRISE:.0%} most surprising; together they speak for {FAMILIES[worst]} with "
-            f"{nats:.1f} nats of evidence (an ordinary source reaches 7 about once in 1,000)"
+            f"source {source[:64]!r} has sent {events} events, {surprising} of them with labels "
+            f"among the {SURPRISE:.0%} most surprising; together they are {nats:.1f} nats of "
+            "evidence that it does not label as others do (an ordinary source passes 7 about "
+            "once in 1,000)"
         )
         data = {
             "source": source,
             "events": events,
             "surprising": surprising,
             "nats": round(nats, 3),
-            "speaks_for": FAMILIES[worst],
+            "speaks_for": LISTENS_TO,
         }
         return Evidence(text, data)
 
     def _bets(self, batch: EventBatch) -> FloatArray:
-        """float64[n, families]: log of the calibrator, bounded; 0 for silent channels."""
+        """float64[n]: log of the calibrator κ·p^(κ−1), bounded."""
         kappa = self.params.exponent
-        out = np.zeros((len(batch), len(FAMILIES)))
-        for i, family in enumerate(FAMILIES):
-            if family in batch.p_value:
-                p = np.maximum(batch.p_value[family], self.params.smallest_p)
-                out[:, i] = np.log(kappa) + (kappa - 1.0) * np.log(p)
-        return out
+        p = np.maximum(batch.p_value[LISTENS_TO], self.params.smallest_p)
+        return np.asarray(np.log(kappa) + (kappa - 1.0) * np.log(p))
 
     def _after(
         self, state: SourceEvidenceState, batch: EventBatch
@@ -157,17 +156,13 @@ class SourceEvidence:
         rows = state.table.get(keys)
         # A drift makes everybody surprising. Dividing the bets by what they pay on ordinary
         # traffic at present keeps their mean at one, so it convicts nobody.
-        bets = self._bets(batch) - np.log(np.maximum(1.0, state.drift))
+        bets = self._bets(batch) - np.log(max(1.0, state.drift))
         order = np.argsort(inverse, kind="stable")
         group = inverse[order]
-        for i in range(len(FAMILIES)):
-            rows[:, i] = _cusum(rows[:, i], bets[order, i], group, self.params.cap_nats)
+        rows[:, NATS] = _cusum(rows[:, NATS], bets[order], group, self.params.cap_nats)
         rows[:, EVENTS] += np.bincount(inverse, minlength=len(keys))
-        lowest = np.ones(len(batch))
-        for family in FAMILIES:
-            if family in batch.p_value:
-                lowest = np.minimum(lowest, batch.p_value[family])
-        rows[:, SURPRISING] += np.bincount(inverse, weights=lowest < SURPRISE, minlength=len(keys))
+        surprising = batch.p_value[LISTENS_TO] < SURPRISE
+        rows[:, SURPRISING] += np.bincount(inverse, weights=surprising, minlength=len(keys))
         rows[:, LAST_SEEN] = state.seen + len(batch)
         return keys, inverse, rows
 

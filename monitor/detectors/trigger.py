@@ -138,6 +138,10 @@ class Trigger:
             state.seen + taken,
         )
 
+    def rescaled(self, state: TriggerState, columns: IntArray) -> TriggerState:
+        """Starts anew: pairs with a column that came alive have no expectation yet."""
+        return self.empty(state.n_columns)
+
     def merge(self, a: TriggerState, b: TriggerState) -> TriggerState:
         """Counts and moments add; each side's decay stays as it was."""
         if a.seen == 0 and a.table.recent_mass == 0.0:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-IMPORT_RULES = "import sys; from importlinter.cli import lint_imports_command as c; c()"
+IMPORT_RULES = "from importlinter.cli import lint_imports_command as c; c()"
 CHECKS = {
     "ruff check": ["-m", "ruff", "check", "."],
     "ruff format": ["-m", "ruff", "format", "--check", "."],

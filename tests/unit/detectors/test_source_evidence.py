@@ -120,5 +120,5 @@ def test_the_sentence_names_source_count_and_family() -> None:
     batch = _batch([0], np.array([0.01]))
     evidence = detector.explain(state, batch, np.array([0]))[0]
     assert "'acct-0' has sent 41 events" in evidence.text
-    assert "label_flip" in evidence.text
+    assert "41 of them" in evidence.text
     assert evidence.data["events"] == 41
