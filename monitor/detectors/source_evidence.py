@@ -40,6 +40,9 @@ class SourceEvidenceParams(Params):
     smallest_p: float = Field(default=1e-4, gt=0.0, lt=1.0, description="Bound on one event's bet.")
     cap_nats: float = Field(default=30.0, gt=0.0, description="Largest evidence a source can hold.")
     capacity: int = Field(default=131_072, ge=16, description="Sources remembered.")
+    full_weight_share: float = Field(
+        default=0.05, gt=0.0, le=1.0, description="Share of traffic above which bets weigh less."
+    )
     drift_events: float = Field(
         default=400.0, gt=0.0, description="Half-life, in ordinary events, of what a bet pays."
     )
@@ -157,10 +160,14 @@ class SourceEvidence:
         # A drift makes everybody surprising. Dividing the bets by what they pay on ordinary
         # traffic at present keeps their mean at one, so it convicts nobody.
         bets = self._bets(batch) - np.log(max(1.0, state.drift))
+        rows[:, EVENTS] += np.bincount(inverse, minlength=len(keys))
+        # A source that is much of the traffic meets much of any drift before the mean can follow.
+        # A bet to a power below one is still a bet.
+        share = rows[:, EVENTS] / (state.seen + len(batch))
+        bets *= np.minimum(1.0, self.params.full_weight_share / share)[inverse]
         order = np.argsort(inverse, kind="stable")
         group = inverse[order]
         rows[:, NATS] = _cusum(rows[:, NATS], bets[order], group, self.params.cap_nats)
-        rows[:, EVENTS] += np.bincount(inverse, minlength=len(keys))
         surprising = batch.p_value[LISTENS_TO] < SURPRISE
         rows[:, SURPRISING] += np.bincount(inverse, weights=surprising, minlength=len(keys))
         rows[:, LAST_SEEN] = state.seen + len(batch)

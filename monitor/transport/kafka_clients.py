@@ -27,6 +27,8 @@ _BATCH_BYTES = 1_000_000
 _LINGER_MS = 1000
 _FETCH_MIN_BYTES = 64 * 1024
 _METADATA_AGE_MS = 30_000
+# The client's own 30 s would outlast the commit deadline after a broker's restart.
+_RECONNECT_MS = 2_000
 _BOOTSTRAP_SECONDS = 10.0
 _OPTION_PREFIXES = ("security_", "sasl_", "ssl_", "api_version", "client_dns_", "proxy_")
 
@@ -141,6 +143,7 @@ def _common(config: KafkaConfig) -> dict[str, Any]:
         "client_id": config.client_id,
         "request_timeout_ms": config.request_timeout_ms,
         "metadata_max_age_ms": _METADATA_AGE_MS,
+        "reconnect_backoff_max_ms": _RECONNECT_MS,
         "bootstrap_timeout_ms": int(min(_BOOTSTRAP_SECONDS, config.request_timeout_seconds) * 1000),
         **config.options,
     }
