@@ -41,7 +41,7 @@ class SourceEvidenceParams(Params):
     cap_nats: float = Field(default=30.0, gt=0.0, description="Largest evidence a source can hold.")
     capacity: int = Field(default=131_072, ge=16, description="Sources remembered.")
     full_weight_share: float = Field(
-        default=0.05, gt=0.0, le=1.0, description="Share of traffic above which bets weigh less."
+        default=0.02, gt=0.0, le=1.0, description="Share of traffic above which bets weigh less."
     )
     drift_events: float = Field(
         default=400.0, gt=0.0, description="Half-life, in ordinary events, of what a bet pays."

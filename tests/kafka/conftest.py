@@ -24,7 +24,7 @@ DOCKER_IMAGE = "apache/kafka:4.1.1"
 DOCKER_START_SECONDS = 90
 
 
-def _broker_module():
+def broker_module():
     name = "kafka_local_broker"
     if name not in sys.modules:
         path = ROOT / "deploy" / "kafka-local" / "broker.py"
@@ -36,7 +36,7 @@ def _broker_module():
 
 def _local(tmp: Path):
     """(address, words, stop) of a broker started here; UnavailableError when it cannot be had."""
-    module = _broker_module()
+    module = broker_module()
     broker = module.Broker(tmp / "kafka")
     broker.start()
     return broker.address, f"{broker.version} (local broker)", broker.stop
@@ -91,7 +91,7 @@ def bootstrap(request, tmp_path_factory):
         request.config.kafka_status = f"{given} (KAFKA_BOOTSTRAP_SERVERS)"
         yield given
         return
-    module = _broker_module()
+    module = broker_module()
     try:
         address, words, stop = _local(tmp_path_factory.mktemp("broker"))
     except module.UnavailableError as error:
