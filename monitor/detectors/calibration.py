@@ -30,7 +30,7 @@ import numpy as np
 from monitor.core.types import FloatArray
 
 TAIL_SHARE = 0.05
-ROBUST_QUANTILES = np.array([0.60, 0.85, 0.96])
+ROBUST_QUANTILES = np.array([0.60, 0.85, 0.90])
 MAX_SHAPE = 0.5
 SMALLEST_P = 1e-12
 LEVELS = np.array([0.01, 0.001, 0.0001])

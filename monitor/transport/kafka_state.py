@@ -108,7 +108,7 @@ def records(
             rows.append((_chunk_key(group, generation, i), None))
         crc = zlib.crc32(snapshot)
         ref = SnapshotRef(next_offset, generation, len(pieces), len(snapshot), crc)
-        counts[generation] = len(pieces)
+        counts = {g: n for g, n in {**counts, generation: len(pieces)}.items() if n}
     rows.append((f"{group}/stamp".encode(), encode_stamp(next_offset, stamp, ref)))
     return rows, StoredState(next_offset, stamp, None, ref, counts)
 

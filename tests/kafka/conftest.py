@@ -6,32 +6,19 @@ in Docker. A broker that was fetched but does not start is an error, not a reaso
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import subprocess
-import sys
 import time
 import uuid
 from pathlib import Path
 
 import pytest
 
-from tests.kafka.kafka_helpers import Cluster
+from tests.kafka.kafka_helpers import Cluster, broker_module
 
-ROOT = Path(__file__).resolve().parents[2]
 DOCKER_IMAGE = "apache/kafka:4.1.1"
 DOCKER_START_SECONDS = 90
-
-
-def broker_module():
-    name = "kafka_local_broker"
-    if name not in sys.modules:
-        path = ROOT / "deploy" / "kafka-local" / "broker.py"
-        spec = importlib.util.spec_from_file_location(name, path)
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
 
 
 def _local(tmp: Path):

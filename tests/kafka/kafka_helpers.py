@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 import threading
 import time
 import uuid
 from collections import deque
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
@@ -14,6 +17,19 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from monitor.core.ports import CommitUnit, PartitionCommit
 from monitor.core.types import Action, DecisionBatch, Mode, Reason, Verdict
 from monitor.transport.kafka import KafkaConfig, KafkaTransport, Topics
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def broker_module():
+    """deploy/kafka-local/broker.py, which is a script and not in the package."""
+    name = "kafka_local_broker"
+    if name not in sys.modules:
+        path = ROOT / "deploy" / "kafka-local" / "broker.py"
+        spec = importlib.util.spec_from_file_location(name, path)
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
 
 
 class Cluster:

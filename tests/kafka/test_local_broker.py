@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.kafka.conftest import broker_module
+from tests.kafka.kafka_helpers import broker_module
 
 VERSION_17 = "echo 'openjdk version \"17.0.1\"' >&2"
 
