@@ -3,7 +3,7 @@
 
     python3 deploy/kafka-local/broker.py
 
-fetches Kafka from Maven Central (once, about 100 MB, into .cache/kafka of the checkout), starts
+fetches Kafka from Maven Central (once, about 50 MB, into .cache/kafka of the checkout), starts
 one KRaft broker on the loopback address, says where it is, and stops it at Ctrl-C or SIGTERM.
 Only the standard library is needed. Exit codes: 0 stopped as asked, 1 fetched but does not start
 or died, 2 bad usage, 69 cannot be had here (no Java, no Maven, or the download failed).
