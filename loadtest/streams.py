@@ -27,7 +27,7 @@ START = 1_700_000_000.0
 def names() -> tuple[str, ...]:
     """The streams that can be read here without a download."""
     files = tuple(name for name in FILES if (SHARED / f"{name}.csv.gz").exists())
-    return files + ("shuttle", "segments", "phishing", "bananas")
+    return (*files, "shuttle", "segments", "phishing", "bananas")
 
 
 @functools.lru_cache(maxsize=8)

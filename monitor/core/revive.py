@@ -55,7 +55,8 @@ class DeadColumns:
         rows = self.ring[: min(self.seen, WINDOW_EVENTS)]
         constant = schema.scales.knots[self.columns, 0]
         different = (rows != constant).sum(axis=0)
-        return self.columns[different >= LEAST_DIFFERENT]
+        alive: IntArray = self.columns[different >= LEAST_DIFFERENT]
+        return alive
 
     def revive(self, schema: Schema, columns: IntArray) -> tuple[Schema, DeadColumns]:
         """The schema with ``columns`` learned anew, and what is left to watch."""

@@ -13,7 +13,6 @@ from monitor.core.types import (
     BoolArray,
     ByteArray,
     EventBatch,
-    Family,
     FloatArray,
     Reason,
     Verdict,

@@ -79,6 +79,7 @@ class Detector(Protocol[S]):
     stage: ClassVar[int]
     state_version: ClassVar[int]
     additive: ClassVar[bool]
+    discrete: ClassVar[bool]
     params: Params
 
     def empty(self, n_columns: int) -> S:

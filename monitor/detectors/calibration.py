@@ -1,6 +1,6 @@
 """From a raw score to the probability that ordinary traffic scores as high.
 
-Three layers, each for a failure of the one before:
+Four layers, each for a failure of the one before:
 
 1. *Body*: the empirical distribution of the last ``window`` scores of ordinary traffic.
 2. *Tail*: an empirical p-value of m scores cannot say less than 1/m. ``pareto`` fits a generalised
@@ -8,9 +8,9 @@ Three layers, each for a failure of the one before:
    1987), its shape kept at or above zero, since a bounded tail would call every new extreme
    impossible. ``robust`` extrapolates an exponential law from quantiles well below the top, for
    scores whose top an attacker can fill: up to 15 % poison then cannot hide behind itself.
-3. *Drift*: the share of ordinary events that actually fell below 1 %, 0.1 % and 0.01 % lately corrects
-   the p-values, in the spirit of adaptive conformal inference (Gibbs and Candès 2021), bounded
-   so that an attack cannot buy more than ``MAX_CORRECTION``.
+3. *Drift*: the share of ordinary events that actually fell below 1 %, 0.1 % and 0.01 % lately
+   corrects the p-values, in the spirit of adaptive conformal inference (Gibbs and Candès 2021),
+   bounded so that an attack cannot buy more than ``MAX_CORRECTION``.
 4. *Break*: when nearly a third of ordinary events fall below 1 % at once, the world has changed
    (a column came alive, an upstream unit changed), and holding everybody back would be an outage
    that also starves the baselines of the new normal. The channel is suspended until its reference
@@ -114,7 +114,8 @@ class Reference:
 
     def _uncorrected(self, score: FloatArray, discrete: bool) -> FloatArray:
         m = len(self.fitted)
-        p: FloatArray = (m - np.searchsorted(self.fitted, score, side="left") + 1.0) / (m + 1.0)
+        above = m - np.searchsorted(self.fitted, score, side="left")
+        p: FloatArray = np.asarray((above + 1.0) / (m + 1.0), dtype=np.float64)
         if discrete:
             return p
         tail = score > self.threshold

@@ -63,24 +63,25 @@ def _typed(kind: Any, tree: Any) -> Any:
     if isinstance(tree, dict) and "~" in tree:
         return _array(tree)
     if origin is typing.Union or origin is types.UnionType:
-        if tree is None:
-            return None
         inner = [arg for arg in typing.get_args(kind) if arg is not type(None)]
-        return _typed(inner[0], tree) if len(inner) == 1 else tree
+        return _typed(inner[0], tree) if len(inner) == 1 and tree is not None else tree
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        hints = typing.get_type_hints(kind)
-        names = [f.name for f in dataclasses.fields(kind)]
-        if set(tree) != set(names):
-            raise StateError(f"stored {kind.__name__} has other fields than this version")
-        return kind(**{name: _typed(hints[name], tree[name]) for name in names})
+        return _dataclass(kind, tree)
     if origin is tuple:
         args = typing.get_args(kind)
-        if len(args) == 2 and args[1] is Ellipsis:
-            return tuple(_typed(args[0], item) for item in tree)
-        return tuple(_typed(arg, item) for arg, item in zip(args, tree, strict=True))
+        kinds = args[:1] * len(tree) if args[1:] == (Ellipsis,) else args
+        return tuple(_typed(arg, item) for arg, item in zip(kinds, tree, strict=True))
     if origin is dict:
         return {key: _typed(typing.get_args(kind)[1], item) for key, item in tree.items()}
     return tree
+
+
+def _dataclass(kind: type, tree: Any) -> Any:
+    hints = typing.get_type_hints(kind)
+    names = [field.name for field in dataclasses.fields(kind)]
+    if set(tree) != set(names):
+        raise StateError(f"stored {kind.__name__} has other fields than this version")
+    return kind(**{name: _typed(hints[name], tree[name]) for name in names})
 
 
 def seal(tree: Any) -> bytes:

@@ -80,7 +80,9 @@ def test_flips_are_held_and_no_line_is_lost(tmp_path: Path, pattern: str, prefix
     held = np.array([d["action"] == "hold" for d in decisions])
     bad_rows = np.array([t is None for t in truth])
     assert all(d["verdict"] == "invalid" for d, b in zip(decisions, bad_rows, strict=True) if b)
-    assert not any(d["verdict"] == "invalid" for d, b in zip(decisions, bad_rows, strict=True) if not b)
+    assert not any(
+        d["verdict"] == "invalid" for d, b in zip(decisions, bad_rows, strict=True) if not b
+    )
     poisoned = np.array([t is True for t in truth])
     assert held[poisoned].mean() >= 0.80
     assert held[~poisoned & ~bad_rows].mean() <= 0.01

@@ -33,7 +33,9 @@ class Outer:
     by_name: dict[str, Inner]
 
 
-DTYPES = st.sampled_from([np.float64, np.float32, np.int64, np.int32, np.uint64, np.uint8, np.bool_])
+DTYPES = st.sampled_from(
+    [np.float64, np.float32, np.int64, np.int32, np.uint64, np.uint8, np.bool_]
+)
 
 
 @given(DTYPES.flatmap(lambda dtype: hnp.arrays(dtype, hnp.array_shapes(max_dims=3, min_side=0))))
