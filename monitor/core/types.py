@@ -7,10 +7,10 @@ rows. Shapes use ``n`` events, ``d`` encoded feature columns, ``k`` channels and
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ Int32Array = npt.NDArray[np.int32]
 HashArray = npt.NDArray[np.uint64]
 ByteArray = npt.NDArray[np.uint8]
 BoolArray = npt.NDArray[np.bool_]
+T = TypeVar("T")
 Header = tuple[str, bytes]
 Label = str | int | bool
 
@@ -146,6 +147,9 @@ class EventBatch:
         channel, by family value. Empty while scoring stage zero.
     gradient, prediction
         Optional columns, None when no event of the batch has one.
+    memo
+        Where detectors keep what both their scoring and their learning need of these events; see
+        :meth:`once`. No part of the batch's value.
     """
 
     offset: IntArray
@@ -168,9 +172,22 @@ class EventBatch:
     p_value: Mapping[str, FloatArray] = field(default_factory=dict)
     gradient: FloatArray | None = None
     prediction: FloatArray | None = None
+    memo: dict[str, tuple[Any, Any]] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.y)
+
+    def once(self, name: str, view: object, compute: Callable[[], T]) -> T:
+        """``compute()``, a pure function of ``view`` and these events, remembered under ``name``.
+
+        The view is held with the value and compared by identity, so another state computes anew.
+        """
+        held = self.memo.get(name)
+        if held is None or held[0] is not view:
+            held = (view, compute())
+            self.memo[name] = held
+        value: T = held[1]
+        return value
 
     def select(self, rows: IntArray | BoolArray) -> EventBatch:
         """The same batch with only ``rows`` (indices or a mask), in the given order."""
@@ -195,6 +212,7 @@ class EventBatch:
             p_value={name: p[index] for name, p in self.p_value.items()},
             gradient=None if self.gradient is None else self.gradient[index],
             prediction=None if self.prediction is None else self.prediction[index],
+            memo={},
         )
 
 

@@ -58,10 +58,10 @@ def judge(
     """Score ``events`` against ``states`` and decide under ``policy``. Pure."""
     scores: dict[str, Scores] = {}
     p_value: dict[str, FloatArray] = {}
+    found: dict[str, list[FloatArray]] = {}
     for stage in (0, 1):
         if stage == 1:
             events = replace(events, p_value=dict(p_value))
-        found: dict[str, list[FloatArray]] = {}
         for detector in detectors:
             if detector.stage == stage:
                 scored = detector.score(states[detector.name], events)

@@ -6,6 +6,7 @@ from typing import Any
 
 from monitor.detectors.base import Detector
 from monitor.detectors.class_moments import ClassMoments
+from monitor.detectors.coherence import Coherence
 from monitor.detectors.label_conflict import LabelConflict
 from monitor.detectors.replay import Replay
 from monitor.detectors.source_evidence import SourceEvidence
@@ -16,6 +17,7 @@ DETECTORS: tuple[type[Any], ...] = (
     ClassMoments,
     Trigger,
     Replay,
+    Coherence,
     SourceEvidence,
 )
 

@@ -6,11 +6,14 @@ Four layers, each for a failure of the one before:
 2. *Tail*: an empirical p-value of m scores cannot say less than 1/m. ``pareto`` fits a generalised
    Pareto law to the top 5 % (Pickands 1975; probability-weighted moments after Hosking and Wallis
    1987), its shape kept at or above zero, since a bounded tail would call every new extreme
-   impossible. ``robust`` extrapolates an exponential law from quantiles well below the top, for
-   scores whose top an attacker can fill: up to 15 % poison then cannot hide behind itself.
-3. *Drift*: the share of ordinary events that actually fell below 1 %, 0.1 % and 0.01 % lately
-   corrects the p-values, in the spirit of adaptive conformal inference (Gibbs and Candès 2021),
-   bounded so that an attack cannot buy more than ``MAX_CORRECTION``.
+   impossible. ``robust`` is for scores whose top an attacker can fill: it extrapolates a Weibull
+   law, no heavier than exponential, from quantiles well below the top, so that up to 15 % poison
+   cannot hide behind itself; and scores it finds impossible are not learned (unless they are a
+   fifth of all traffic, which is a change of the world and not a tail).
+3. *Drift*: between fits the law moves. For ``pareto``, the share of ordinary events that fell below
+   1 %, 0.1 % and 0.01 % lately corrects the p-values, in the spirit of adaptive conformal inference
+   (Gibbs and Candès 2021). For ``robust`` those shares may be poison, so the scale follows the
+   share below 10 %, of which ``UNEXPLAINED`` may be, and the others' say is small.
 4. *Break*: when nearly a third of ordinary events fall below 1 % at once, the world has changed
    (a column came alive, an upstream unit changed), and holding everybody back would be an outage
    that also starves the baselines of the new normal. The channel is suspended until its reference
@@ -32,11 +35,19 @@ from monitor.core.types import FloatArray
 TAIL_SHARE = 0.05
 ROBUST_QUANTILES = np.array([0.60, 0.85, 0.90])
 MAX_SHAPE = 0.5
+MAX_EXPONENT = 2.0
+UNEXPLAINED = 0.03
+MAX_BODY_RATE, MAX_POWER = 0.6, 1.15
+BODY_HALF_LIFE = 250.0
+IMPOSSIBLE = 1e-3
+BODY = 0.1
+LARGEST_SHUT_OUT, SHUT_OUT_HALF_LIFE = 0.2, 512.0
 SMALLEST_P = 1e-12
 LEVELS = np.array([0.01, 0.001, 0.0001])
 HALF_LIVES = np.array([1500.0, 6000.0, 24_000.0])
 MIN_CORRECTION = np.array([0.5, 0.5, 0.5])
 MAX_CORRECTION = np.array([12.0, 24.0, 48.0])
+MAX_ROBUST_CORRECTION = np.array([2.0, 3.0, 4.0])
 GRID = np.array([0.0, 1.0, 2.0, 3.0, 4.0])
 BREAK_AT, RESUME_AT, BREAK_HALF_LIFE = 0.3, 0.05, 128.0
 
@@ -61,12 +72,16 @@ class Reference:
         Bounds on the tail's scale where the score has a known law, else 0 and infinity.
     threshold, scale, shape, above
         The tail starts at ``threshold``, which a share ``above`` of the reference exceeds.
+        ``shape`` is Pareto's, or the exponent of the robust tail.
     rate
         float64[3], running share of ordinary events whose uncorrected p-value was ≤ LEVELS.
     alarm
         The same share for 1 %, over the last hundred events or so.
     suspended
         True while ``alarm`` is too high to be anything but a change of the world.
+    body_rate, shut_out
+        Robust tails: running share of ordinary events at or below 10 % by the fit alone, and of
+        those not learned because they seemed impossible.
     """
 
     ring: FloatArray
@@ -83,6 +98,8 @@ class Reference:
     rate: FloatArray
     alarm: float
     suspended: bool
+    body_rate: float
+    shut_out: float
 
     @classmethod
     def empty(
@@ -97,7 +114,22 @@ class Reference:
         none = np.empty(0)
         ring = np.zeros(window)
         return cls(
-            ring, 0, none, 0, robust, low, high, 0.0, 1.0, 0.0, 1.0, LEVELS.copy(), 0.01, False
+            ring=ring,
+            seen=0,
+            fitted=none,
+            fitted_at=0,
+            robust=robust,
+            smallest_scale=low,
+            largest_scale=high,
+            threshold=0.0,
+            scale=1.0,
+            shape=1.0,
+            above=1.0,
+            rate=LEVELS.copy(),
+            alarm=0.01,
+            suspended=False,
+            body_rate=BODY,
+            shut_out=0.0,
         )
 
     @property
@@ -112,7 +144,21 @@ class Reference:
         """
         return self._corrected(self._uncorrected(score, discrete))
 
+    @property
+    def law_known(self) -> bool:
+        """Whether the score's tail is exponential by theory, within known bounds of its scale."""
+        return self.robust and bool(np.isfinite(self.largest_scale))
+
     def _uncorrected(self, score: FloatArray, discrete: bool) -> FloatArray:
+        """By the fit, and the movement of the body since."""
+        p = self._fitted_p(score, discrete)
+        if not self.robust or discrete:
+            return p
+        rate = max(BODY, self.body_rate - UNEXPLAINED) if self.body_rate > BODY else self.body_rate
+        power = np.log(np.clip(rate, 0.5 * BODY, MAX_BODY_RATE)) / np.log(BODY)
+        return np.asarray(np.clip(p ** min(float(power), MAX_POWER), SMALLEST_P, 1.0))
+
+    def _fitted_p(self, score: FloatArray, discrete: bool) -> FloatArray:
         m = len(self.fitted)
         above = m - np.searchsorted(self.fitted, score, side="left")
         p: FloatArray = np.asarray((above + 1.0) / (m + 1.0), dtype=np.float64)
@@ -120,7 +166,9 @@ class Reference:
             return p
         tail = score > self.threshold
         excess = (score[tail] - self.threshold) / self.scale
-        if self.shape < 1e-6:
+        if self.robust:
+            survival = np.exp(-(excess**self.shape))
+        elif self.shape < 1e-6:
             survival = np.exp(-excess)
         else:
             survival = (1.0 + self.shape * excess) ** (-1.0 / self.shape)
@@ -128,7 +176,8 @@ class Reference:
         return np.asarray(np.clip(p, SMALLEST_P, 1.0))
 
     def _corrected(self, p: FloatArray) -> FloatArray:
-        factor = np.log10(np.clip(self.rate / LEVELS, MIN_CORRECTION, MAX_CORRECTION))
+        most = MAX_ROBUST_CORRECTION if self.robust else MAX_CORRECTION
+        factor = np.log10(np.clip(self.rate / LEVELS, MIN_CORRECTION, most))
         shift = np.interp(-np.log10(p), GRID, [0.0, 0.3 * factor[0], *factor])
         return np.asarray(np.clip(p * 10.0**shift, SMALLEST_P, 1.0))
 
@@ -139,11 +188,17 @@ class Reference:
 
         The tail is fitted anew after ``every`` additions, first after ``least``.
         """
-        count = len(score)
-        if not count:
+        if not len(score):
             return self
         measured = self._measured(score, discrete) if len(self.fitted) else self
-        window = len(self.ring)
+        if self.robust and len(self.fitted):
+            possible = self.p_value(score, discrete=discrete) > IMPOSSIBLE
+            gain = 1.0 - 0.5 ** (len(score) / SHUT_OUT_HALF_LIFE)
+            out = self.shut_out + gain * (float((~possible).mean()) - self.shut_out)
+            measured = replace(measured, shut_out=out)
+            if out < LARGEST_SHUT_OUT:
+                score = score[possible]
+        count, window = len(score), len(self.ring)
         ring = self.ring.copy()
         kept = score[-window:]
         ring[(self.seen + count - len(kept) + np.arange(len(kept))) % window] = kept
@@ -158,17 +213,27 @@ class Reference:
         gain = 1.0 - 0.5 ** (len(score) / np.append(HALF_LIVES, BREAK_HALF_LIFE))
         alarm = self.alarm + float(gain[-1]) * (float(met[0]) - self.alarm)
         suspended = alarm > (RESUME_AT if self.suspended else BREAK_AT)
+        body = self.body_rate
+        if self.robust:
+            follow = 1.0 - 0.5 ** (len(score) / BODY_HALF_LIFE)
+            body += follow * (float((self._fitted_p(score, discrete) <= BODY).mean()) - body)
+            if not self.law_known:
+                # Scores that seem impossible are poison or drift; layer 2 and the body decide.
+                possible = self._corrected(p) > IMPOSSIBLE
+                met = (
+                    np.array([(p[possible] <= level).mean() for level in LEVELS])
+                    if (possible.any())
+                    else self.rate
+                )
         # What was measured while the world changed says nothing about the world after it.
         rate = self.rate if suspended else self.rate + gain[:-1] * (met - self.rate)
-        return replace(self, rate=rate, alarm=alarm, suspended=suspended)
+        return replace(self, rate=rate, alarm=alarm, suspended=suspended, body_rate=body)
 
     def _fit(self) -> Reference:
         ordered = np.sort(self.ring[: min(self.seen, len(self.ring))])
         least = max(1e-9, 1e-3 * float(ordered[-1] - ordered[0]))
         if self.robust:
-            knots = np.quantile(ordered, ROBUST_QUANTILES)
-            steps = np.diff(knots) / -np.diff(np.log1p(-ROBUST_QUANTILES))
-            threshold, scale, shape = float(knots[0]), float(steps.max()), 0.0
+            threshold, scale, shape = _weibull(ordered, 1.0 if self.law_known else MAX_EXPONENT)
         else:
             threshold = float(ordered[int((1.0 - TAIL_SHARE) * (len(ordered) - 1))])
             scale, shape = _pareto(ordered[ordered > threshold] - threshold)
@@ -183,7 +248,25 @@ class Reference:
             scale=float(np.clip(max(scale, least), self.smallest_scale, self.largest_scale)),
             shape=shape,
             above=float(above),
+            # Half of the movement is in the new fit's window.
+            body_rate=0.5 * (self.body_rate + BODY),
         )
+
+
+def _weibull(ordered: FloatArray, largest: float) -> tuple[float, float, float]:
+    """Threshold, scale and exponent in [1, largest] of −ln S(x) = ((x − threshold)/scale)^exponent.
+
+    ``ordered`` is float64[m], ascending; the law goes through the robust quantiles or above them.
+    """
+    knots = np.quantile(ordered, ROBUST_QUANTILES)
+    hazard = np.log1p(-ROBUST_QUANTILES[0]) - np.log1p(-ROBUST_QUANTILES[1:])
+    excess = np.maximum(knots[1:] - knots[0], 1e-9)
+    bend = np.log(hazard[-1] / hazard[0]) / max(float(np.log(excess[-1] / excess[0])), 1e-9)
+    exponent = float(np.clip(bend, 1.0, largest))
+    if largest == 1.0:
+        steps = np.diff(knots) / np.diff(np.concatenate([[0.0], hazard]))
+        return float(knots[0]), float(steps.max()), 1.0
+    return float(knots[0]), float((excess / hazard ** (1.0 / exponent)).max()), exponent
 
 
 def _pareto(excess: FloatArray) -> tuple[float, float]:

@@ -4,8 +4,8 @@ The key is (cell of column i, cell of column j, label) on a grid of normal score
 recent count, *this batch included*, is held against what was to be expected: the larger of its
 long-run rate (learned from accepted events), and of what the two columns' own recent rates with
 the label give when they are independent, so that one column drifting, or one popular value, is
-no surprise, and a combination is. Three choices carry the detector; all were measured on real
-streams with honest seasons and regimes, see the README:
+no surprise, and a combination is. Five choices carry the detector; each was measured on real
+streams with honest seasons and regimes, with the poison spread over ordinary sources:
 
 * An occurrence counts by how little the rest of the event and the events before it call for the
   two values (:class:`~monitor.sketches.context.LinearContext`): honest clusters explain
@@ -13,6 +13,10 @@ streams with honest seasons and regimes, see the README:
 * The surprise is a negative-binomial log-likelihood ratio, not a ratio: small counts cannot shout,
   and large counts must be off by a factor, since honest rates are not constant.
 * The score is the mean over an event's three most surprising pairs: three columns, three pairs.
+* What the baseline learns from a pair is bounded by what the baseline expected of it, and what the
+  context learns from an event by how well it fits, so that a trigger which nobody stopped does not
+  become the new normal. Without these two bounds half of the recall is lost within a day.
+* Two grids: a fine one for exact values, a coarse one for values that jitter.
 
 Needs no source: a trigger spread over ordinary accounts counts the same. The premise is that of
 activation clustering (Chen et al. 2018), without a model: backdoored rows agree with each other in
@@ -22,7 +26,7 @@ a way that their class does not.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -32,17 +36,20 @@ from pydantic import Field
 from monitor.core.types import BoolArray, EventBatch, Family, FloatArray, IntArray
 from monitor.detectors.base import Evidence, Params, Scores
 from monitor.sketches.context import LinearContext
-from monitor.sketches.lift import ALL_ROWS, LiftTable, Plan, padded, plan, slots_by_group
+from monitor.sketches.lift import Counted, LiftTable, Plan, padded, plan, slots
 
 Float32Array = npt.NDArray[np.float32]
 NAMED_COLUMNS = 4
+READY_SHARE = 0.9
 
 
 class TriggerParams(Params):
     """Parameters of :class:`Trigger`. Half-lives are in events."""
 
-    cell: float = Field(default=0.15, gt=0.0, description="Grid width in normal scores.")
-    recent_events: float = Field(default=1500.0, gt=0.0, description="Half-life of recent counts.")
+    cells: tuple[float, ...] = Field(
+        default=(0.15, 0.4), min_length=1, description="Grid widths in normal scores."
+    )
+    recent_events: float = Field(default=3000.0, gt=0.0, description="Half-life of recent counts.")
     anchor_events: float = Field(default=50_000.0, gt=0.0, description="Half-life of the baseline.")
     context_events: float = Field(default=20_000.0, gt=0.0, description="Half-life of relations.")
     bits: int = Field(default=11, ge=4, le=20, description="log2 of the slots a pattern.")
@@ -50,7 +57,7 @@ class TriggerParams(Params):
     max_pairs: int = Field(default=128, ge=1, description="Pairs of columns watched.")
     lag: int = Field(default=4, ge=1, description="Events before that count as context.")
     called_for: float = Field(
-        default=2.0, ge=0.0, description="Nats of weight lost per nat by which context predicts."
+        default=1.0, ge=0.0, description="Nats of weight lost per nat by which context predicts."
     )
     own: float = Field(default=0.1, ge=0.0, description="Power of the event's own weight.")
     smooth: float = Field(default=0.5, gt=0.0, description="Count added to both sides.")
@@ -65,21 +72,29 @@ class TriggerParams(Params):
 
 @dataclass(frozen=True, slots=True)
 class TriggerState:
-    """Counts by key, the context model, and the number of accepted events ``seen``."""
+    """Counts by key and grid, the context model, and the number of accepted events ``seen``.
 
-    table: LiftTable
+    ``recent_mass``, ``anchor_mass`` float64[p]: decayed number of events counted in each pattern;
+    ``labels`` float64[C]: decayed recent events by label, padded as labels appear.
+    """
+
+    tables: tuple[LiftTable, ...]
+    recent_mass: FloatArray
+    anchor_mass: FloatArray
+    labels: FloatArray
     context: LinearContext
     n_columns: int
     seen: int
 
 
 @dataclass(frozen=True, slots=True)
-class _Pairs:
-    """Per pair and event: surprise in nats, and the counts behind it (float32[p, n])."""
+class _Grid:
+    """One grid's view of a batch: counts, and what follows by pair and event, float32[p, n]."""
 
-    surprise: Float32Array
-    count: Float32Array
+    counted: Counted
     expected: Float32Array
+    surprise: Float32Array
+    score: FloatArray
 
 
 class Trigger:
@@ -106,50 +121,83 @@ class Trigger:
         """No event seen."""
         chosen = self._plan(n_columns)
         patterns = len(chosen.columns) + len(chosen.pairs)
-        context = LinearContext.empty(len(chosen.columns), self.params.lag)
-        return TriggerState(LiftTable.empty(patterns, self.params.bits), context, n_columns, 0)
+        return TriggerState(
+            tuple(LiftTable.empty(patterns, self.params.bits) for _ in self.params.cells),
+            np.zeros(patterns),
+            np.zeros(patterns),
+            np.zeros(0),
+            LinearContext.empty(len(chosen.columns), self.params.lag),
+            n_columns,
+            0,
+        )
 
     def score(self, view: TriggerState, batch: EventBatch) -> Scores:
         """ln(1 + s / ``log_from``), s the mean surprise of the ``top`` most surprising pairs."""
         n = len(batch)
         if view.seen < self.params.least_events or not n or not len(self._pairs_of(view)):
             return Scores.silent(n)
-        best = _highest(self._pairs(view, batch).surprise, self.params.top)
-        surprise = best.mean(axis=0, dtype=np.float64)
+        surprise = np.maximum.reduce([grid.score for grid in self._grids(view, batch)])
         return Scores(np.log1p(surprise / self.params.log_from), np.ones(n, dtype=bool))
 
     def observe(self, state: TriggerState, batch: EventBatch, accepted: BoolArray) -> TriggerState:
-        """Recent counts take every event; the baseline and the context accepted ones only."""
-        if not len(batch):
+        """Counts take every event, the baseline within its bound; the context accepted ones only.
+
+        Were the baseline to learn accepted events only, an honest change that was once held back
+        would be held back for ever.
+        """
+        n, taken = len(batch), int(accepted.sum())
+        if not n:
             return state
         p, chosen = self.params, self._plan(state.n_columns)
+        keep, keep_anchor = 0.5 ** (n / p.recent_events), 0.5 ** (n / p.anchor_events)
+        singles = len(chosen.columns)
+        ready = (state.anchor_mass >= READY_SHARE * p.least_events)[singles:, None]
+        tables = []
+        for table, grid in zip(state.tables, self._grids(state, batch), strict=True):
+            weight = grid.counted.weight.copy()
+            weight[singles:] *= np.where(ready, _bound(grid, singles, p.smooth), np.float32(1.0))
+            tables.append(table.learned(grid.counted, weight, keep_anchor))
+        labels = keep * padded(state.labels, batch.n_classes)
+        labels += np.bincount(batch.y, minlength=len(labels))
         g = batch.g[:, chosen.columns]
-        weight = self._weight(state, g)
-        order = np.concatenate([np.flatnonzero(accepted), np.flatnonzero(~accepted)])
-        taken = int(accepted.sum())
-        groups = slots_by_group(
-            g[order].T, batch.y[order], weight[:, order], chosen, cell=p.cell, bits=p.bits
-        )
-        half_lives = (p.recent_events, p.anchor_events)
         return TriggerState(
-            state.table.add(groups, batch.y, batch.n_classes, taken, half_lives),
+            tuple(tables),
+            keep * state.recent_mass + n,
+            keep_anchor * state.anchor_mass + n,
+            labels,
             state.context.learn(g, accepted, p.context_events),
             state.n_columns,
             state.seen + taken,
         )
 
     def rescaled(self, state: TriggerState, columns: IntArray) -> TriggerState:
-        """Starts anew: pairs with a column that came alive have no expectation yet."""
-        return self.empty(state.n_columns)
+        """Pairs with a column that came alive have no expectation yet, and start anew."""
+        chosen = self._plan(state.n_columns)
+        alone = np.isin(chosen.columns, columns)
+        fresh = np.concatenate([alone, alone[chosen.pairs].any(axis=1)])
+        return replace(
+            state,
+            tables=tuple(table.without(fresh) for table in state.tables),
+            recent_mass=np.where(fresh, 0.0, state.recent_mass),
+            anchor_mass=np.where(fresh, 0.0, state.anchor_mass),
+            context=state.context.with_unit_variance(np.flatnonzero(alone)),
+        )
 
     def merge(self, a: TriggerState, b: TriggerState) -> TriggerState:
         """Counts and moments add; each side's decay stays as it was."""
-        if a.seen == 0 and a.table.recent_mass == 0.0:
+        if a.seen == 0 and not a.recent_mass.any():
             return b
-        if b.seen == 0 and b.table.recent_mass == 0.0:
+        if b.seen == 0 and not b.recent_mass.any():
             return a
+        size = max(len(a.labels), len(b.labels))
         return TriggerState(
-            a.table.merge(b.table), a.context.merge(b.context), a.n_columns, a.seen + b.seen
+            tuple(x.merge(y) for x, y in zip(a.tables, b.tables, strict=True)),
+            a.recent_mass + b.recent_mass,
+            a.anchor_mass + b.anchor_mass,
+            padded(a.labels, size) + padded(b.labels, size),
+            a.context.merge(b.context),
+            a.n_columns,
+            a.seen + b.seen,
         )
 
     def explain(self, view: TriggerState, batch: EventBatch, rows: IntArray) -> Sequence[Evidence]:
@@ -158,34 +206,27 @@ class Trigger:
             return []
         if not len(self._pairs_of(view)):
             return [Evidence("too few columns for a trigger") for _ in rows]
-        found = self._pairs(view, batch, rows)
-        recent = view.table.recent_mass + len(batch)
+        grids = self._grids(view, batch)
+        best = np.argmax([grid.score[rows] for grid in grids], axis=0)
         return [
-            self._sentence(view, batch, found, (int(row), place), recent)
-            for place, row in enumerate(rows)
+            self._sentence(view, batch, grids[int(which)], int(row))
+            for which, row in zip(best, rows, strict=True)
         ]
 
-    def _sentence(
-        self,
-        view: TriggerState,
-        batch: EventBatch,
-        found: _Pairs,
-        at: tuple[int, int],
-        recent: float,
-    ) -> Evidence:
+    def _sentence(self, view: TriggerState, batch: EventBatch, grid: _Grid, row: int) -> Evidence:
         chosen = self._plan(view.n_columns)
-        row, place = at
-        order = np.argsort(-found.surprise[:, place], kind="stable")[: self.params.top]
+        surprise = grid.surprise[:, row]
+        order = np.argsort(-surprise, kind="stable")[: self.params.top]
         best = int(order[0])
-        telling = [
-            r for r in order if found.surprise[r, place] >= 0.3 * found.surprise[best, place]
-        ]
+        telling = [r for r in order if surprise[r] >= 0.3 * surprise[best]]
         inside = dict.fromkeys(int(i) for r in telling for i in chosen.pairs[r])
         columns = [int(chosen.columns[i]) for i in inside][:NAMED_COLUMNS]
         names = [batch.columns[c] for c in columns]
         values = [float(batch.x[row, c]) for c in columns]
         label = batch.label_names[int(batch.y[row])]
-        count, expected = float(found.count[best, place]), float(found.expected[best, place])
+        count = float(grid.counted.count[len(chosen.columns) + best, row])
+        expected = float(grid.expected[best, row])
+        recent = float(view.recent_mass.max()) + len(batch)
         shown = [f"{name[:64]}≈{value:.4g}" for name, value in zip(names, values, strict=True)]
         text = (
             f"{', '.join(shown[:-1])} and {shown[-1]} together with label {label[:64]!r} came "
@@ -211,51 +252,66 @@ class Trigger:
         weight: Float32Array = np.exp(-self.params.called_for * gain).astype(np.float32)
         return weight
 
-    def _pairs(
-        self, view: TriggerState, batch: EventBatch, rows: IntArray | slice = ALL_ROWS
-    ) -> _Pairs:
-        """Every pair's surprise at ``rows``, given the whole batch."""
-        p, table, chosen = self.params, view.table, self._plan(view.n_columns)
-        w, n = len(chosen.columns), len(batch)
+    def _grids(self, view: TriggerState, batch: EventBatch) -> tuple[_Grid, ...]:
+        """Each grid's counts, expectations and surprises, computed once for a view and a batch."""
+        return batch.once(self.name, view, lambda: self._computed(view, batch))
+
+    def _computed(self, view: TriggerState, batch: EventBatch) -> tuple[_Grid, ...]:
+        p, chosen = self.params, self._plan(view.n_columns)
         g = batch.g[:, chosen.columns]
         weight = self._weight(view, g)
-        own = weight[:, rows] ** np.float32(p.own)
-        keep = 0.5 ** (n / p.recent_events)
-        ratio = np.float32((keep * table.recent_mass + n) / max(table.anchor_mass, 1.0))
-        labels = keep * padded(table.labels, batch.n_classes)
-        labels = labels + np.bincount(batch.y, minlength=len(labels))
-        of_label = labels[batch.y[rows]].astype(np.float32)
-        single = np.empty(own.shape, dtype=np.float32)
-        shape = (len(chosen.pairs), own.shape[1])
-        found = _Pairs(*(np.empty(shape, dtype=np.float32) for _ in range(3)))
-        for group in slots_by_group(g.T, batch.y, weight, chosen, cell=p.cell, bits=p.bits):
-            count, expected = table.look(group, keep, rows)
-            if group.first < w:
-                single[group.left] = count
-                continue
-            expected *= ratio
-            independent = single[group.left] * single[group.right]
-            independent /= of_label
-            np.maximum(expected, independent, out=expected)
-            part = slice(group.first - w, group.first - w + len(count))
-            found.count[part], found.expected[part] = count, expected
-            surprise = _surprise(count, expected, p.smooth, p.dispersion)
-            surprise *= own[group.left]
-            np.multiply(surprise, own[group.right], out=found.surprise[part])
-        return found
+        i, j = chosen.pairs.T
+        both = np.concatenate([weight, weight[i] * weight[j]])
+        own = weight ** np.float32(p.own)
+        keep = 0.5 ** (len(batch) / p.recent_events)
+        labels = keep * padded(view.labels, batch.n_classes)
+        labels += np.bincount(batch.y, minlength=len(labels))
+        of_label = labels[batch.y].astype(np.float32)
+        singles = len(weight)
+        ratio = (keep * view.recent_mass + len(batch)) / np.maximum(view.anchor_mass, 1.0)
+        ratio = ratio[singles:, None].astype(np.float32)
+        ready = (view.anchor_mass >= READY_SHARE * p.least_events)[singles:, None]
+        across = np.ascontiguousarray(g.T)
+        grids = []
+        for cell, table in zip(p.cells, view.tables, strict=True):
+            slot = slots(across, batch.y, chosen, cell=cell, bits=p.bits)
+            counted = table.count(slot, both, keep)
+            expected = _expected(counted, chosen.pairs, ratio, of_label, singles)
+            surprise = _surprise(counted.count[singles:], expected, p.smooth, p.dispersion)
+            surprise *= own[i]
+            surprise *= own[j]
+            surprise *= ready
+            score = _highest(surprise, p.top) if len(surprise) else np.zeros(len(batch))
+            grids.append(_Grid(counted, expected, surprise, score))
+        return tuple(grids)
+
+
+def _expected(
+    counted: Counted, pairs: IntArray, ratio: Float32Array, of_label: Float32Array, singles: int
+) -> Float32Array:
+    """float32[p, n]: the larger of the long-run rate and of independence, for each pair."""
+    expected: Float32Array = counted.anchor[singles:] * ratio
+    single = counted.count[:singles]
+    independent = single[pairs[:, 0]]
+    independent *= single[pairs[:, 1]]
+    independent /= of_label
+    return np.maximum(expected, independent, out=expected)
+
+
+def _bound(grid: _Grid, singles: int, smooth: float) -> Float32Array:
+    """float32[p, n] in (0, 1]: how much of a pair's occurrence its baseline may learn."""
+    share: Float32Array = grid.expected + np.float32(smooth)
+    share /= grid.counted.count[singles:] + np.float32(smooth)
+    return np.minimum(share, np.float32(1.0), out=share)
 
 
 def _surprise(
     count: Float32Array, expected: Float32Array, smooth: float, size: float
 ) -> Float32Array:
-    """Negative-binomial log-likelihood ratio of too many, in nats; 0 for too few.
-
-    Works in place: both arguments are used up.
-    """
-    a, b, k = count, expected, np.float32(size)
-    a += np.float32(smooth)
-    b += np.float32(smooth)
-    np.maximum(a, b, out=a)
+    """Negative-binomial log-likelihood ratio of too many, in nats; 0 for too few."""
+    b = expected + np.float32(smooth)
+    a = np.maximum(count + np.float32(smooth), b)
+    k = np.float32(size)
     gain: Float32Array = a / b
     np.log(gain, out=gain)
     gain *= a
@@ -268,18 +324,8 @@ def _surprise(
     return np.maximum(gain, np.float32(0.0), out=gain)
 
 
-def _highest(values: Float32Array, top: int) -> Float32Array:
-    """The ``top`` highest of each column of float32[p, n], p ≥ 1, highest first.
-
-    A running insertion over rows: many times faster than partitioning along the first axis.
-    """
-    best = [values[0].copy()]
-    for row in values[1:]:
-        left = row
-        for held in best:
-            lower = np.minimum(held, left)
-            np.maximum(held, left, out=held)
-            left = lower
-        if len(best) < top:
-            best.append(left.copy())
-    return np.stack(best)
+def _highest(values: Float32Array, top: int) -> FloatArray:
+    """float64[n]: the mean of the ``top`` highest of each column of float32[p, n], p ≥ 1."""
+    top = min(top, len(values))
+    highest = np.partition(values, len(values) - top, axis=0)[len(values) - top :]
+    return np.asarray(highest.mean(axis=0, dtype=np.float64))

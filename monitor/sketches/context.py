@@ -9,16 +9,19 @@ by itself; a value that is part of a season, a regime or a busy hour is called f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from monitor.core.types import BoolArray, FloatArray
+from monitor.core.types import BoolArray, FloatArray, IntArray
 
 BLOCK = 16
 RIDGE = 0.02
 PRIOR_EVENTS = 5.0
 FREEDOM = 4.0
+ROBUST_FREEDOM = 10.0
+# However badly rows fit, they teach: an honest change of regime must be learned in the end.
+WORST_FIT = 90.0
 CLIP = 8.0
 
 
@@ -92,7 +95,11 @@ class LinearContext:
         return both[:, : g.shape[1]]
 
     def learn(self, g: FloatArray, accepted: BoolArray, half_life: float) -> LinearContext:
-        """After the rows ``g``: moments from the accepted ones only, the tail from all."""
+        """After the rows ``g``: moments from the accepted ones only, the tail from all.
+
+        A row weighs less the worse its worst value fits (the weights of a Student likelihood,
+        Lange, Little and Taylor 1989), or a trigger would teach the context to call for it.
+        """
         if not len(g):
             return self
         tail = np.concatenate([self.tail, self._padded(g)])[-len(self.tail) :].copy()
@@ -100,11 +107,25 @@ class LinearContext:
         if not count:
             return LinearContext(self.first, self.second, self.mass, self.precision, tail)
         rows = self._rows(g)[:, accepted]
+        residual = np.matmul(rows - (self.first / self.mass)[:, None, :], self.precision)
+        worst = np.square(residual).max(axis=(0, 2))
+        worst = np.minimum(worst, WORST_FIT)
+        fit = np.minimum(1.0, (ROBUST_FREEDOM + 1.0) / (ROBUST_FREEDOM + worst))
+        weighted = rows * fit[:, None]
         keep = 0.5 ** (count / half_life)
-        first = keep * self.first + rows.sum(axis=1)
-        second = keep * self.second + np.matmul(rows.transpose(0, 2, 1), rows)
-        mass = keep * self.mass + count
+        first = keep * self.first + weighted.sum(axis=1)
+        second = keep * self.second + np.matmul(weighted.transpose(0, 2, 1), rows)
+        mass = keep * self.mass + float(fit.sum())
         return LinearContext(first, second, mass, _precision(first, second, mass), tail)
+
+    def with_unit_variance(self, columns: IntArray) -> LinearContext:
+        """As if ``columns``, constant so far, had had unit variance, now and before."""
+        size = self.first.shape[1] // 2
+        second = self.second.copy()
+        block, place = columns // size, columns % size
+        for offset in (0, size):
+            second[block, place + offset, place + offset] += self.mass
+        return replace(self, second=second, precision=_precision(self.first, second, self.mass))
 
     def merge(self, other: LinearContext) -> LinearContext:
         """Sums of the moments; the tails' mean, which the next few rows replace."""

@@ -8,35 +8,39 @@ dilutes a lift and never invents one. Counts are weighted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
-from monitor.core.types import FloatArray, Int32Array, IntArray
+from monitor.core.types import BoolArray, FloatArray, Int32Array, IntArray
 
-GROUP = 16
+GROUP = 32
 MAX_CELL = 2000.0
-ALL_ROWS = slice(None)
 CountTable = npt.NDArray[np.float32]
 KeyArray = npt.NDArray[np.uint32]
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """A batch's slots for consecutive patterns.
+class Counted:
+    """A batch held against a table, for p patterns and n events.
 
-    ``first`` pattern; ``slot`` int64[r, n], flat in the group's own r tables; ``weight``
-    float32[r, n]; ``left``, ``right`` int64[r], the watched columns of each pattern.
+    Attributes
+    ----------
+    slot, weight
+        int64[p, n], flat inside each group of ``GROUP`` patterns; float32[p, n].
+    recent
+        float32[p, 2^bits], the recent counts after this batch.
+    count, anchor
+        float32[p, n]: each event's recent count, this batch included, and its baseline count.
     """
 
-    first: int
     slot: IntArray
     weight: CountTable
-    left: IntArray
-    right: IntArray
+    recent: CountTable
+    count: CountTable
+    anchor: CountTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,101 +51,54 @@ class LiftTable:
     ----------
     recent, anchor
         float32[p, 2^bits]: weighted counts of recent events, and of the long-run baseline.
-    recent_mass, anchor_mass
-        Decayed number of events counted in each.
-    labels
-        float64[C], decayed recent events by label, padded as labels appear.
     """
 
     recent: CountTable
     anchor: CountTable
-    recent_mass: float
-    anchor_mass: float
-    labels: FloatArray
 
     @classmethod
     def empty(cls, patterns: int, bits: int) -> LiftTable:
         """Nothing counted."""
         shape = (patterns, 1 << bits)
-        none = np.zeros(shape, dtype=np.float32)
-        return cls(none, none.copy(), 0.0, 0.0, np.zeros(0))
+        return cls(np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32))
 
-    def look(
-        self, group: Group, keep: float, rows: IntArray | slice = ALL_ROWS
-    ) -> tuple[CountTable, CountTable]:
-        """Recent counts with the batch itself in them, and baseline counts, by pattern and row.
+    def count(self, slot: IntArray, weight: CountTable, keep: float) -> Counted:
+        """Recent counts with the batch in them, and baseline counts.
 
         Parameters
         ----------
-        group
-            The whole batch's slots for some patterns.
+        slot, weight
+            The batch's slots int64[p, n] and weights float32[p, n], see :func:`slots`.
         keep
             What is left of the recent counts after this batch.
-        rows
-            Which events of the batch to look up.
-
-        Returns
-        -------
-        recent, anchor
-            New float32[r, n] weighted counts.
         """
-        part = slice(group.first, group.first + len(group.slot))
-        table = self.recent[part] * np.float32(keep)
-        table += _counts(group.slot, group.weight, table.shape)
-        slot = group.slot[:, rows]
-        return table.ravel().take(slot), self.anchor[part].ravel().take(slot)
-
-    def add(
-        self,
-        groups: Iterator[Group],
-        y: Int32Array,
-        n_classes: int,
-        taken: int,
-        half_lives: tuple[float, float],
-    ) -> LiftTable:
-        """After a batch: recent counts from all rows, the baseline from the first ``taken``.
-
-        Parameters
-        ----------
-        groups
-            The batch's slots, accepted rows first.
-        y, n_classes
-            Labels of the batch, and the size of the label table.
-        half_lives
-            In events, of the recent counts and of the baseline.
-        """
-        n = len(y)
-        keep, keep_anchor = 0.5 ** (n / half_lives[0]), 0.5 ** (taken / half_lives[1])
-        recent, anchor = np.empty_like(self.recent), np.empty_like(self.anchor)
-        for group in groups:
-            slot, weight = group.slot, group.weight
-            part = slice(group.first, group.first + len(slot))
-            counts = _counts(slot[:, :taken], weight[:, :taken], recent[part].shape)
-            np.multiply(self.anchor[part], np.float32(keep_anchor), out=anchor[part])
-            anchor[part] += counts
-            if taken < n:
-                counts += _counts(slot[:, taken:], weight[:, taken:], counts.shape)
+        recent = np.empty_like(self.recent)
+        count, anchor = np.empty_like(weight), np.empty_like(weight)
+        for first in range(0, len(slot), GROUP):
+            part = slice(first, first + GROUP)
             np.multiply(self.recent[part], np.float32(keep), out=recent[part])
-            recent[part] += counts
-        labels = keep * padded(self.labels, n_classes) + np.bincount(y, minlength=n_classes)
-        return LiftTable(
-            recent,
-            anchor,
-            keep * self.recent_mass + n,
-            keep_anchor * self.anchor_mass + taken,
-            labels,
-        )
+            recent[part] += _counts(slot[part], weight[part], recent[part].shape)
+            recent[part].ravel().take(slot[part], out=count[part], mode="clip")
+            self.anchor[part].ravel().take(slot[part], out=anchor[part], mode="clip")
+        return Counted(slot, weight, recent, count, anchor)
+
+    def learned(self, counted: Counted, weight: CountTable, keep: float) -> LiftTable:
+        """After the batch: the baseline decayed by ``keep``, and ``weight`` float32[p, n] added."""
+        anchor = np.empty_like(self.anchor)
+        for first in range(0, len(anchor), GROUP):
+            part = slice(first, first + GROUP)
+            np.multiply(self.anchor[part], np.float32(keep), out=anchor[part])
+            anchor[part] += _counts(counted.slot[part], weight[part], anchor[part].shape)
+        return LiftTable(counted.recent, anchor)
+
+    def without(self, patterns: BoolArray) -> LiftTable:
+        """With nothing counted for ``patterns`` bool[p]."""
+        keep = (~patterns).astype(np.float32)[:, None]
+        return LiftTable(self.recent * keep, self.anchor * keep)
 
     def merge(self, other: LiftTable) -> LiftTable:
         """Sums: exact, commutative, with :meth:`empty` as the neutral element."""
-        size = max(len(self.labels), len(other.labels))
-        return LiftTable(
-            self.recent + other.recent,
-            self.anchor + other.anchor,
-            self.recent_mass + other.recent_mass,
-            self.anchor_mass + other.anchor_mass,
-            padded(self.labels, size) + padded(other.labels, size),
-        )
+        return LiftTable(self.recent + other.recent, self.anchor + other.anchor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,16 +131,15 @@ def plan(n_columns: int, max_columns: int, max_pairs: int, seed: int) -> Plan:
     return Plan(columns, pairs[np.sort(chosen)], odd[:w], odd[w : 2 * w], odd[-2], odd[-1])
 
 
-def slots_by_group(
-    g: FloatArray, y: Int32Array, weight: CountTable, chosen: Plan, *, cell: float, bits: int
-) -> Iterator[Group]:
-    """The batch's slots and weights by groups of patterns: single columns first, then pairs.
+def slots(g: FloatArray, y: Int32Array, chosen: Plan, *, cell: float, bits: int) -> IntArray:
+    """int64[p, n]: the batch's slots, single columns first, then pairs.
 
     Parameters
     ----------
-    g, weight
-        float64[w, n] normal scores and float32[w, n] weights of the watched columns, a column
-        a row.
+    g
+        float64[w, n] normal scores of the watched columns, a column a row.
+    y
+        int32[n] labels.
     cell
         Width of a grid cell in normal scores.
     """
@@ -191,17 +147,12 @@ def slots_by_group(
     cells = grid.view(np.uint32)
     left = cells * chosen.left[:, None] + y.astype(np.uint32) * chosen.label
     right = cells * chosen.right[:, None]
-    shift, w = np.uint32(32 - bits), len(g)
-    base = (np.arange(GROUP, dtype=np.uint32) << np.uint32(bits))[:, None]
-    every = np.arange(w)
-    for start in range(0, w, GROUP):
-        i = every[start : start + GROUP]
-        slot = ((left[i] * chosen.single) >> shift) + base[: len(i)]
-        yield Group(start, slot.astype(np.int64), weight[i], i, i)
-    for start in range(0, len(chosen.pairs), GROUP):
-        i, j = chosen.pairs[start : start + GROUP].T
-        slot = ((left[i] + right[j]) >> shift) + base[: len(i)]
-        yield Group(w + start, slot.astype(np.int64), weight[i] * weight[j], i, j)
+    i, j = chosen.pairs.T
+    key = np.concatenate([left * chosen.single, left[i] + right[j]])
+    key >>= np.uint32(32 - bits)
+    base = (np.arange(len(key), dtype=np.uint32) % np.uint32(GROUP)) << np.uint32(bits)
+    key += base[:, None]
+    return key.astype(np.int64)
 
 
 def padded(values: FloatArray, size: int) -> FloatArray:
