@@ -39,7 +39,7 @@ MAX_EXPONENT = 2.0
 UNEXPLAINED = 0.03
 MAX_BODY_RATE, MAX_POWER = 0.6, 1.15
 BODY_HALF_LIFE = 250.0
-IMPOSSIBLE = 1e-3
+IMPOSSIBLE, LUMP = 3e-3, 1e-4
 BODY = 0.1
 LARGEST_SHUT_OUT, SHUT_OUT_HALF_LIFE = 0.2, 512.0
 SMALLEST_P = 1e-12
@@ -47,7 +47,7 @@ LEVELS = np.array([0.01, 0.001, 0.0001])
 HALF_LIVES = np.array([1500.0, 6000.0, 24_000.0])
 MIN_CORRECTION = np.array([0.5, 0.5, 0.5])
 MAX_CORRECTION = np.array([12.0, 24.0, 48.0])
-MAX_ROBUST_CORRECTION = np.array([2.0, 3.0, 4.0])
+MAX_ROBUST_CORRECTION = np.array([2.0, 4.0, 8.0])
 GRID = np.array([0.0, 1.0, 2.0, 3.0, 4.0])
 BREAK_AT, RESUME_AT, BREAK_HALF_LIFE = 0.3, 0.05, 128.0
 
@@ -218,13 +218,10 @@ class Reference:
             follow = 1.0 - 0.5 ** (len(score) / BODY_HALF_LIFE)
             body += follow * (float((self._fitted_p(score, discrete) <= BODY).mean()) - body)
             if not self.law_known:
-                # Scores that seem impossible are poison or drift; layer 2 and the body decide.
-                possible = self._corrected(p) > IMPOSSIBLE
-                met = (
-                    np.array([(p[possible] <= level).mean() for level in LEVELS])
-                    if (possible.any())
-                    else self.rate
-                )
+                # A lump far beyond the tail is poison or a new world, and no misfit of the tail.
+                tail = p[p > LUMP]
+                if len(tail):
+                    met = np.array([(tail <= level).mean() for level in LEVELS])
         # What was measured while the world changed says nothing about the world after it.
         rate = self.rate if suspended else self.rate + gain[:-1] * (met - self.rate)
         return replace(self, rate=rate, alarm=alarm, suspended=suspended, body_rate=body)
