@@ -49,6 +49,7 @@ from monitor.core.types import Action, BoolArray, RawBatch, Verdict
 from monitor.detectors import default_detectors
 from monitor.detectors.calibration import Reference
 from monitor.gate import Gate
+from monitor.runtime.process import settled
 from monitor.state.partition import GateState
 
 PRIME_EVENTS = 6_000
@@ -238,7 +239,7 @@ def stages(bench: Bench) -> dict[str, float]:
         for target, name, stage in (
             (Decoder, "parse", "decode: parse"),
             (Decoder, "columns", "decode: columns"),
-            (Reference, "p_value", "calibration: p-value"),
+            (Reference, "read", "calibration: p-value"),
             (Reference, "admit", "calibration: learn"),
             (judge_module, "combine", "combine channels"),
             (gate_module, "encode_decisions", "encode decisions"),
@@ -299,7 +300,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--events", type=int, default=20_000, help="measured events a turn")
     parser.add_argument("--features", type=int, default=16, help="numbers in an event")
     parser.add_argument("--labels", type=int, default=10, help="classes")
-    parser.add_argument("--batch", type=int, default=512, help="events in a micro-batch")
+    parser.add_argument("--batch", type=int, default=1024, help="events in a micro-batch")
     parser.add_argument("--repeats", type=int, default=5, help="counted rounds")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write charts to FILE (.html)")
@@ -346,7 +347,9 @@ def measure(given: argparse.Namespace, console: Console) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> int:
     given = arguments(argv)
     pin()
-    result = measure(given, Console(stderr=True))
+    # As the service runs its loop; river runs under it too.
+    with settled():
+        result = measure(given, Console(stderr=True))
     show(Console(), result)
     if given.json is not None:
         given.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

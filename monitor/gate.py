@@ -41,6 +41,7 @@ from monitor.decide.judge import (
     judge,
     ordinary,
     reasons,
+    suspicions,
 )
 from monitor.decide.verdicts import actions
 from monitor.detectors import default_detectors
@@ -208,12 +209,16 @@ class Gate:
         accepted = judged.verdict == Verdict.ACCEPT
         detectors: dict[str, Any] = {}
         references: dict[str, Reference] = {}
+        contexts = suspicions(judged, state.references)
         for detector in self.detectors:
             name = detector.name
             detectors[name] = detector.observe(state.detectors[name], events, accepted)
-            rows = ordinary(judged, detector, state.references)
+            rows = ordinary(judged, detector, contexts)
+            read = judged.reads.get(name)
             references[name] = state.references[name].admit(
-                judged.scores[name].value[rows], discrete=detector.discrete
+                judged.scores[name].value[rows],
+                discrete=detector.discrete,
+                read=None if read is None else read.rows(rows),
             )
         learned = replace(
             state,

@@ -95,7 +95,7 @@ class BatchSettings(Section):
     """How many events are judged, and committed, together."""
 
     max_events: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        default=512,
+        default=1024,
         description="Most events in one micro-batch. One micro-batch is one transaction.",
     )
     linger_milliseconds: Annotated[int, Field(ge=0, le=60_000)] = Field(

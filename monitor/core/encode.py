@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+import msgspec
 import numpy as np
 import orjson
 
@@ -19,6 +20,19 @@ VERDICT_WORDS = {int(verdict): verdict.word for verdict in Verdict}
 ACTION_WORDS = {int(action): action.word for action in Action}
 INT64 = 2**63
 NOTHING: list[Any] = []
+
+
+def _record_of(place: str) -> Callable[..., Any]:
+    """A struct of the wire's fields in its order: twice as fast as a dict, where little is said."""
+    before = [(name, Any) for name in ("id", "ts", "source", "label", "partition", place)]
+    words = [(name, str) for name in ("verdict", "action", "mode")]
+    after = [("risk", float), ("families", tuple), ("reasons", tuple), ("policy_version", int)]
+    fields: list[Any] = [*before, *words, *after, ("incident", None, None)]
+    return msgspec.defstruct("Record", fields, gc=False)
+
+
+_RECORDS = {"line": _record_of("line"), "offset": _record_of("offset")}
+_encode = msgspec.json.Encoder().encode
 
 
 def encode_decisions(
@@ -57,7 +71,16 @@ def encode_decisions(
     )
     busy = _busy_rows(decisions)
     dumps, records = orjson.dumps, []
+    line, version = _RECORDS[place], decisions.policy_version
     for row, (head, at, verdict, action, risk) in enumerate(columns):
+        if row not in busy:
+            try:
+                told = VERDICT_WORDS[verdict], ACTION_WORDS[action], mode, risk, (), (), version
+                plain = line(head.id, head.ts, head.source, head.label, partition, at, *told)
+                records.append(_encode(plain))
+                continue
+            except (TypeError, ValueError, OverflowError):
+                pass
         record: dict[str, Any] = {
             "id": head.id,
             "ts": head.ts,

@@ -20,7 +20,7 @@ from monitor.core.types import (
 from monitor.decide.channels import NO_CHANNEL, Combined, combine
 from monitor.decide.verdicts import verdicts
 from monitor.detectors.base import Detector, Scores
-from monitor.detectors.calibration import SMALLEST_P, Reference
+from monitor.detectors.calibration import SMALLEST_P, Read, Reference
 
 AnyDetector = Detector[Any]
 MAX_REASONS = 3
@@ -32,12 +32,14 @@ SUSPICIOUS_SELF = 0.001
 class Judged:
     """What the channels made of a batch of n valid events.
 
-    ``events`` carries the stage-zero p-values; ``scores`` is by detector name; ``p_value`` by
+    ``events`` carries the stage-zero p-values; ``scores`` and ``reads`` (what a fitted reference
+    says of them) are by detector name; ``p_value`` by
     family, float64[n], silent channels absent.
     """
 
     events: EventBatch
     scores: Mapping[str, Scores]
+    reads: Mapping[str, Read]
     p_value: Mapping[str, FloatArray]
     combined: Combined
     verdict: ByteArray
@@ -57,6 +59,7 @@ def judge(
 ) -> Judged:
     """Score ``events`` against ``states`` and decide under ``policy``. Pure."""
     scores: dict[str, Scores] = {}
+    reads: dict[str, Read] = {}
     p_value: dict[str, FloatArray] = {}
     found: dict[str, list[FloatArray]] = {}
     for stage in (0, 1):
@@ -66,24 +69,24 @@ def judge(
             if detector.stage == stage:
                 scored = detector.score(states[detector.name], events)
                 scores[detector.name] = scored
-                p = _calibrated(detector, scored, references[detector.name])
+                reference = references[detector.name]
+                if reference.ready:
+                    reads[detector.name] = reference.read(scored.value, discrete=detector.discrete)
+                p = _calibrated(detector, scored, reads.get(detector.name))
                 if p is not None:
                     found.setdefault(detector.family.value, []).append(p)
         for family, several in found.items():
             lowest = np.minimum.reduce(several) * len(several)
             p_value[family] = np.minimum(lowest, 1.0)
     combined = combine(p_value, channels_of(detectors), policy, len(events))
-    return Judged(events, scores, p_value, combined, verdicts(combined.tail, policy))
+    return Judged(events, scores, reads, p_value, combined, verdicts(combined.tail, policy))
 
 
-def _calibrated(detector: AnyDetector, scored: Scores, reference: Reference) -> FloatArray | None:
+def _calibrated(detector: AnyDetector, scored: Scores, read: Read | None) -> FloatArray | None:
     certain = getattr(detector, "certain", None)
-    if not reference.ready and certain is None:
+    if read is None and certain is None:
         return None
-    if reference.ready:
-        p = reference.p_value(scored.value, discrete=detector.discrete)
-    else:
-        p = np.ones(len(scored.value))
+    p = np.ones(len(scored.value)) if read is None else read.p.copy()
     p[~scored.ready] = 1.0
     if certain is not None:
         p[scored.ready & (scored.value >= certain)] = SMALLEST_P
@@ -98,24 +101,31 @@ def empty_reference(detector: AnyDetector) -> Reference:
     )
 
 
+def suspicions(judged: Judged, references: Mapping[str, Reference]) -> dict[str, FloatArray]:
+    """By detector that knows an event's surroundings: the p-value float64[n] of that context."""
+    return {
+        name: references[name].p_value(scored.context)
+        for name, scored in judged.scores.items()
+        if scored.context is not None and references[name].ready
+    }
+
+
 def ordinary(
-    judged: Judged, detector: AnyDetector, references: Mapping[str, Reference]
+    judged: Judged, detector: AnyDetector, contexts: Mapping[str, FloatArray]
 ) -> BoolArray:
     """bool[n]: rows whose score may enter the detector's reference.
 
     The reference must hold ordinary traffic, but dropping what scores high would truncate it.
     So an event is judged by its context: what its source had shown *before* this batch.
+    ``contexts`` comes from :func:`suspicions`.
     """
     scored = judged.scores[detector.name]
     rows = scored.ready.copy()
     certain = getattr(detector, "certain", None)
     if certain is not None:
         rows &= scored.value < certain
-    for name, other in judged.scores.items():
-        reference = references[name]
-        if other.context is not None and reference.ready:
-            limit = SUSPICIOUS_SELF if name == detector.name else SUSPICIOUS_CONTEXT
-            rows &= reference.p_value(other.context) > limit
+    for name, p in contexts.items():
+        rows &= p > (SUSPICIOUS_SELF if name == detector.name else SUSPICIOUS_CONTEXT)
     return rows
 
 
@@ -158,4 +168,13 @@ def reasons(
     )
 
 
-__all__ = ["NO_CHANNEL", "Judged", "channels_of", "empty_reference", "judge", "ordinary", "reasons"]
+__all__ = [
+    "NO_CHANNEL",
+    "Judged",
+    "channels_of",
+    "empty_reference",
+    "judge",
+    "ordinary",
+    "reasons",
+    "suspicions",
+]

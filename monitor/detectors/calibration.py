@@ -30,7 +30,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from monitor.core.types import FloatArray
+from monitor.core.types import BoolArray, FloatArray
 
 TAIL_SHARE = 0.05
 ROBUST_QUANTILES = np.array([0.60, 0.85, 0.90])
@@ -40,7 +40,7 @@ UNEXPLAINED = 0.03
 MAX_BODY_RATE, MAX_POWER = 0.6, 1.15
 BODY_HALF_LIFE = 250.0
 IMPOSSIBLE, LUMP = 3e-3, 1e-4
-BODY = 0.1
+BODY, BODY_KNOTS = 0.1, 1024
 LARGEST_SHUT_OUT, SHUT_OUT_HALF_LIFE = 0.2, 512.0
 SMALLEST_P = 1e-12
 LEVELS = np.array([0.01, 0.001, 0.0001])
@@ -48,8 +48,22 @@ HALF_LIVES = np.array([1500.0, 6000.0, 24_000.0])
 MIN_CORRECTION = np.array([0.5, 0.5, 0.5])
 MAX_CORRECTION = np.array([12.0, 24.0, 48.0])
 MAX_ROBUST_CORRECTION = np.array([2.0, 4.0, 8.0])
-GRID = np.array([0.0, 1.0, 2.0, 3.0, 4.0])
+GRID = np.array([1.0, 2.0, 3.0, 4.0])
 BREAK_AT, RESUME_AT, BREAK_HALF_LIFE = 0.3, 0.05, 128.0
+GAIN_HALF_LIVES = np.append(HALF_LIVES, BREAK_HALF_LIFE)
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """p-values float64[n] by the fit alone, moved with the body, and ``p`` with all corrections."""
+
+    fitted: FloatArray
+    moved: FloatArray
+    p: FloatArray
+
+    def rows(self, rows: BoolArray) -> Read:
+        """Those of ``rows`` bool[n]."""
+        return Read(self.fitted[rows], self.moved[rows], self.p[rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +77,7 @@ class Reference:
     seen
         Number of scores ever put in.
     fitted
-        float64[m], the scores at the last fit, sorted.
+        float64[m], the scores at the last fit, sorted; thinned, where the tail has a law.
     fitted_at
         ``seen`` at the last fit.
     robust
@@ -142,16 +156,21 @@ class Reference:
 
         With ``discrete`` the tail is empirical: nothing is interpolated between atoms.
         """
-        return self._corrected(self._uncorrected(score, discrete))
+        return self.read(score, discrete=discrete).p
+
+    def read(self, score: FloatArray, *, discrete: bool = False) -> Read:
+        """The p-values of ``score`` float64[n], with what :meth:`admit` needs of them."""
+        fitted = self._fitted_p(score, discrete)
+        moved = self._moved(fitted, discrete)
+        return Read(fitted, moved, self._corrected(moved))
 
     @property
     def law_known(self) -> bool:
         """Whether the score's tail is exponential by theory, within known bounds of its scale."""
         return self.robust and bool(np.isfinite(self.largest_scale))
 
-    def _uncorrected(self, score: FloatArray, discrete: bool) -> FloatArray:
+    def _moved(self, p: FloatArray, discrete: bool) -> FloatArray:
         """By the fit, and the movement of the body since."""
-        p = self._fitted_p(score, discrete)
         if not self.robust or discrete:
             return p
         rate = max(BODY, self.body_rate - UNEXPLAINED) if self.body_rate > BODY else self.body_rate
@@ -160,8 +179,12 @@ class Reference:
 
     def _fitted_p(self, score: FloatArray, discrete: bool) -> FloatArray:
         m = len(self.fitted)
-        above = m - np.searchsorted(self.fitted, score, side="left")
-        p: FloatArray = np.asarray((above + 1.0) / (m + 1.0), dtype=np.float64)
+        p: FloatArray = np.ones(len(score))
+        # Atoms at the bottom, which is where the scores of discrete detectors mostly are, need no
+        # search: everything scores as high.
+        high = np.flatnonzero(score > self.fitted[0]) if discrete else slice(None)
+        above = m - np.searchsorted(self.fitted, score[high], side="left")
+        p[high] = (above + 1.0) / (m + 1.0)
         if discrete:
             return p
         tail = score > self.threshold
@@ -178,55 +201,69 @@ class Reference:
     def _corrected(self, p: FloatArray) -> FloatArray:
         most = MAX_ROBUST_CORRECTION if self.robust else MAX_CORRECTION
         factor = np.log10(np.clip(self.rate / LEVELS, MIN_CORRECTION, most))
-        shift = np.interp(-np.log10(p), GRID, [0.0, 0.3 * factor[0], *factor])
-        return np.asarray(np.clip(p * 10.0**shift, SMALLEST_P, 1.0))
+        out = p.copy()
+        tail = np.flatnonzero(p < BODY)
+        low = p[tail]
+        shift = np.interp(-np.log10(low), GRID, [0.0, *factor])
+        out[tail] = np.clip(low * 10.0**shift, SMALLEST_P, BODY)
+        return out
 
     def admit(
-        self, score: FloatArray, *, discrete: bool = False, every: int = 512, least: int = 256
+        self,
+        score: FloatArray,
+        *,
+        discrete: bool = False,
+        read: Read | None = None,
+        every: int = 1024,
+        least: int = 256,
     ) -> Reference:
         """With the ``score`` of ordinary events added.
 
-        The tail is fitted anew after ``every`` additions, first after ``least``.
+        The tail is fitted anew after ``every`` additions, first after ``least``. ``read`` is what
+        :meth:`read` said of these scores, where that is known.
         """
         if not len(score):
             return self
-        measured = self._measured(score, discrete) if len(self.fitted) else self
-        if self.robust and len(self.fitted):
-            possible = self.p_value(score, discrete=discrete) > IMPOSSIBLE
-            gain = 1.0 - 0.5 ** (len(score) / SHUT_OUT_HALF_LIFE)
-            out = self.shut_out + gain * (float((~possible).mean()) - self.shut_out)
-            measured = replace(measured, shut_out=out)
-            if out < LARGEST_SHUT_OUT:
-                score = score[possible]
+        measured = self
+        if len(self.fitted):
+            read = self.read(score, discrete=discrete) if read is None else read
+            measured = self._measured(read)
+            if self.robust:
+                possible = read.p > IMPOSSIBLE
+                gain = 1.0 - 0.5 ** (len(score) / SHUT_OUT_HALF_LIFE)
+                out = self.shut_out + gain * (float((~possible).mean()) - self.shut_out)
+                measured = replace(measured, shut_out=out)
+                if out < LARGEST_SHUT_OUT:
+                    score = score[possible]
         count, window = len(score), len(self.ring)
         ring = self.ring.copy()
         kept = score[-window:]
         ring[(self.seen + count - len(kept) + np.arange(len(kept))) % window] = kept
         grown = replace(measured, ring=ring, seen=self.seen + count)
         due = grown.seen - grown.fitted_at >= (every if len(grown.fitted) else least)
-        return grown._fit() if due else grown
+        return grown._fit(discrete) if due else grown
 
-    def _measured(self, score: FloatArray, discrete: bool) -> Reference:
-        """With the rates of layers 3 and 4 after these ordinary scores."""
-        p = self._uncorrected(score, discrete)
-        met = np.array([(p <= level).mean() for level in LEVELS])
-        gain = 1.0 - 0.5 ** (len(score) / np.append(HALF_LIVES, BREAK_HALF_LIFE))
+    def _measured(self, read: Read) -> Reference:
+        """With the rates of layers 3 and 4 after ordinary events."""
+        plain, p = read.fitted, read.moved
+        met = _shares(p)
+        gain = 1.0 - 0.5 ** (len(p) / GAIN_HALF_LIVES)
         alarm = self.alarm + float(gain[-1]) * (float(met[0]) - self.alarm)
         suspended = alarm > (RESUME_AT if self.suspended else BREAK_AT)
         body = self.body_rate
         if self.robust:
-            follow = 1.0 - 0.5 ** (len(score) / BODY_HALF_LIFE)
-            body += follow * (float((self._fitted_p(score, discrete) <= BODY).mean()) - body)
+            follow = 1.0 - 0.5 ** (len(p) / BODY_HALF_LIFE)
+            body += follow * (float((plain <= BODY).mean()) - body)
             if not self.law_known:
                 # A lump far beyond the tail is poison or a new world, and no misfit of the tail.
                 tail = p[p > LUMP]
                 if len(tail):
-                    met = np.array([(tail <= level).mean() for level in LEVELS])
+                    met = _shares(tail)
         # What was measured while the world changed says nothing about the world after it.
         rate = self.rate if suspended else self.rate + gain[:-1] * (met - self.rate)
         return replace(self, rate=rate, alarm=alarm, suspended=suspended, body_rate=body)
 
-    def _fit(self) -> Reference:
+    def _fit(self, discrete: bool) -> Reference:
         ordered = np.sort(self.ring[: min(self.seen, len(self.ring))])
         least = max(1e-9, 1e-3 * float(ordered[-1] - ordered[0]))
         if self.robust:
@@ -239,7 +276,7 @@ class Reference:
         )
         return replace(
             self,
-            fitted=ordered,
+            fitted=ordered if discrete else ordered[:: max(1, len(ordered) // BODY_KNOTS)],
             fitted_at=self.seen,
             threshold=threshold,
             scale=float(np.clip(max(scale, least), self.smallest_scale, self.largest_scale)),
@@ -250,12 +287,18 @@ class Reference:
         )
 
 
+def _shares(p: FloatArray) -> FloatArray:
+    """float64[3]: the share of p-values float64[n], n ≥ 1, at or below each of LEVELS."""
+    low = p[p <= LEVELS[0]]
+    return np.array([len(low), *(np.count_nonzero(low <= level) for level in LEVELS[1:])]) / len(p)
+
+
 def _weibull(ordered: FloatArray, largest: float) -> tuple[float, float, float]:
     """Threshold, scale and exponent in [1, largest] of −ln S(x) = ((x − threshold)/scale)^exponent.
 
     ``ordered`` is float64[m], ascending; the law goes through the robust quantiles or above them.
     """
-    knots = np.quantile(ordered, ROBUST_QUANTILES)
+    knots = ordered[(ROBUST_QUANTILES * (len(ordered) - 1)).astype(np.int64)]
     hazard = np.log1p(-ROBUST_QUANTILES[0]) - np.log1p(-ROBUST_QUANTILES[1:])
     excess = np.maximum(knots[1:] - knots[0], 1e-9)
     bend = np.log(hazard[-1] / hazard[0]) / max(float(np.log(excess[-1] / excess[0])), 1e-9)

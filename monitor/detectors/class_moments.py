@@ -16,7 +16,8 @@ from pydantic import Field
 
 from monitor.core.types import BoolArray, EventBatch, Family, FloatArray, IntArray
 from monitor.detectors.base import Evidence, Params, Scores
-from monitor.sketches.moments import Gaussians, Moments
+from monitor.sketches.moments import Moments
+from monitor.sketches.shared import empty_moments, gaussians, moments_added
 
 SHOWN_FEATURES = 3
 
@@ -54,15 +55,14 @@ class ClassMoments:
 
     def empty(self, n_columns: int) -> ClassMomentsState:
         """No events."""
-        return ClassMomentsState(Moments.empty(n_columns))
+        return ClassMomentsState(empty_moments(n_columns))
 
     def score(self, view: ClassMomentsState, batch: EventBatch) -> Scores:
         """Distance to the own class; silent for classes with too few events."""
         if not len(batch):
             return Scores.silent(0)
         moments = view.moments.grown(batch.n_classes)
-        squared = Gaussians.fit(moments, batch.n_classes).squared_distances(batch.z)
-        own = squared[np.arange(len(batch)), batch.y]
+        own = gaussians(view.moments, batch).own_distances(batch.z, batch.y)
         return Scores(np.log1p(own), moments.weight[batch.y] >= self.params.least_events)
 
     def observe(
@@ -71,9 +71,8 @@ class ClassMoments:
         """Learns from accepted events."""
         if not accepted.any():
             return state
-        z, y = batch.z[accepted], batch.y[accepted]
         half_life = self.params.half_life_events
-        return ClassMomentsState(state.moments.add(z, y, batch.n_classes, half_life))
+        return ClassMomentsState(moments_added(state.moments, batch, accepted, half_life))
 
     def rescaled(self, state: ClassMomentsState, columns: IntArray) -> ClassMomentsState:
         """Columns that came alive count as having had unit variance all along."""
@@ -87,17 +86,17 @@ class ClassMoments:
         self, view: ClassMomentsState, batch: EventBatch, rows: IntArray
     ) -> Sequence[Evidence]:
         """The features that lie farthest from the class's usual values."""
-        fitted = Gaussians.fit(view.moments, batch.n_classes)
-        spread = _spreads(view.moments, batch.n_classes)
-        return [self._sentence(fitted, spread, batch, int(row)) for row in rows]
+        fitted = gaussians(view.moments, batch)
+        y = batch.y[rows]
+        squared = fitted.own_distances(batch.z[rows], y)
+        off = (batch.z[rows] - fitted.mean[y]) / _spreads(view.moments, batch.n_classes)[y]
+        return [
+            self._sentence(batch, int(row), off[i], float(squared[i])) for i, row in enumerate(rows)
+        ]
 
-    def _sentence(
-        self, fitted: Gaussians, spread: FloatArray, batch: EventBatch, row: int
-    ) -> Evidence:
+    def _sentence(self, batch: EventBatch, row: int, off: FloatArray, squared: float) -> Evidence:
         c = int(batch.y[row])
-        off = (batch.z[row] - fitted.mean[c]) / spread[c]
         worst = np.argsort(-np.abs(off), kind="stable")[:SHOWN_FEATURES]
-        squared = float(fitted.squared_distances(batch.z[row : row + 1])[0, c])
         label = batch.label_names[c][:64]
         names = [batch.columns[int(j)][:64] for j in worst]
         told = ", ".join(

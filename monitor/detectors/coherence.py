@@ -22,13 +22,13 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
-from scipy.special import gammaincc
+from scipy.special import log_ndtr
 
 from monitor.core.types import BoolArray, EventBatch, Family, FloatArray, IntArray
 from monitor.detectors.base import Evidence, Params, Scores
 from monitor.sketches.crowd import WINDOW_EVENTS, differences
 from monitor.sketches.keyed import KeyedTable
-from monitor.sketches.surrogate import ERROR, SHAPE, Surrogate, projection, width
+from monitor.sketches.surrogate import ERROR, SHAPE, Surrogate, projection, unprojection, width
 
 EVENTS, SENT, LAST_SEEN = range(3)
 EXTRA = 3
@@ -163,14 +163,13 @@ class Coherence:
         for value in found.correlation:
             ring[measured % RING] = value
             measured += 1
-        z, y = batch.z[accepted], batch.y[accepted]
         spread, mass = self._spread(state, found.vectors, accepted)
         due = seen // REFRESH_EVENTS != state.seen // REFRESH_EVENTS or state.mass < REFRESH_EVENTS
         whiten, alive = _whitening(spread, mass) if due else (state.whiten, state.alive)
         tail = np.concatenate([state.tail, found.vectors])[-WINDOW_EVENTS:]
         learned = accepted.any() and batch.n_classes >= 2
         return CoherenceState(
-            surrogate=state.surrogate.learn(z, y, batch.n_classes, p.half_life_events)
+            surrogate=state.surrogate.learn(batch, accepted, p.half_life_events)
             if learned
             else state.surrogate,
             spread=spread,
@@ -258,7 +257,7 @@ class Coherence:
         base = projection(batch.z.shape[1])
         sent, events = int(stored[size + SENT]), float(stored[size + EVENTS])
         mean = (stored[:size].astype(np.float64) / max(events, 1e-9)) @ back
-        shift: FloatArray = np.asarray(mean[: base.shape[1]] @ np.linalg.pinv(base))
+        shift = mean[: base.shape[1]] @ unprojection(batch.z.shape[1])
         push = float(np.abs(mean[base.shape[1] : base.shape[1] + ERROR]).max())
         worst = np.argsort(-np.abs(shift), kind="stable")[:SHOWN]
         told = ", ".join(f"{batch.columns[int(j)][:64]} by {shift[j]:+.2f}" for j in worst)
@@ -280,7 +279,11 @@ class Coherence:
         return Evidence(text, data)
 
     def _judge(self, state: CoherenceState, batch: EventBatch) -> _Judged:
-        vectors = state.surrogate.vectors(batch.z, batch.y, batch.n_classes)
+        """The batch's sources after it, computed once for a state."""
+        return batch.once(self.name, state, lambda: self._computed(state, batch))
+
+    def _computed(self, state: CoherenceState, batch: EventBatch) -> _Judged:
+        vectors = state.surrogate.vectors(batch)
         everyone = np.concatenate([state.tail_source, batch.source])
         keys, who = np.unique(everyone, return_inverse=True)
         held = state.table.get(keys)
@@ -330,8 +333,10 @@ class Coherence:
         if not alive:
             return np.zeros(len(rows))
         statistic = _statistic(rows, size) / (1.0 + max(0.0, excess) * rows[:, size + EVENTS])
-        tail = gammaincc(alive / 2.0, np.minimum(statistic, LARGEST) / 2.0)
-        return np.asarray(-np.log(tail), dtype=np.float64)
+        # Wilson and Hilferty (1931): the cube root of χ²/k is nearly normal, far into the tail.
+        spread = 2.0 / (9.0 * alive)
+        root = np.cbrt(np.minimum(statistic, LARGEST) / alive)
+        return np.asarray(-log_ndtr((1.0 - spread - root) / np.sqrt(spread)), dtype=np.float64)
 
     def _rho(self, state: CoherenceState) -> float:
         held = state.ring[: min(state.measured, RING)]
@@ -360,12 +365,14 @@ class Coherence:
             return spread, mass
         keep = 0.5 ** (int(accepted.sum()) / self.params.half_life_events)
         spread, mass = spread * keep, mass * keep
-        for first in range(0, len(vectors), WINDOW_EVENTS):
-            part = vectors[first : first + WINDOW_EVENTS][accepted[first : first + WINDOW_EVENTS]]
-            if len(part) > 1:
-                centred = part - part.mean(axis=0)
-                spread = spread + centred.T @ centred
-                mass += len(part) - 1.0
+        part = vectors[accepted]
+        window = np.flatnonzero(accepted) // WINDOW_EVENTS
+        first = np.flatnonzero(np.diff(window, prepend=-1))
+        size = np.diff(np.append(first, len(part)))
+        means = np.add.reduceat(part, first, axis=0) / size[:, None]
+        centred = part - np.repeat(means, size, axis=0)
+        spread = spread + centred.T @ centred
+        mass += float(len(part) - len(first))
         return spread, mass
 
 

@@ -21,8 +21,16 @@ from monitor.core.types import BoolArray, EventBatch, Family, FloatArray, IntArr
 from monitor.detectors.base import Evidence, Params, Scores
 from monitor.sketches.arrays import log_normalised
 from monitor.sketches.ferns import Ferns
-from monitor.sketches.moments import Gaussians, Moments
-from monitor.sketches.softmax import Softmax, feature_map
+from monitor.sketches.moments import Moments
+from monitor.sketches.shared import (
+    empty_moments,
+    empty_softmax,
+    gaussians,
+    moments_added,
+    softmax_learned,
+    softmax_log_proba,
+)
+from monitor.sketches.softmax import Softmax
 
 EXPERTS = ("softmax", "ferns", "densities")
 LEAST_LOG_P = -9.0
@@ -33,7 +41,7 @@ class LabelConflictParams(Params):
     """Parameters of :class:`LabelConflict`."""
 
     half_life_events: float = Field(default=10_000.0, gt=0.0, description="Memory of the models.")
-    trees: int = Field(default=48, ge=1, le=512, description="Number of ferns.")
+    trees: int = Field(default=16, ge=1, le=512, description="Number of ferns.")
     seed: int = Field(default=7, ge=0, description="Seed of the ferns' splits.")
     trust: float = Field(
         default=30.0, ge=0.0, description="How strongly the pool follows the better models."
@@ -55,6 +63,15 @@ class LabelConflictState:
     seen: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """Leaves, and log probabilities: float64[3, n, C] by model and pooled float64[n, C]."""
+
+    leaves: IntArray
+    experts: FloatArray
+    pooled: FloatArray
+
+
 class LabelConflict:
     """−log of the pooled probability of the given label."""
 
@@ -71,9 +88,9 @@ class LabelConflict:
     def empty(self, n_columns: int) -> LabelConflictState:
         """Untrained models."""
         return LabelConflictState(
-            Softmax.empty(n_columns),
+            empty_softmax(n_columns),
             Ferns.empty(n_columns, self.params.trees, self.params.seed),
-            Moments.empty(n_columns),
+            empty_moments(n_columns),
             np.zeros(len(EXPERTS)),
             0,
         )
@@ -83,7 +100,7 @@ class LabelConflict:
         n = len(batch)
         if not n or batch.n_classes < 2:
             return Scores.silent(n)
-        pooled = self._pooled(view, self._experts(view, batch))
+        pooled = self._read(view, batch).pooled
         ready = np.full(n, view.seen >= self.params.least_events)
         return Scores(-pooled[np.arange(n), batch.y], ready)
 
@@ -94,19 +111,20 @@ class LabelConflict:
         if not accepted.any():
             return state
         p = self.params
-        z, y = batch.z[accepted], batch.y[accepted]
+        y = batch.y[accepted]
         classes = max(2, batch.n_classes)
-        phi, leaves = feature_map(z), state.ferns.leaves(z)
+        read = self._read(state, batch)
+        leaves = read.leaves[accepted]
         loss = state.loss
         if batch.n_classes >= 2:
-            said = self._experts(state, batch)[:, accepted]
+            said = read.experts[:, accepted]
             own = -said[:, np.arange(len(y)), y]
             gain = 1.0 - 0.5 ** (len(y) / p.trust_half_life_events)
             loss = loss + gain * (np.minimum(own, LARGEST_LOSS).mean(axis=1) - loss)
         return LabelConflictState(
-            state.softmax.learn(phi, y, classes, p.half_life_events),
+            softmax_learned(state.softmax, batch, accepted, p.half_life_events),
             state.ferns.learn(leaves, y, classes, p.half_life_events),
-            state.moments.add(z, y, classes, 2.0 * p.half_life_events),
+            moments_added(state.moments, batch, accepted, 2.0 * p.half_life_events),
             loss,
             state.seen + len(y),
         )
@@ -131,9 +149,8 @@ class LabelConflict:
         self, view: LabelConflictState, batch: EventBatch, rows: IntArray
     ) -> Sequence[Evidence]:
         """Which label the features speak for, and how clearly."""
-        chosen = batch.select(rows)
-        pooled = np.exp(self._pooled(view, self._experts(view, chosen)))
-        return [self._sentence(chosen, pooled[i], i) for i in range(len(chosen))]
+        pooled = np.exp(self._read(view, batch).pooled[rows])
+        return [self._sentence(batch, p, int(row)) for p, row in zip(pooled, rows, strict=True)]
 
     def _sentence(self, batch: EventBatch, p: FloatArray, row: int) -> Evidence:
         given, expected = int(batch.y[row]), int(p.argmax())
@@ -154,18 +171,23 @@ class LabelConflict:
         }
         return Evidence(text, data)
 
-    def _experts(self, view: LabelConflictState, batch: EventBatch) -> FloatArray:
-        """float64[3, n, C]: each model's log probabilities."""
+    def _read(self, view: LabelConflictState, batch: EventBatch) -> _Read:
+        """What the models say of a batch, computed once for a view."""
+        return batch.once(self.name, view, lambda: self._computed(view, batch))
+
+    def _computed(self, view: LabelConflictState, batch: EventBatch) -> _Read:
         classes = max(2, batch.n_classes)
-        fitted = Gaussians.fit(view.moments, classes)
+        fitted = gaussians(view.moments, batch)
         densities = log_normalised(fitted.log_joint(fitted.squared_distances(batch.z)))
-        return np.stack(
+        leaves = view.ferns.leaves(batch.z)
+        experts = np.stack(
             [
-                view.softmax.log_proba(feature_map(batch.z), classes),
-                view.ferns.log_proba(view.ferns.leaves(batch.z), classes),
+                softmax_log_proba(view.softmax, batch),
+                view.ferns.log_proba(leaves, classes),
                 densities,
             ]
         )
+        return _Read(leaves, experts, self._pooled(view, experts))
 
     def _pooled(self, view: LabelConflictState, experts: FloatArray) -> FloatArray:
         """float64[n, C]: the logarithmic pool."""

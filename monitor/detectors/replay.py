@@ -165,16 +165,23 @@ def _vectors(batch: EventBatch) -> HashArray:
 
 
 def _repeated_ids(state: ReplayState, batch: EventBatch) -> BoolArray:
-    repeated: BoolArray = (state.ids.count(batch.id_hash) + earlier(batch.id_hash)) > 0
-    return repeated
+    def compute() -> BoolArray:
+        repeated: BoolArray = (state.ids.count(batch.id_hash) + earlier(batch.id_hash)) > 0
+        return repeated
+
+    return batch.once("replay ids", state, compute)
 
 
 def _copies(state: ReplayState, batch: EventBatch, again: BoolArray) -> IntArray:
     """int64[n]: earlier events with this vector and label and another id; 0 for repeated ids."""
-    keys = _vectors(batch)
-    before = np.zeros(len(batch), dtype=np.int64)
-    before[~again] = state.vectors.count(keys[~again]) + earlier(keys[~again])
-    return before
+
+    def compute() -> IntArray:
+        keys = _vectors(batch)
+        before = np.zeros(len(batch), dtype=np.int64)
+        before[~again] = state.vectors.count(keys[~again]) + earlier(keys[~again])
+        return before
+
+    return batch.once("replay copies", state, compute)
 
 
 def _level(copies: IntArray) -> IntArray:

@@ -155,6 +155,11 @@ class SourceEvidence:
         self, state: SourceEvidenceState, batch: EventBatch
     ) -> tuple[npt.NDArray[np.uint64], IntArray, npt.NDArray[np.float32]]:
         """The batch's sources (sorted, unique), each event's index into them, and their rows."""
+        return batch.once(self.name, state, lambda: self._computed(state, batch))
+
+    def _computed(
+        self, state: SourceEvidenceState, batch: EventBatch
+    ) -> tuple[npt.NDArray[np.uint64], IntArray, npt.NDArray[np.float32]]:
         keys, inverse = np.unique(batch.source, return_inverse=True)
         rows = state.table.get(keys)
         # A drift makes everybody surprising. Dividing the bets by what they pay on ordinary

@@ -39,7 +39,11 @@ from monitor.sketches.context import LinearContext
 from monitor.sketches.lift import Counted, LiftTable, Plan, padded, plan, slots
 
 Float32Array = npt.NDArray[np.float32]
+Rows = slice | IntArray
+Triple = tuple[Float32Array, Float32Array, Float32Array]
 NAMED_COLUMNS = 4
+CHUNK_EVENTS = 1024
+TOP = 3
 READY_SHARE = 0.9
 
 
@@ -59,10 +63,8 @@ class TriggerParams(Params):
     called_for: float = Field(
         default=1.0, ge=0.0, description="Nats of weight lost per nat by which context predicts."
     )
-    own: float = Field(default=0.1, ge=0.0, description="Power of the event's own weight.")
     smooth: float = Field(default=0.5, gt=0.0, description="Count added to both sides.")
     dispersion: float = Field(default=4.0, gt=0.0, description="Negative-binomial size.")
-    top: int = Field(default=3, ge=1, description="Pairs averaged into the score.")
     log_from: float = Field(
         default=0.5, gt=0.0, description="Surprise in nats above which the score is logarithmic."
     )
@@ -89,12 +91,31 @@ class TriggerState:
 
 @dataclass(frozen=True, slots=True)
 class _Grid:
-    """One grid's view of a batch: counts, and what follows by pair and event, float32[p, n]."""
+    """One grid's view of a batch: counts, and what follows by pair and event, float32[p, n].
+
+    ``learned`` float32[w + p, n]: the weight by which the baseline learns each occurrence.
+    """
 
     counted: Counted
-    expected: Float32Array
     surprise: Float32Array
+    learned: Float32Array
     score: FloatArray
+    scale: _Scale
+
+
+@dataclass(frozen=True, slots=True)
+class _Scale:
+    """What counts are held against, the same for every grid.
+
+    ``ratio`` float32[p, 1]: recent over baseline mass; ``of_label`` float32[n]: recent events with
+    the event's label; ``ready`` bool[p, 1]: patterns whose baseline has seen enough.
+    """
+
+    ratio: Float32Array
+    of_label: Float32Array
+    ready: BoolArray
+    smooth: np.float32
+    dispersion: np.float32
 
 
 class Trigger:
@@ -132,7 +153,7 @@ class Trigger:
         )
 
     def score(self, view: TriggerState, batch: EventBatch) -> Scores:
-        """ln(1 + s / ``log_from``), s the mean surprise of the ``top`` most surprising pairs."""
+        """ln(1 + s / ``log_from``), s the mean surprise of the three most surprising pairs."""
         n = len(batch)
         if view.seen < self.params.least_events or not n or not len(self._pairs_of(view)):
             return Scores.silent(n)
@@ -150,13 +171,9 @@ class Trigger:
             return state
         p, chosen = self.params, self._plan(state.n_columns)
         keep, keep_anchor = 0.5 ** (n / p.recent_events), 0.5 ** (n / p.anchor_events)
-        singles = len(chosen.columns)
-        ready = (state.anchor_mass >= READY_SHARE * p.least_events)[singles:, None]
         tables = []
         for table, grid in zip(state.tables, self._grids(state, batch), strict=True):
-            weight = grid.counted.weight.copy()
-            weight[singles:] *= np.where(ready, _bound(grid, singles, p.smooth), np.float32(1.0))
-            tables.append(table.learned(grid.counted, weight, keep_anchor))
+            tables.append(table.learned(grid.counted, grid.learned, keep_anchor))
         labels = keep * padded(state.labels, batch.n_classes)
         labels += np.bincount(batch.y, minlength=len(labels))
         g = batch.g[:, chosen.columns]
@@ -165,7 +182,7 @@ class Trigger:
             keep * state.recent_mass + n,
             keep_anchor * state.anchor_mass + n,
             labels,
-            state.context.learn(g, accepted, p.context_events),
+            state.context.learn(g, accepted, p.context_events, self._rows(state, batch)),
             state.n_columns,
             state.seen + taken,
         )
@@ -216,7 +233,7 @@ class Trigger:
     def _sentence(self, view: TriggerState, batch: EventBatch, grid: _Grid, row: int) -> Evidence:
         chosen = self._plan(view.n_columns)
         surprise = grid.surprise[:, row]
-        order = np.argsort(-surprise, kind="stable")[: self.params.top]
+        order = np.argsort(-surprise, kind="stable")[:TOP]
         best = int(order[0])
         telling = [r for r in order if surprise[r] >= 0.3 * surprise[best]]
         inside = dict.fromkeys(int(i) for r in telling for i in chosen.pairs[r])
@@ -225,7 +242,9 @@ class Trigger:
         values = [float(batch.x[row, c]) for c in columns]
         label = batch.label_names[int(batch.y[row])]
         count = float(grid.counted.count[len(chosen.columns) + best, row])
-        expected = float(grid.expected[best, row])
+        expected = float(
+            _expected(grid.counted, chosen.pairs, grid.scale, np.array([row]))[best, 0]
+        )
         recent = float(view.recent_mass.max()) + len(batch)
         shown = [f"{name[:64]}≈{value:.4g}" for name, value in zip(names, values, strict=True)]
         text = (
@@ -246,10 +265,15 @@ class Trigger:
     def _pairs_of(self, view: TriggerState) -> IntArray:
         return self._plan(view.n_columns).pairs
 
-    def _weight(self, state: TriggerState, g: FloatArray) -> Float32Array:
+    def _rows(self, view: TriggerState, batch: EventBatch) -> FloatArray:
+        """The context's view of a batch, computed once."""
+        g = batch.g[:, self._plan(view.n_columns).columns]
+        return batch.once("trigger rows", view, lambda: view.context.rows(g))
+
+    def _weight(self, view: TriggerState, g: FloatArray, rows: FloatArray) -> Float32Array:
         """float32[w, n] in (0, 1]: how little the context calls for each value."""
-        gain = np.clip(state.context.gain(g).T, 0.0, 30.0)
-        weight: Float32Array = np.exp(-self.params.called_for * gain).astype(np.float32)
+        gain = np.clip(view.context.gain(g, rows).T, 0.0, 30.0).astype(np.float32)
+        weight: Float32Array = np.exp(np.float32(-self.params.called_for) * gain)
         return weight
 
     def _grids(self, view: TriggerState, batch: EventBatch) -> tuple[_Grid, ...]:
@@ -259,73 +283,122 @@ class Trigger:
     def _computed(self, view: TriggerState, batch: EventBatch) -> tuple[_Grid, ...]:
         p, chosen = self.params, self._plan(view.n_columns)
         g = batch.g[:, chosen.columns]
-        weight = self._weight(view, g)
+        weight = self._weight(view, g, self._rows(view, batch))
         i, j = chosen.pairs.T
+        singles = len(weight)
+        ready = (view.anchor_mass >= READY_SHARE * p.least_events)[singles:, None]
         both = np.concatenate([weight, weight[i] * weight[j]])
-        own = weight ** np.float32(p.own)
         keep = 0.5 ** (len(batch) / p.recent_events)
         labels = keep * padded(view.labels, batch.n_classes)
         labels += np.bincount(batch.y, minlength=len(labels))
         of_label = labels[batch.y].astype(np.float32)
-        singles = len(weight)
         ratio = (keep * view.recent_mass + len(batch)) / np.maximum(view.anchor_mass, 1.0)
         ratio = ratio[singles:, None].astype(np.float32)
-        ready = (view.anchor_mass >= READY_SHARE * p.least_events)[singles:, None]
         across = np.ascontiguousarray(g.T)
+        scale = _Scale(ratio, of_label, ready, np.float32(p.smooth), np.float32(p.dispersion))
         grids = []
         for cell, table in zip(p.cells, view.tables, strict=True):
             slot = slots(across, batch.y, chosen, cell=cell, bits=p.bits)
-            counted = table.count(slot, both, keep)
-            expected = _expected(counted, chosen.pairs, ratio, of_label, singles)
-            surprise = _surprise(counted.count[singles:], expected, p.smooth, p.dispersion)
-            surprise *= own[i]
-            surprise *= own[j]
-            surprise *= ready
-            score = _highest(surprise, p.top) if len(surprise) else np.zeros(len(batch))
-            grids.append(_Grid(counted, expected, surprise, score))
+            grids.append(_grid(table.count(slot, both, keep), chosen.pairs, scale))
         return tuple(grids)
 
 
-def _expected(
-    counted: Counted, pairs: IntArray, ratio: Float32Array, of_label: Float32Array, singles: int
-) -> Float32Array:
-    """float32[p, n]: the larger of the long-run rate and of independence, for each pair."""
-    expected: Float32Array = counted.anchor[singles:] * ratio
-    single = counted.count[:singles]
-    independent = single[pairs[:, 0]]
+def _grid(counted: Counted, pairs: IntArray, scale: _Scale) -> _Grid:
+    """In chunks of events, whose temporary arrays stay in the cache."""
+    singles, n = len(counted.slot) - len(pairs), counted.slot.shape[1]
+    surprise = np.empty((len(pairs), n), dtype=np.float32)
+    learned = np.empty_like(counted.weight)
+    learned[:singles] = counted.weight[:singles]
+    score = np.zeros(n)
+    for start in range(0, n if len(pairs) else 0, CHUNK_EVENTS):
+        part = slice(start, start + CHUNK_EVENTS)
+        share = _surprise(
+            counted.count[singles:, part],
+            _expected(counted, pairs, scale, part),
+            scale.smooth,
+            scale.dispersion,
+            surprise[:, part],
+        )
+        if not scale.ready.all():
+            surprise[:, part] *= scale.ready
+            np.maximum(share, ~scale.ready, out=share)
+        np.multiply(counted.weight[singles:, part], share, out=learned[singles:, part])
+        score[part] = _highest(surprise[:, part])
+    return _Grid(counted, surprise, learned, score, scale)
+
+
+def _expected(counted: Counted, pairs: IntArray, scale: _Scale, part: Rows) -> Float32Array:
+    """float32[p, m]: the larger of the long-run rate and of independence, for some events."""
+    singles = len(counted.slot) - len(pairs)
+    expected: Float32Array = np.asarray(
+        counted.anchor[singles:, part] * scale.ratio, dtype=np.float32
+    )
+    single: Float32Array = counted.count[:singles, part]
+    independent: Float32Array = single[pairs[:, 0]]
     independent *= single[pairs[:, 1]]
-    independent /= of_label
+    independent /= scale.of_label[part]
     return np.maximum(expected, independent, out=expected)
 
 
-def _bound(grid: _Grid, singles: int, smooth: float) -> Float32Array:
-    """float32[p, n] in (0, 1]: how much of a pair's occurrence its baseline may learn."""
-    share: Float32Array = grid.expected + np.float32(smooth)
-    share /= grid.counted.count[singles:] + np.float32(smooth)
-    return np.minimum(share, np.float32(1.0), out=share)
-
-
 def _surprise(
-    count: Float32Array, expected: Float32Array, smooth: float, size: float
+    count: Float32Array,
+    expected: Float32Array,
+    smooth: np.float32,
+    size: np.float32,
+    out: Float32Array,
 ) -> Float32Array:
-    """Negative-binomial log-likelihood ratio of too many, in nats; 0 for too few."""
-    b = expected + np.float32(smooth)
-    a = np.maximum(count + np.float32(smooth), b)
-    k = np.float32(size)
-    gain: Float32Array = a / b
-    np.log(gain, out=gain)
-    gain *= a
-    a += k
-    b += k
-    loss = a / b
-    np.log(loss, out=loss)
-    loss *= a
-    gain -= loss
-    return np.maximum(gain, np.float32(0.0), out=gain)
+    """Negative-binomial log-likelihood ratio of too many, in nats, into ``out``; 0 for too few.
+
+    Returned, in (0, 1], is how much of an occurrence the baseline may learn: no more than it
+    expected. ``expected`` is used up.
+    """
+    b = np.add(expected, smooth, out=expected)
+    a = np.add(count, smooth)
+    np.maximum(a, b, out=a)
+    share: Float32Array = np.divide(b, a, dtype=np.float32)
+    np.log(share, out=out)
+    out *= a
+    a += size
+    b += size
+    b /= a
+    np.log(b, out=b)
+    b *= a
+    np.subtract(b, out, out=out)
+    np.maximum(out, np.float32(0.0), out=out)
+    return share
 
 
-def _highest(values: Float32Array, top: int) -> FloatArray:
-    """float64[n]: the mean of the ``top`` highest of each column of float32[p, n], p ≥ 1."""
-    top = min(top, len(values))
-    highest = np.partition(values, len(values) - top, axis=0)[len(values) - top :]
-    return np.asarray(highest.mean(axis=0, dtype=np.float64))
+def _highest(values: Float32Array) -> FloatArray:
+    """float64[n]: the mean of the three highest of each column of float32[p, n], none negative.
+
+    A tournament of sorted triples, a round over all rows at once: several times faster than
+    partitioning along the first axis.
+    """
+    half = len(values) // 2
+    a, b = values[:half], values[half : 2 * half]
+    held: Triple = (np.maximum(a, b), np.minimum(a, b), np.zeros_like(a))
+    none = np.zeros_like(values[:1])
+    spare: list[Triple] = [(values[-1:], none, none)] if len(values) % 2 else []
+    while (rows := len(held[0])) > 1:
+        half = rows // 2
+        if rows % 2:
+            spare.append((held[0][-1:], held[1][-1:], held[2][-1:]))
+        held = _merged(
+            (held[0][:half], held[1][:half], held[2][:half]),
+            (held[0][half : 2 * half], held[1][half : 2 * half], held[2][half : 2 * half]),
+        )
+    best = [held] if len(held[0]) else []
+    while len(spare) + len(best) > 1:
+        best = [_merged(spare.pop(), best.pop() if best else spare.pop())]
+    first, second, third = (best or spare)[0]
+    total = first[0].astype(np.float64) + second[0] + third[0]
+    return np.asarray(total / min(TOP, len(values)))
+
+
+def _merged(a: Triple, b: Triple) -> Triple:
+    """The three highest of two descending triples, element by element."""
+    lost, best = np.minimum(a[0], b[0]), np.maximum(a[1], b[1])
+    worse = np.maximum(np.minimum(a[1], b[1]), np.minimum(lost, best))
+    np.maximum(worse, a[2], out=worse)
+    np.maximum(worse, b[2], out=worse)
+    return np.maximum(a[0], b[0]), np.maximum(lost, best, out=lost), worse

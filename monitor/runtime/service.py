@@ -7,11 +7,10 @@ come out of it are adopted after the commit; when the commit fails they are simp
 from __future__ import annotations
 
 import contextlib
-import gc
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import StrEnum
@@ -27,6 +26,7 @@ from monitor.core.ports import (
     Transport,
 )
 from monitor.core.types import DecisionBatch, RawBatch
+from monitor.runtime.process import settled
 from monitor.state.recovery import SnapshotRule, Stamp, advance, due, recover, seal
 from monitor.transport.local_output import OutputClosedError
 
@@ -168,7 +168,7 @@ class Service(Generic[G]):
         try:
             self._transport.open()
             try:
-                with _calm_collector():
+                with settled():
                     reason = self._loop(stop)
             except BaseException:
                 with contextlib.suppress(MonitorError):
@@ -347,17 +347,3 @@ class Service(Generic[G]):
     def _tell(self, text: str) -> None:
         if self._listener is not None:
             self._listener.notice(text)
-
-
-@contextlib.contextmanager
-def _calm_collector() -> Iterator[None]:
-    """Fewer, smaller garbage collections: batches make many objects and next to no cycles."""
-    before = gc.get_threshold()
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
-        gc.unfreeze()

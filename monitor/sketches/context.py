@@ -64,13 +64,15 @@ class LinearContext:
             np.zeros((lag, blocks * size)),
         )
 
-    def gain(self, g: FloatArray) -> FloatArray:
+    def gain(self, g: FloatArray, rows: FloatArray | None = None) -> FloatArray:
         """How much the context calls for each value: ln p(value | context) − ln p(value).
 
         Parameters
         ----------
         g
             float64[n, w] normal scores.
+        rows
+            What :meth:`rows` made of them, where that is known.
 
         Returns
         -------
@@ -79,7 +81,7 @@ class LinearContext:
             is related, positive for a value that the rest of the event and the events before
             predict, negative for one they contradict.
         """
-        rows = self._rows(g)
+        rows = self.rows(g) if rows is None else rows
         blocks, width = self.first.shape
         size = width // 2
         mean = self.first / self.mass
@@ -94,7 +96,13 @@ class LinearContext:
         both: FloatArray = gain.transpose(1, 0, 2).reshape(len(g), blocks * size)
         return both[:, : g.shape[1]]
 
-    def learn(self, g: FloatArray, accepted: BoolArray, half_life: float) -> LinearContext:
+    def learn(
+        self,
+        g: FloatArray,
+        accepted: BoolArray,
+        half_life: float,
+        rows: FloatArray | None = None,
+    ) -> LinearContext:
         """After the rows ``g``: moments from the accepted ones only, the tail from all.
 
         A row weighs less the worse its worst value fits (the weights of a Student likelihood,
@@ -106,7 +114,7 @@ class LinearContext:
         count = int(accepted.sum())
         if not count:
             return LinearContext(self.first, self.second, self.mass, self.precision, tail)
-        rows = self._rows(g)[:, accepted]
+        rows = (self.rows(g) if rows is None else rows)[:, accepted]
         residual = np.matmul(rows - (self.first / self.mass)[:, None, :], self.precision)
         worst = np.square(residual).max(axis=(0, 2))
         worst = np.minimum(worst, WORST_FIT)
@@ -139,7 +147,7 @@ class LinearContext:
         np.clip(g, -CLIP, CLIP, out=padded[:, : g.shape[1]])
         return padded
 
-    def _rows(self, g: FloatArray) -> FloatArray:
+    def rows(self, g: FloatArray) -> FloatArray:
         """float64[b, n, 2s]: present values and the mean of the ``lag`` rows before, by block."""
         now = self._padded(g)
         n, lag = len(now), len(self.tail)

@@ -100,9 +100,13 @@ def differences(
     variance = mine * (1.0 + mine * spread) * (1.0 + rho * np.maximum(count - 1.0, 0.0))
     gain = np.where(speaks, mine / np.maximum(variance, 1e-12), 0.0)
     total = np.zeros((sources, w.shape[1]))
-    events = np.zeros(sources)
-    np.add.at(total, source, raw * gain[:, None])
-    np.add.at(events, source, gain * gain * variance)
+    by_source = np.argsort(source, kind="stable")
+    ordered = source[by_source]
+    start = np.flatnonzero(np.diff(ordered, prepend=-1))
+    total[ordered[start]] = np.add.reduceat((raw * gain[:, None])[by_source], start, axis=0)
+    events = np.zeros(sources) + np.bincount(
+        source, weights=gain * gain * variance, minlength=sources
+    )
     return Differences(total, events, _correlation(w, cut, dimensions, closes))
 
 

@@ -46,10 +46,16 @@ class Ferns:
     def leaves(self, z: FloatArray) -> IntArray:
         """int64[n, T]: each event's leaf in each tree, as an index into trees × leaves."""
         trees = len(self.column)
-        side = z[:, self.column.ravel()] > self.cut.ravel()
-        bits = side.reshape(len(z), trees, DEPTH)
-        leaf = np.packbits(bits, axis=2, bitorder="little")[:, :, 0].astype(np.int64)
-        return leaf + np.arange(trees) * LEAVES
+        # A column a row: comparisons then run over contiguous events.
+        across = np.ascontiguousarray(z.T, dtype=np.float32)
+        side = across[self.column.ravel()] > self.cut.ravel()[:, None].astype(np.float32)
+        bits = side.view(np.uint8).reshape(trees, DEPTH, len(z))
+        leaf = bits[:, 0].copy()
+        for level in range(1, DEPTH):
+            leaf |= bits[:, level] << np.uint8(level)
+        index = leaf.astype(np.int64)
+        index += (np.arange(trees) * LEAVES)[:, None]
+        return np.ascontiguousarray(index.T)
 
     def log_proba(self, leaves: IntArray, n_classes: int) -> FloatArray:
         """float64[n, n_classes] log probabilities of events in ``leaves`` int64[n, T]."""
@@ -61,10 +67,10 @@ class Ferns:
         np.log(table, out=table)
         table -= np.log(counts.sum(axis=2, keepdims=True) + np.float32(PRIOR_EVENTS))
         flat = table.reshape(used * LEAVES, n_classes)
-        total = np.zeros((len(leaves), n_classes))
+        total = np.zeros((len(leaves), n_classes), dtype=np.float32)
         for tree in range(used):
-            total += flat[leaves[:, tree]]
-        return log_normalised(total / used)
+            total += flat.take(leaves[:, tree], axis=0)
+        return log_normalised(total.astype(np.float64) / used)
 
     def learn(self, leaves: IntArray, y: Int32Array, n_classes: int, half_life: float) -> Ferns:
         """With events in ``leaves`` int64[n, T] of classes int32[n] counted."""

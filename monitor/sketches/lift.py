@@ -77,9 +77,10 @@ class LiftTable:
         for first in range(0, len(slot), GROUP):
             part = slice(first, first + GROUP)
             np.multiply(self.recent[part], np.float32(keep), out=recent[part])
-            recent[part] += _counts(slot[part], weight[part], recent[part].shape)
-            recent[part].ravel().take(slot[part], out=count[part], mode="clip")
-            self.anchor[part].ravel().take(slot[part], out=anchor[part], mode="clip")
+            flat = recent[part].reshape(-1)
+            np.add.at(flat, slot[part].ravel(), weight[part].ravel())
+            flat.take(slot[part], out=count[part], mode="clip")
+            self.anchor[part].reshape(-1).take(slot[part], out=anchor[part], mode="clip")
         return Counted(slot, weight, recent, count, anchor)
 
     def learned(self, counted: Counted, weight: CountTable, keep: float) -> LiftTable:
@@ -88,7 +89,7 @@ class LiftTable:
         for first in range(0, len(anchor), GROUP):
             part = slice(first, first + GROUP)
             np.multiply(self.anchor[part], np.float32(keep), out=anchor[part])
-            anchor[part] += _counts(counted.slot[part], weight[part], anchor[part].shape)
+            np.add.at(anchor[part].reshape(-1), counted.slot[part].ravel(), weight[part].ravel())
         return LiftTable(counted.recent, anchor)
 
     def without(self, patterns: BoolArray) -> LiftTable:
@@ -158,14 +159,6 @@ def slots(g: FloatArray, y: Int32Array, chosen: Plan, *, cell: float, bits: int)
 def padded(values: FloatArray, size: int) -> FloatArray:
     """``values`` with zeros behind, at least ``size`` long."""
     return np.concatenate([values, np.zeros(max(0, size - len(values)))])
-
-
-def _counts(slot: IntArray, weight: CountTable, shape: tuple[int, ...]) -> FloatArray:
-    """float64 of ``shape`` (patterns, slots): summed weights by slot."""
-    counts: FloatArray = np.bincount(
-        slot.ravel(), weights=weight.ravel(), minlength=shape[0] * shape[1]
-    ).astype(np.float64, copy=False)
-    return counts.reshape(shape)
 
 
 def _mixed(values: IntArray, seed: int) -> npt.NDArray[np.uint64]:

@@ -161,6 +161,19 @@ class Gaussians:
             out[:, c] = np.einsum("ij,ij->i", off @ inverse, off)
         return np.maximum(out, 0.0)
 
+    def own_distances(self, z: FloatArray, y: Int32Array) -> FloatArray:
+        """float64[n]: squared Mahalanobis distance of each event to its own class int32[n]."""
+        off = z - self.mean[y]
+        if self.inverse.shape[2] == 1 and z.shape[1] > 1:
+            return np.asarray((off * off) @ self.inverse[0, :, 0])
+        if len(self.inverse) == 1:
+            return np.asarray(np.maximum(np.einsum("ij,ij->i", off @ self.inverse[0], off), 0.0))
+        out = np.empty(len(z))
+        for c in np.flatnonzero(np.bincount(y, minlength=len(self.mean))):
+            rows = np.flatnonzero(y == c)
+            out[rows] = np.einsum("ij,ij->i", off[rows] @ self.inverse[c], off[rows])
+        return np.asarray(np.maximum(out, 0.0))
+
     def log_joint(self, squared: FloatArray) -> FloatArray:
         """float64[n, C]: log prior plus log density (a Student t, so outliers do not shout)."""
         d = self.mean.shape[1]

@@ -13,9 +13,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from monitor.core.types import FloatArray, Int32Array
+from monitor.core.types import BoolArray, EventBatch, FloatArray
 from monitor.sketches.arrays import capacity_for, pad_axis
-from monitor.sketches.softmax import Softmax, feature_map
+from monitor.sketches.shared import empty_softmax, softmax_learned, softmax_log_proba
+from monitor.sketches.softmax import Softmax
 
 SHAPE = 12
 ERROR = 4
@@ -36,18 +37,19 @@ class Surrogate:
     @classmethod
     def empty(cls, n_columns: int) -> Surrogate:
         """Untrained."""
-        return cls(Softmax.empty(n_columns), np.zeros(2), np.zeros((2, n_columns)))
+        return cls(empty_softmax(n_columns), np.zeros(2), np.zeros((2, n_columns)))
 
     @property
     def width(self) -> int:
         """Length of an event's vector."""
         return width(self.total.shape[1])
 
-    def vectors(self, z: FloatArray, y: Int32Array, n_classes: int) -> FloatArray:
-        """float64[n, width]: displacement, error, gradient, of events float64[n, d], int32[n]."""
-        classes = max(2, n_classes)
+    def vectors(self, batch: EventBatch) -> FloatArray:
+        """float64[n, width]: displacement, error, gradient of each event."""
+        z, y = batch.z, batch.y
+        classes = max(2, batch.n_classes)
         base = projection(z.shape[1])
-        error = -np.exp(self.softmax.log_proba(feature_map(z), classes))
+        error = -np.exp(softmax_log_proba(self.softmax, batch))
         error[np.arange(len(y)), y] += 1.0
         coded = error @ codes(classes)
         off = (np.clip(z, -CLIP_FEATURE, CLIP_FEATURE) - self._means(classes)[y]) @ base
@@ -56,10 +58,10 @@ class Surrogate:
         joined: FloatArray = np.concatenate([off, coded[:, :ERROR], gradient], axis=1)
         return joined
 
-    def learn(self, z: FloatArray, y: Int32Array, n_classes: int, half_life: float) -> Surrogate:
-        """After events float64[n, d] of classes int32[n]."""
-        classes = max(2, n_classes)
-        size = capacity_for(classes)
+    def learn(self, batch: EventBatch, accepted: BoolArray, half_life: float) -> Surrogate:
+        """After the ``accepted`` events of the batch."""
+        z, y = batch.z[accepted], batch.y[accepted]
+        size = capacity_for(max(2, batch.n_classes))
         keep = 0.5 ** (len(y) / half_life)
         weight = keep * pad_axis(self.weight, size)
         total = keep * pad_axis(self.total, size)
@@ -67,7 +69,7 @@ class Surrogate:
         member = np.zeros((len(weight), len(y)))
         member[y, np.arange(len(y))] = 1.0
         total += member @ np.clip(z, -CLIP_FEATURE, CLIP_FEATURE)
-        return Surrogate(self.softmax.learn(feature_map(z), y, classes, half_life), weight, total)
+        return Surrogate(softmax_learned(self.softmax, batch, accepted, half_life), weight, total)
 
     def merge(self, other: Surrogate, share: float) -> Surrogate:
         """Softmax weights averaged, ``share`` of this one; sums added."""
@@ -99,6 +101,13 @@ def projection(n_columns: int) -> FloatArray:
     rng = np.random.default_rng([SEED, n_columns])
     directions: FloatArray = rng.normal(size=(n_columns, SHAPE)) / np.sqrt(n_columns)
     return directions
+
+
+@lru_cache(maxsize=64)
+def unprojection(n_columns: int) -> FloatArray:
+    """float64[min(d, SHAPE), d]: back from :func:`projection`, by least squares."""
+    back: FloatArray = np.asarray(np.linalg.pinv(projection(n_columns)), dtype=np.float64)
+    return back
 
 
 @lru_cache(maxsize=64)

@@ -33,7 +33,7 @@ def make_store(rng: random.Random) -> Store:
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("monitor.runtime.service._BACKOFF_SECONDS", 0.0)
-    monkeypatch.setattr("monitor.runtime.service._calm_collector", contextlib.nullcontext)
+    monkeypatch.setattr("monitor.runtime.service.settled", contextlib.nullcontext)
 
 
 def service(transport: ModelTransport) -> Service:

@@ -13,7 +13,18 @@ ROOT = Path(__file__).parents[2]
 
 def test_throughput_script(tmp_path: Path) -> None:
     figures, chart = tmp_path / "out.json", tmp_path / "out.html"
-    small = ["--events", "700", "--repeats", "1", "--features", "4", "--labels", "3"]
+    small = [
+        "--events",
+        "700",
+        "--batch",
+        "512",
+        "--repeats",
+        "1",
+        "--features",
+        "4",
+        "--labels",
+        "3",
+    ]
     done = subprocess.run(
         [
             sys.executable,

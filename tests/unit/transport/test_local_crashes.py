@@ -57,7 +57,7 @@ class Disk:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("monitor.runtime.service._calm_collector", contextlib.nullcontext)
+    monkeypatch.setattr("monitor.runtime.service.settled", contextlib.nullcontext)
 
 
 def lines(n: int) -> list[bytes]:

@@ -1,0 +1,75 @@
+"""Estimates that several detectors keep of the same events, computed once.
+
+Detectors know nothing of each other, and each owns its whole state. But two that start from the
+same empty sketch and learn the same events hold equal sketches, and here they hold the same object:
+what is computed from it for a batch is remembered with the batch under its identity. After a state
+was loaded they are equal objects, no longer the same: slower, with the same results.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from monitor.core.types import BoolArray, EventBatch, FloatArray
+from monitor.sketches.moments import Gaussians, Moments
+from monitor.sketches.softmax import Softmax, feature_map
+
+NO_VIEW = None
+
+
+@lru_cache(maxsize=64)
+def empty_softmax(n_columns: int) -> Softmax:
+    """An untrained softmax regression."""
+    return Softmax.empty(n_columns)
+
+
+@lru_cache(maxsize=64)
+def empty_moments(n_columns: int) -> Moments:
+    """Moments of no events."""
+    return Moments.empty(n_columns)
+
+
+def mapped(batch: EventBatch) -> FloatArray:
+    """float64[n, p]: the softmax regression's features of the batch."""
+    return batch.once("softmax features", NO_VIEW, lambda: feature_map(batch.z))
+
+
+def softmax_log_proba(softmax: Softmax, batch: EventBatch) -> FloatArray:
+    """float64[n, C]: log probabilities of the batch, for at least two classes."""
+    classes = max(2, batch.n_classes)
+    return batch.once(
+        "softmax probabilities", softmax, lambda: softmax.log_proba(mapped(batch), classes)
+    )
+
+
+def softmax_learned(
+    softmax: Softmax, batch: EventBatch, accepted: BoolArray, half_life: float
+) -> Softmax:
+    """The regression after the ``accepted`` events of the batch."""
+    classes = max(2, batch.n_classes)
+
+    def compute() -> tuple[BoolArray, Softmax]:
+        phi = mapped(batch)[accepted]
+        return accepted, softmax.learn(phi, batch.y[accepted], classes, half_life)
+
+    held = batch.once(f"softmax learned {half_life}", softmax, compute)
+    return held[1] if held[0] is accepted else compute()[1]
+
+
+def gaussians(moments: Moments, batch: EventBatch) -> Gaussians:
+    """Densities fitted to ``moments``, for the batch's classes, at least two."""
+    classes = max(2, batch.n_classes)
+    return batch.once("gaussians", moments, lambda: Gaussians.fit(moments, classes))
+
+
+def moments_added(
+    moments: Moments, batch: EventBatch, accepted: BoolArray, half_life: float
+) -> Moments:
+    """The moments after the ``accepted`` events of the batch."""
+    classes = max(2, batch.n_classes)
+
+    def compute() -> tuple[BoolArray, Moments]:
+        return accepted, moments.add(batch.z[accepted], batch.y[accepted], classes, half_life)
+
+    held = batch.once(f"moments added {half_life}", moments, compute)
+    return held[1] if held[0] is accepted else compute()[1]
