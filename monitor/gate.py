@@ -7,6 +7,7 @@ goes on with the old one.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -50,7 +51,8 @@ from monitor.detectors.calibration import Reference
 from monitor.state import partition
 from monitor.state.partition import GateState
 
-BOOTSTRAP_EVENTS = 64
+# A young state learns more from every event than a batch may wait for: it is judged in parts.
+YOUNG_EVENTS, YOUNG_PART = 8192, 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,25 @@ class Gate:
 
     def step(self, state: GateState, raw: RawBatch) -> tuple[DecisionBatch, GateState]:
         """Decide about ``raw`` given ``state``; the state after it. Pure."""
+        parts, start = [], 0
+        while start < len(raw) or not parts:
+            end = start + self._pace(state)
+            whole = start == 0 and end >= len(raw)
+            decisions, state = self._judged(state, raw if whole else raw.part(start, end))
+            parts.append(decisions)
+            start = end
+        return DecisionBatch.joined(parts), state
+
+    def _pace(self, state: GateState) -> int:
+        """How many records to judge at once: few while the state is young."""
+        if state.schema is None:
+            return max(1, self.config.warmup_events - len(state.warm))
+        if state.events >= YOUNG_EVENTS:
+            return sys.maxsize
+        return max(YOUNG_PART, state.events // 8)
+
+    def _judged(self, state: GateState, raw: RawBatch) -> tuple[DecisionBatch, GateState]:
+        """Decide about records that are judged together."""
         parsed = self._decoder.parse(raw)
         if state.schema is None:
             return self._warm_up(state, raw, parsed)
@@ -291,8 +312,8 @@ class Gate:
             references={d.name: empty_reference(d) for d in self.detectors},
             dead=DeadColumns.watch(schema),
         )
-        for first in range(0, len(decoded.events), BOOTSTRAP_EVENTS):
-            rows = np.arange(first, min(first + BOOTSTRAP_EVENTS, len(decoded.events)))
+        for first in range(0, len(decoded.events), YOUNG_PART):
+            rows = np.arange(first, min(first + YOUNG_PART, len(decoded.events)))
             chunk: EventBatch = decoded.events.select(rows)
             judged = judge(self.detectors, fresh.detectors, fresh.references, chunk, self.policy)
             everything = np.full(len(chunk), Verdict.ACCEPT, dtype=np.uint8)

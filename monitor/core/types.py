@@ -106,6 +106,17 @@ class RawBatch:
         """Offset at which reading goes on after this batch."""
         return int(self.offset[-1]) + 1 if len(self.values) else 0
 
+    def part(self, start: int, end: int) -> RawBatch:
+        """The records from ``start`` up to ``end``."""
+        rows = slice(start, end)
+        return RawBatch(
+            self.partition,
+            self.offset[rows],
+            self.values[rows],
+            None if self.keys is None else self.keys[rows],
+            None if self.headers is None else self.headers[rows],
+        )
+
     @classmethod
     def of(cls, values: Sequence[bytes], *, start: int = 0, partition: int = 0) -> RawBatch:
         """Wrap plain byte strings, numbering them from ``start``."""
@@ -277,3 +288,26 @@ class DecisionBatch:
     def rows(self, action: Action) -> IntArray:
         """Row numbers with ``action``, in input order."""
         return np.flatnonzero(self.action == action)
+
+    @classmethod
+    def joined(cls, parts: Sequence[DecisionBatch]) -> DecisionBatch:
+        """Consecutive decisions of one partition, under one policy, as one batch."""
+        if len(parts) == 1:
+            return parts[0]
+        start = np.cumsum([0, *(len(part) for part in parts)]).tolist()
+
+        def by_row(name: str) -> dict[int, Any]:
+            return {
+                first + row: value
+                for first, part in zip(start, parts, strict=False)
+                for row, value in getattr(part, name).items()
+            }
+
+        arrays = ("offset", "risk", "channel", "verdict", "action", "reject", "warmup", "p_value")
+        return replace(
+            parts[0],
+            **{name: np.concatenate([getattr(part, name) for part in parts]) for name in arrays},
+            reasons=by_row("reasons"),
+            families=by_row("families"),
+            records=[record for part in parts for record in part.records],
+        )
