@@ -8,6 +8,7 @@ from monitor.detectors.base import Detector
 from monitor.detectors.class_moments import ClassMoments
 from monitor.detectors.coherence import Coherence
 from monitor.detectors.label_conflict import LabelConflict
+from monitor.detectors.novelty import Novelty
 from monitor.detectors.replay import Replay
 from monitor.detectors.source_evidence import SourceEvidence
 from monitor.detectors.trigger import Trigger
@@ -15,6 +16,7 @@ from monitor.detectors.trigger import Trigger
 DETECTORS: tuple[type[Any], ...] = (
     LabelConflict,
     ClassMoments,
+    Novelty,
     Trigger,
     Replay,
     Coherence,

@@ -40,6 +40,7 @@ UNEXPLAINED = 0.03
 MAX_BODY_RATE, MAX_POWER = 0.6, 1.15
 BODY_HALF_LIFE = 250.0
 IMPOSSIBLE, LUMP = 3e-3, 1e-4
+SPARSE_SCALE = 1.0
 BODY, BODY_KNOTS = 0.1, 1024
 LARGEST_SHUT_OUT, SHUT_OUT_HALF_LIFE = 0.2, 512.0
 SMALLEST_P = 1e-12
@@ -266,7 +267,13 @@ class Reference:
     def _fit(self, discrete: bool) -> Reference:
         ordered = np.sort(self.ring[: min(self.seen, len(self.ring))])
         least = max(1e-9, 1e-3 * float(ordered[-1] - ordered[0]))
-        if self.robust:
+        if self.robust and ordered[int(ROBUST_QUANTILES[-1] * (len(ordered) - 1))] <= ordered[0]:
+            # Nearly all scores are one atom: what there is above it is all there is to fit.
+            threshold, shape = float(ordered[0]), 1.0
+            high = ordered[ordered > threshold]
+            scale = float((high - threshold).mean()) if len(high) else 0.0
+            scale = max(scale, SPARSE_SCALE)
+        elif self.robust:
             threshold, scale, shape = _weibull(ordered, 1.0 if self.law_known else MAX_EXPONENT)
         else:
             threshold = float(ordered[int((1.0 - TAIL_SHARE) * (len(ordered) - 1))])

@@ -195,9 +195,11 @@ class Coherence:
         base = projection(state.surrogate.total.shape[1])[columns]
         off = base.shape[1]
         spread = state.spread.copy()
-        spread[:off, :off] += state.mass * (base.T @ base)
+        own = state.mass * (base.T @ base)
+        spread[:off, :off] += own
+        spread[-off:, -off:] += own
         reached = (base**2).sum(axis=0)[np.arange(SHAPE) % off]
-        place = np.arange(len(spread) - SHAPE, len(spread))
+        place = off + ERROR + np.arange(SHAPE)
         spread[place, place] += state.mass * reached
         whiten, alive = _whitening(spread, state.mass)
         return replace(state, spread=spread, whiten=whiten, alive=alive)

@@ -1,9 +1,9 @@
 """What one event would do to a model that learns from it, as a short vector.
 
 A surrogate, a softmax regression that learns beside the guarded model, stands for it. An event's
-vector joins three parts: its displacement from the mean of its class, the surrogate's error on it
-(label minus prediction), and products of error and features, which are the surrogate's gradient
-in a random sketch. Honest events push in all directions, a campaign pushes in one.
+vector joins its displacement from the mean of its class, the same with a sign by class, the
+surrogate's error on it (label minus prediction), and products of error and features, which are the
+surrogate's gradient in a random sketch. Honest events push in all directions, a campaign pushes in one.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Surrogate:
         return width(self.total.shape[1])
 
     def vectors(self, batch: EventBatch) -> FloatArray:
-        """float64[n, width]: displacement, error, gradient of each event."""
+        """float64[n, width]: displacement, error, gradient, own error, signed displacement."""
         z, y = batch.z, batch.y
         classes = max(2, batch.n_classes)
         base = projection(z.shape[1])
@@ -55,7 +55,12 @@ class Surrogate:
         off = (np.clip(z, -CLIP_FEATURE, CLIP_FEATURE) - self._means(classes)[y]) @ base
         flat = np.clip(z, -CLIP_GRADIENT, CLIP_GRADIENT) @ base
         gradient = coded[:, ERROR:] * flat[:, np.arange(SHAPE) % flat.shape[1]]
-        joined: FloatArray = np.concatenate([off, coded[:, :ERROR], gradient], axis=1)
+        # A displacement away from one's own label has opposite signs in opposite classes, and only
+        # adds up when it is told by class; the error alone adds up whatever the class.
+        signs = np.where(codes(classes)[y, ERROR : ERROR + off.shape[1]] > 0.0, 1.0, -1.0)
+        own = error[np.arange(len(y)), y][:, None]
+        parts = [off, coded[:, :ERROR], gradient, own, off * signs]
+        joined: FloatArray = np.concatenate(parts, axis=1)
         return joined
 
     def learn(self, batch: EventBatch, accepted: BoolArray, half_life: float) -> Surrogate:
@@ -90,7 +95,7 @@ class Surrogate:
 
 def width(n_columns: int) -> int:
     """Length of the vectors of events with ``n_columns`` columns."""
-    return min(n_columns, SHAPE) + ERROR + SHAPE
+    return 2 * min(n_columns, SHAPE) + ERROR + SHAPE + 1
 
 
 @lru_cache(maxsize=64)
