@@ -40,7 +40,7 @@ UNEXPLAINED = 0.03
 MAX_BODY_RATE, MAX_POWER = 0.6, 1.15
 BODY_HALF_LIFE = 250.0
 IMPOSSIBLE, LUMP = 3e-3, 1e-4
-SPARSE_SCALE = 1.0
+SPARSE_SCALE, SPARSE_YOUNG, SPARSE_OLD = (1.0, 4.0), (1.5, 1e-3), (1.02, 5e-5)
 BODY, BODY_KNOTS = 0.1, 1024
 LARGEST_SHUT_OUT, SHUT_OUT_HALF_LIFE = 0.2, 512.0
 SMALLEST_P = 1e-12
@@ -229,7 +229,9 @@ class Reference:
         if len(self.fitted):
             read = self.read(score, discrete=discrete) if read is None else read
             measured = self._measured(read)
-            if self.robust:
+            if self.sparse:
+                score = self._paced(score)
+            elif self.robust:
                 possible = read.p > IMPOSSIBLE
                 gain = 1.0 - 0.5 ** (len(score) / SHUT_OUT_HALF_LIFE)
                 out = self.shut_out + gain * (float((~possible).mean()) - self.shut_out)
@@ -243,6 +245,34 @@ class Reference:
         grown = replace(measured, ring=ring, seen=self.seen + count)
         due = grown.seen - grown.fitted_at >= (every if len(grown.fitted) else least)
         return grown._fit(discrete) if due else grown
+
+    @property
+    def sparse(self) -> bool:
+        """Whether nearly all scores are one atom, the lowest, and only what is above it is fitted.
+
+        There is then no body from which to extrapolate, and no telling a rare honest score from
+        the first poison by its size.
+        """
+        return bool(
+            self.robust
+            and len(self.fitted)
+            and self.above <= 1.0 - ROBUST_QUANTILES[-1]
+            and self.threshold == self.fitted[0]
+        )
+
+    def _paced(self, score: FloatArray) -> FloatArray:
+        """Without the highest of too many scores above the atom.
+
+        Once the reference is grown up their share hardly grows any more, since an attack that
+        lasts would buy itself all that it may. The lowest are taken first.
+        """
+        high = np.flatnonzero(score > self.threshold)
+        growth, pace = SPARSE_YOUNG if self.seen < 2 * len(self.ring) else SPARSE_OLD
+        pace += growth * float((self.ring > self.threshold).mean())
+        may = int(pace * (self.seen + len(score))) - int(pace * self.seen)
+        keep = np.ones(len(score), dtype=bool)
+        keep[high[np.argsort(score[high], kind="stable")[may:]]] = False
+        return score[keep]
 
     def _measured(self, read: Read) -> Reference:
         """With the rates of layers 3 and 4 after ordinary events."""
@@ -271,8 +301,8 @@ class Reference:
             # Nearly all scores are one atom: what there is above it is all there is to fit.
             threshold, shape = float(ordered[0]), 1.0
             high = ordered[ordered > threshold]
-            scale = float((high - threshold).mean()) if len(high) else 0.0
-            scale = max(scale, SPARSE_SCALE)
+            scale = float(np.median(high) - threshold) / np.log(2.0) if len(high) else 0.0
+            scale = float(np.clip(scale, *SPARSE_SCALE))
         elif self.robust:
             threshold, scale, shape = _weibull(ordered, 1.0 if self.law_known else MAX_EXPONENT)
         else:

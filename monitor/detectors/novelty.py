@@ -89,9 +89,7 @@ class Novelty:
         if not accepted.any():
             return state
         found = self._look(state, batch)
-        grid = state.grid.learn(
-            found.across, found.looked, accepted, self.params.half_life_events
-        )
+        grid = state.grid.learn(found.across, found.looked, accepted, self.params.half_life_events)
         return NoveltyState(grid, state.seen + int(accepted.sum()))
 
     def rescaled(self, state: NoveltyState, columns: IntArray) -> NoveltyState:
@@ -103,9 +101,7 @@ class Novelty:
         """Values are united, counts added; each side keeps its own forgetting."""
         return NoveltyState(a.grid.merge(b.grid), a.seen + b.seen)
 
-    def explain(
-        self, view: NoveltyState, batch: EventBatch, rows: IntArray
-    ) -> Sequence[Evidence]:
+    def explain(self, view: NoveltyState, batch: EventBatch, rows: IntArray) -> Sequence[Evidence]:
         """Which values are new or off the grid, and how rare that is."""
         if not len(rows):
             return []
@@ -121,7 +117,11 @@ class Novelty:
         usual = view.grid.usual()
         told = [
             f"{batch.columns[j][:64]}={batch.x[row, j]:.10g} "
-            + (f"(its values have at most {usual[j]} decimals)" if off[j] else "(never came before)")
+            + (
+                f"(its values have at most {usual[j]} decimals)"
+                if off[j]
+                else "(never came before)"
+            )
             for j in order
         ]
         many = int((surprise > 0.0).sum())
