@@ -157,7 +157,8 @@ class Gate:
 
     def step(self, state: GateState, raw: RawBatch) -> tuple[DecisionBatch, GateState]:
         """Decide about ``raw`` given ``state``; the state after it. Pure."""
-        parts, start = [], 0
+        parts: list[DecisionBatch] = []
+        start = 0
         while start < len(raw) or not parts:
             end = start + self._pace(state)
             whole = start == 0 and end >= len(raw)

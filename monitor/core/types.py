@@ -304,9 +304,12 @@ class DecisionBatch:
             }
 
         arrays = ("offset", "risk", "channel", "verdict", "action", "reject", "warmup", "p_value")
+        columns: dict[str, Any] = {
+            name: np.concatenate([getattr(part, name) for part in parts]) for name in arrays
+        }
         return replace(
             parts[0],
-            **{name: np.concatenate([getattr(part, name) for part in parts]) for name in arrays},
+            **columns,
             reasons=by_row("reasons"),
             families=by_row("families"),
             records=[record for part in parts for record in part.records],

@@ -2,7 +2,7 @@
 
 The key is (cell of column i, cell of column j, label) on a grid of normal scores. Each key's
 recent count, *this batch included*, is held against what was to be expected: the larger of its
-long-run rate (learned from accepted events), and of what the two columns' own recent rates with
+long-run rate (learned from accepted events), and of what the two columns' recent values with
 the label give when they are independent, so that one column drifting, or one popular value, is
 no surprise, and a combination is. Five choices carry the detector; each was measured on real
 streams with honest seasons and regimes, with the poison spread over ordinary sources:
@@ -30,20 +30,23 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
 from monitor.core.types import BoolArray, EventBatch, Family, FloatArray, IntArray
 from monitor.detectors.base import Evidence, Params, Scores
 from monitor.sketches.context import LinearContext
 from monitor.sketches.lift import Counted, LiftTable, Plan, padded, plan, slots
+from monitor.sketches.surprise import (
+    TOP,
+    Float32Array,
+    Scale,
+    expected_counts,
+    highest,
+    surprise_of,
+)
 
-Float32Array = npt.NDArray[np.float32]
-Rows = slice | IntArray
-Triple = tuple[Float32Array, Float32Array, Float32Array]
 NAMED_COLUMNS = 4
 CHUNK_EVENTS = 1024
-TOP = 3
 READY_SHARE = 0.9
 
 
@@ -100,22 +103,7 @@ class _Grid:
     surprise: Float32Array
     learned: Float32Array
     score: FloatArray
-    scale: _Scale
-
-
-@dataclass(frozen=True, slots=True)
-class _Scale:
-    """What counts are held against, the same for every grid.
-
-    ``ratio`` float32[p, 1]: recent over baseline mass; ``of_label`` float32[n]: recent events with
-    the event's label; ``ready`` bool[p, 1]: patterns whose baseline has seen enough.
-    """
-
-    ratio: Float32Array
-    of_label: Float32Array
-    ready: BoolArray
-    smooth: np.float32
-    dispersion: np.float32
+    scale: Scale
 
 
 class Trigger:
@@ -243,7 +231,7 @@ class Trigger:
         label = batch.label_names[int(batch.y[row])]
         count = float(grid.counted.count[len(chosen.columns) + best, row])
         expected = float(
-            _expected(grid.counted, chosen.pairs, grid.scale, np.array([row]))[best, 0]
+            expected_counts(grid.counted, chosen.pairs, grid.scale, np.array([row]))[best, 0]
         )
         recent = float(view.recent_mass.max()) + len(batch)
         shown = [f"{name[:64]}≈{value:.4g}" for name, value in zip(names, values, strict=True)]
@@ -295,7 +283,7 @@ class Trigger:
         ratio = (keep * view.recent_mass + len(batch)) / np.maximum(view.anchor_mass, 1.0)
         ratio = ratio[singles:, None].astype(np.float32)
         across = np.ascontiguousarray(g.T)
-        scale = _Scale(ratio, of_label, ready, np.float32(p.smooth), np.float32(p.dispersion))
+        scale = Scale(ratio, of_label, ready, np.float32(p.smooth), np.float32(p.dispersion))
         grids = []
         for cell, table in zip(p.cells, view.tables, strict=True):
             slot = slots(across, batch.y, chosen, cell=cell, bits=p.bits)
@@ -303,7 +291,7 @@ class Trigger:
         return tuple(grids)
 
 
-def _grid(counted: Counted, pairs: IntArray, scale: _Scale) -> _Grid:
+def _grid(counted: Counted, pairs: IntArray, scale: Scale) -> _Grid:
     """In chunks of events, whose temporary arrays stay in the cache."""
     singles, n = len(counted.slot) - len(pairs), counted.slot.shape[1]
     surprise = np.empty((len(pairs), n), dtype=np.float32)
@@ -312,9 +300,9 @@ def _grid(counted: Counted, pairs: IntArray, scale: _Scale) -> _Grid:
     score = np.zeros(n)
     for start in range(0, n if len(pairs) else 0, CHUNK_EVENTS):
         part = slice(start, start + CHUNK_EVENTS)
-        share = _surprise(
+        share = surprise_of(
             counted.count[singles:, part],
-            _expected(counted, pairs, scale, part),
+            expected_counts(counted, pairs, scale, part),
             scale.smooth,
             scale.dispersion,
             surprise[:, part],
@@ -323,82 +311,5 @@ def _grid(counted: Counted, pairs: IntArray, scale: _Scale) -> _Grid:
             surprise[:, part] *= scale.ready
             np.maximum(share, ~scale.ready, out=share)
         np.multiply(counted.weight[singles:, part], share, out=learned[singles:, part])
-        score[part] = _highest(surprise[:, part])
+        score[part] = highest(surprise[:, part])
     return _Grid(counted, surprise, learned, score, scale)
-
-
-def _expected(counted: Counted, pairs: IntArray, scale: _Scale, part: Rows) -> Float32Array:
-    """float32[p, m]: the larger of the long-run rate and of independence, for some events."""
-    singles = len(counted.slot) - len(pairs)
-    expected: Float32Array = np.asarray(
-        counted.anchor[singles:, part] * scale.ratio, dtype=np.float32
-    )
-    single: Float32Array = counted.count[:singles, part]
-    independent: Float32Array = single[pairs[:, 0]]
-    independent *= single[pairs[:, 1]]
-    independent /= scale.of_label[part]
-    return np.maximum(expected, independent, out=expected)
-
-
-def _surprise(
-    count: Float32Array,
-    expected: Float32Array,
-    smooth: np.float32,
-    size: np.float32,
-    out: Float32Array,
-) -> Float32Array:
-    """Negative-binomial log-likelihood ratio of too many, in nats, into ``out``; 0 for too few.
-
-    Returned, in (0, 1], is how much of an occurrence the baseline may learn: no more than it
-    expected. ``expected`` is used up.
-    """
-    b = np.add(expected, smooth, out=expected)
-    a = np.add(count, smooth)
-    np.maximum(a, b, out=a)
-    share: Float32Array = np.divide(b, a, dtype=np.float32)
-    np.log(share, out=out)
-    out *= a
-    a += size
-    b += size
-    b /= a
-    np.log(b, out=b)
-    b *= a
-    np.subtract(b, out, out=out)
-    np.maximum(out, np.float32(0.0), out=out)
-    return share
-
-
-def _highest(values: Float32Array) -> FloatArray:
-    """float64[n]: the mean of the three highest of each column of float32[p, n], none negative.
-
-    A tournament of sorted triples, a round over all rows at once: several times faster than
-    partitioning along the first axis.
-    """
-    half = len(values) // 2
-    a, b = values[:half], values[half : 2 * half]
-    held: Triple = (np.maximum(a, b), np.minimum(a, b), np.zeros_like(a))
-    none = np.zeros_like(values[:1])
-    spare: list[Triple] = [(values[-1:], none, none)] if len(values) % 2 else []
-    while (rows := len(held[0])) > 1:
-        half = rows // 2
-        if rows % 2:
-            spare.append((held[0][-1:], held[1][-1:], held[2][-1:]))
-        held = _merged(
-            (held[0][:half], held[1][:half], held[2][:half]),
-            (held[0][half : 2 * half], held[1][half : 2 * half], held[2][half : 2 * half]),
-        )
-    best = [held] if len(held[0]) else []
-    while len(spare) + len(best) > 1:
-        best = [_merged(spare.pop(), best.pop() if best else spare.pop())]
-    first, second, third = (best or spare)[0]
-    total = first[0].astype(np.float64) + second[0] + third[0]
-    return np.asarray(total / min(TOP, len(values)))
-
-
-def _merged(a: Triple, b: Triple) -> Triple:
-    """The three highest of two descending triples, element by element."""
-    lost, best = np.minimum(a[0], b[0]), np.maximum(a[1], b[1])
-    worse = np.maximum(np.minimum(a[1], b[1]), np.minimum(lost, best))
-    np.maximum(worse, a[2], out=worse)
-    np.maximum(worse, b[2], out=worse)
-    return np.maximum(a[0], b[0]), np.maximum(lost, best, out=lost), worse

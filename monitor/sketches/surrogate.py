@@ -2,8 +2,9 @@
 
 A surrogate, a softmax regression that learns beside the guarded model, stands for it. An event's
 vector joins its displacement from the mean of its class, the same with a sign by class, the
-surrogate's error on it (label minus prediction), and products of error and features, which are the
-surrogate's gradient in a random sketch. Honest events push in all directions, a campaign pushes in one.
+surrogate's error on it (label minus prediction), and products of error and features, which are
+the surrogate's gradient in a random sketch. Honest events push in all directions, a campaign
+pushes in one.
 """
 
 from __future__ import annotations
