@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from monitor.cli.app import execute
-from monitor.runtime.inject import ATTACKS
+from monitor.runtime.inject import IN_PLACE
 
 OUTPUTS = ("accepted.jsonl", "quarantined.jsonl", "invalid.jsonl")
 
@@ -204,7 +204,7 @@ def test_the_help_names_every_attack(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     assert execute(["demo", "--help"]) == 0
     shown = capsys.readouterr().out
-    for name in ATTACKS:
+    for name in IN_PLACE:
         assert name in shown
 
 
