@@ -37,6 +37,7 @@ from monitor.runtime.inject.vectors import with_gradients
 __all__ = [
     "ATTACKS",
     "IN_PLACE",
+    "LEAST_EVENTS",
     "PATTERNS",
     "Attack",
     "Attacked",

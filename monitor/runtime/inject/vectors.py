@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from statistics import NormalDist
 
 import numpy as np
-from scipy.special import ndtri
 
 from monitor.core.types import FloatArray
 from monitor.runtime.inject.job import Attack, Change, Job, filled
@@ -101,7 +101,7 @@ def little_is_enough(job: Job) -> Change:
     share = len(job.rows) / max(1, len(updates) - int(job.rows[0]))
     m = min(round(n * share), n // 2 - 1)
     s = n // 2 + 1 - m
-    z = max(LEAST_DEVIATIONS, float(ndtri((n - m - s) / (n - m))))
+    z = max(LEAST_DEVIATIONS, NormalDist().inv_cdf((n - m - s) / (n - m)))
     found = np.empty((len(job.rows), updates.shape[1]))
     for number, row in enumerate(job.rows.tolist()):
         # Attackers within one batch agree: they all look at the window before it.

@@ -195,7 +195,7 @@ def test_debug_shows_the_traceback(tmp_path, capsys):
 def test_version_and_help(capsys):
     assert execute(["--version"]) == 0
     assert capsys.readouterr().out.startswith("poisoning-monitor ")
-    for command in ([], ["demo"], ["replay"], ["run"]):
+    for command in ([], ["demo"], ["inject"], ["replay"], ["run"]):
         assert execute([*command, "--help"]) == 0
         assert "Usage" in capsys.readouterr().out
 
