@@ -62,12 +62,18 @@ def inject_into(
     """
     from monitor.cli import inject_events  # noqa: PLC0415 - heavy imports, not needed for --help
     from monitor.core.limits import Limits  # noqa: PLC0415
-    from monitor.runtime.inject import ATTACKS, inject  # noqa: PLC0415
+    from monitor.runtime.inject import check_options, inject  # noqa: PLC0415
 
-    if options.attack not in ATTACKS:
-        raise UsageError(
-            f"--attack: unknown attack {options.attack!r}; choose from {', '.join(ATTACKS)}"
-        )
+    chosen: dict[str, Any] = {
+        "rate": options.rate,
+        "pattern": options.pattern,
+        "colluders": options.sources,
+        "clean_prefix": options.clean_prefix,
+        "honest_bursts": options.honest_bursts,
+        "newcomers": options.newcomers,
+        "trigger_features": options.trigger_features,
+    }
+    check_options(options.attack, **chosen)
     truth = out.with_name(out.name + TRUTH_ENDING)
     source = None if inputs == ["-"] else open_inputs(inputs, columns)
     _check_outputs(out, truth, source, overwrite)
@@ -78,19 +84,7 @@ def inject_into(
         plain = (line.removesuffix(b"\n") for line in lines) if source is None else lines
         recording = inject_events.read(plain, options.attack, step, limits=Limits())
     stream = inject_events.with_accounts(recording, options.honest_sources, options.seed)
-    found = inject(
-        stream,
-        options.attack,
-        rate=options.rate,
-        pattern=options.pattern,  # type: ignore[arg-type]  # checked there
-        colluders=options.sources,
-        clean_prefix=options.clean_prefix,
-        snap=options.snap,
-        seed=options.seed,
-        honest_bursts=options.honest_bursts,
-        newcomers=options.newcomers,
-        trigger_features=options.trigger_features,
-    )
+    found = inject(stream, options.attack, snap=options.snap, seed=options.seed, **chosen)
     roles: Counter[str] = Counter()
     changed = count = 0
     hostile: list[int] = []

@@ -45,6 +45,7 @@ __all__ = [
     "Pattern",
     "Role",
     "Stream",
+    "check_options",
     "honest_sources",
     "inject",
     "positions",
@@ -123,19 +124,19 @@ def inject(
         For an unknown attack, a number out of its range, a stream with a single label or fewer
         than 100 events, or one without the subjects that shilling needs.
     """
+    check_options(
+        attack,
+        rate=rate,
+        pattern=pattern,
+        colluders=colluders,
+        clean_prefix=clean_prefix,
+        honest_bursts=honest_bursts,
+        newcomers=newcomers,
+        trigger_features=trigger_features,
+    )
+    _check_stream(stream, attack)
     senders = Senders.of(colluders)
     alone = (NEWCOMERS if senders.kind == "fresh" else 0.0) if newcomers is None else newcomers
-    _check(stream, attack, pattern)
-    for name, value, low, high in (
-        ("attack rate", rate, 1e-9, 0.5),
-        ("clean prefix", clean_prefix, 0.0, 0.95),
-        ("share of newcomers", alone, 0.0, 0.5),
-        ("number of trigger features", trigger_features, 1, 16),
-        ("number of honest bursts", honest_bursts, 0, 10_000),
-    ):
-        if not low <= value <= high:
-            lower = "above 0" if low == 1e-9 else f"at least {low:g}"
-            raise UsageError(f"{name} must be {lower} and at most {high:g}, not {value:g}")
     if ATTACKS[attack].needs == "gradient" and stream.gradient is None:
         stream = with_gradients(stream, seed=seed)
     rng = np.random.default_rng([seed, *attack.encode()])
@@ -167,11 +168,42 @@ def inject(
     return Attacked(after, plan.role >= Role.POISON, attack, plan.role, plan.row, inserted)
 
 
-def _check(stream: Stream, attack: str, pattern: str) -> None:
+def check_options(
+    attack: str,
+    *,
+    rate: float,
+    pattern: str,
+    colluders: Colluders,
+    clean_prefix: float,
+    honest_bursts: int,
+    newcomers: float | None,
+    trigger_features: int,
+) -> None:
+    """Refuse options of :func:`inject` that no stream would do for.
+
+    Raises
+    ------
+    UsageError
+        Naming the first one, and what is allowed.
+    """
     if attack not in ATTACKS:
         raise UsageError(f"unknown attack {attack!r}; choose one of {', '.join(ATTACKS)}")
     if pattern not in PATTERNS:
         raise UsageError(f"unknown pattern {pattern!r}; choose one of {', '.join(PATTERNS)}")
+    Senders.of(colluders)
+    if not 0.0 < rate <= 0.5:
+        raise UsageError(f"attack rate must be above 0 and at most 0.5, not {rate:g}")
+    for name, value, low, high in (
+        ("clean prefix", clean_prefix, 0.0, 0.95),
+        ("share of newcomers", newcomers or 0.0, 0.0, 0.5),
+        ("number of trigger features", trigger_features, 1, 16),
+        ("number of honest bursts", honest_bursts, 0, 10_000),
+    ):
+        if not low <= value <= high:
+            raise UsageError(f"{name} must be at least {low:g} and at most {high:g}, not {value:g}")
+
+
+def _check_stream(stream: Stream, attack: str) -> None:
     if len(stream.labels) < 2 or len(stream) < LEAST_EVENTS:
         raise UsageError(
             f"an attack needs a stream with two labels and at least {LEAST_EVENTS} events"

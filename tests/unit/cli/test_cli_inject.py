@@ -191,7 +191,7 @@ def test_summary(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (["--attack", "nonsense"], "choose from flip"),
+        (["--attack", "nonsense"], "choose one of flip"),
         (["--rate", "0.9"], "at most 0.5"),
         (["--rate", "lots"], "--rate"),
         (["--pattern", "wave"], "burst, spread"),
