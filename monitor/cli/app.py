@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from monitor.cli import common, demo, replay, run
+from monitor.cli import common, demo, inject, replay, run
 from monitor.core.errors import MonitorError
 
 HELP = """\
@@ -39,6 +39,7 @@ app = typer.Typer(
 )
 app.command("demo", epilog=demo.EPILOG)(demo.command)
 app.command("replay", epilog=replay.EPILOG)(replay.command)
+app.command("inject", epilog=inject.EPILOG)(inject.command)
 app.command("run", epilog=run.EPILOG)(run.command)
 
 

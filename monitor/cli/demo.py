@@ -215,8 +215,10 @@ def command(
         typer.Option(
             "--attack",
             metavar="NAME",
-            help="May be given several times: flip, targeted, backdoor, backdoor_jitter, "
-            "clean_label, gradient, frog. Default: flip, then backdoor.",
+            help="May be given several times: flip, targeted, clean_label, clean_label_collide, "
+            "gradient, frog, accumulative, backdoor, backdoor_typical, backdoor_atypical, "
+            "backdoor_jitter, backdoor_additive, backdoor_additive_jitter. "
+            "Default: flip, then backdoor.",
         ),
     ] = None,
     share: Annotated[

@@ -13,7 +13,7 @@ import numpy as np
 from monitor.cli.report_data import FLAG, QUARANTINE, WORDS
 from monitor.core.errors import UsageError
 from monitor.core.types import IntArray
-from monitor.runtime.inject import ATTACKS, Stream, honest_sources, inject
+from monitor.runtime.inject import IN_PLACE, Stream, honest_sources, inject
 
 EPOCH_SECONDS = 1_767_225_600.0
 """2026-01-01; demo events are one second apart from there."""
@@ -91,7 +91,7 @@ def attacked(stream: Stream, attacks: Sequence[str], *, share: float, seed: int)
     stream
         The honest stream.
     attacks
-        Names from :data:`monitor.runtime.inject.ATTACKS`; each has its own colluding sources.
+        Names from :data:`monitor.runtime.inject.IN_PLACE`; each has its own colluding sources.
     share
         Share of the events of a window that are poison, 0..0.5.
     seed
@@ -103,8 +103,10 @@ def attacked(stream: Stream, attacks: Sequence[str], *, share: float, seed: int)
         For an unknown attack or a share out of range.
     """
     for name in attacks:
-        if name not in ATTACKS:
-            raise UsageError(f"--attack: unknown attack {name!r}; choose from {', '.join(ATTACKS)}")
+        if name not in IN_PLACE:
+            raise UsageError(
+                f"--attack: unknown attack {name!r}; choose from {', '.join(IN_PLACE)}"
+            )
     n = len(stream)
     edges = np.linspace(int(n * CALM_SHARE), n, len(attacks) + 1).astype(int).tolist()
     truth = np.full(n, -1, dtype=np.int64)

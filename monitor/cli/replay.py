@@ -59,11 +59,13 @@ class ProgressObserver:
 
 
 @contextmanager
-def progress_display(console: Console, total: int | None, done: int) -> Iterator[_Advance]:
+def progress_display(
+    console: Console, total: int | None, done: int, *, doing: str = "judging", did: str = "judged"
+) -> Iterator[_Advance]:
     """A bar on a terminal; elsewhere a line for every tenth of the way."""
     if console.is_terminal:
         with _bar(console, total is not None) as progress:
-            task = progress.add_task("judging", total=total, completed=done)
+            task = progress.add_task(doing, total=total, completed=done)
             yield lambda events: progress.advance(task, events)
         return
     step = max(1, (total or 1_000_000) // 10)
@@ -74,7 +76,7 @@ def progress_display(console: Console, total: int | None, done: int) -> Iterator
         before, seen = seen, seen + events
         if seen // step > before // step and total != seen:
             of = f" of {total:,}" if total else ""
-            console.print(f"{seen:,}{of} events judged")
+            console.print(f"{seen:,}{of} events {did}")
 
     yield plain
 
@@ -190,11 +192,13 @@ def finish(
     shown.print(f"see {escape(str(out / where))}")
 
 
-def _features(text: str | None) -> tuple[str, ...]:
+def feature_names(text: str | None) -> tuple[str, ...]:
+    """The names in a list with commas."""
     return tuple(name.strip() for name in text.split(",") if name.strip()) if text else ()
 
 
-def _column(option: str, what: str) -> Any:
+def column_option(option: str, what: str) -> Any:
+    """An option that names a column of a table."""
     return typer.Option(
         option, metavar="COLUMN", help=what, rich_help_panel="Columns of tables (CSV, Parquet)"
     )
@@ -236,17 +240,20 @@ def command(
         bool, typer.Option("--no-report", metavar="", help="Write no report.html.")
     ] = False,
     labels_from: Annotated[
-        str | None, _column("--labels-from", "The label. Usual names: label, class, target, y.")
+        str | None,
+        column_option("--labels-from", "The label. Usual names: label, class, target, y."),
     ] = None,
     source_from: Annotated[
-        str | None, _column("--source-from", "Who supplied the event. Else the file's name.")
+        str | None, column_option("--source-from", "Who supplied the event. Else the file's name.")
     ] = None,
-    id_from: Annotated[str | None, _column("--id-from", "Its id. Else file name and row.")] = None,
+    id_from: Annotated[
+        str | None, column_option("--id-from", "Its id. Else file name and row.")
+    ] = None,
     ts_from: Annotated[
-        str | None, _column("--ts-from", "When it happened. Usual names: ts, timestamp.")
+        str | None, column_option("--ts-from", "When it happened. Usual names: ts, timestamp.")
     ] = None,
     subject_from: Annotated[
-        str | None, _column("--subject-from", "What it is about, e.g. the item.")
+        str | None, column_option("--subject-from", "What it is about, e.g. the item.")
     ] = None,
     features: Annotated[
         str | None,
@@ -270,7 +277,9 @@ def command(
     base = load_policy(policy) if policy is not None else None
     changes = {"mode": mode, "flag_at": flag_at, "quarantine_at": quarantine_at}
     settings = with_policy(settings, base, changes)
-    columns = Columns(labels_from, source_from, id_from, ts_from, subject_from, _features(features))
+    columns = Columns(
+        labels_from, source_from, id_from, ts_from, subject_from, feature_names(features)
+    )
     if str(out) == "-":
         raise UsageError("--out takes a folder; for pipes see `run --from - --to -`")
     return replay(inputs, out, columns, settings, ReplayOptions(as_json, not no_report, overwrite))

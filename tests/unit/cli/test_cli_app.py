@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from monitor.cli.app import execute
-from monitor.runtime.inject import ATTACKS
+from monitor.runtime.inject import IN_PLACE
 
 OUTPUTS = ("accepted.jsonl", "quarantined.jsonl", "invalid.jsonl")
 
@@ -195,7 +195,7 @@ def test_debug_shows_the_traceback(tmp_path, capsys):
 def test_version_and_help(capsys):
     assert execute(["--version"]) == 0
     assert capsys.readouterr().out.startswith("poisoning-monitor ")
-    for command in ([], ["demo"], ["replay"], ["run"]):
+    for command in ([], ["demo"], ["inject"], ["replay"], ["run"]):
         assert execute([*command, "--help"]) == 0
         assert "Usage" in capsys.readouterr().out
 
@@ -204,7 +204,7 @@ def test_the_help_names_every_attack(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     assert execute(["demo", "--help"]) == 0
     shown = capsys.readouterr().out
-    for name in ATTACKS:
+    for name in IN_PLACE:
         assert name in shown
 
 
