@@ -22,19 +22,18 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
-from scipy.special import log_ndtr
 
 from monitor.core.types import BoolArray, EventBatch, Family, FloatArray, IntArray
 from monitor.detectors.base import Evidence, Params, Scores
 from monitor.sketches.crowd import WINDOW_EVENTS, differences
 from monitor.sketches.keyed import KeyedTable
 from monitor.sketches.surrogate import ERROR, SHAPE, Surrogate, projection, unprojection, width
+from monitor.sketches.tastes import Tastes
 
 EVENTS, SENT, LAST_SEEN = range(3)
 EXTRA = 3
 RING = 256
 REFRESH_EVENTS = 1024
-LARGEST = 600.0
 IDLE = 3e-3
 START_RHO = 0.25
 RHO_QUANTILE = 0.6
@@ -75,8 +74,8 @@ class CoherenceState:
         float64[t, D] and uint64[t]: the last events, for reference.
     ring, measured
         Estimates of ρ, and how many there have been.
-    excess
-        Variance between ordinary sources, per direction.
+    tastes
+        How ordinary sources differ from each other.
     """
 
     surrogate: Surrogate
@@ -89,7 +88,7 @@ class CoherenceState:
     tail_source: npt.NDArray[np.uint64]
     ring: FloatArray
     measured: int
-    excess: float
+    tastes: Tastes
     seen: int
 
 
@@ -137,7 +136,7 @@ class Coherence:
             tail_source=np.empty(0, dtype=np.uint64),
             ring=np.zeros(RING),
             measured=0,
-            excess=0.0,
+            tastes=Tastes.empty(size),
             seen=0,
         )
 
@@ -166,6 +165,9 @@ class Coherence:
         spread, mass = self._spread(state, found.vectors, accepted)
         due = seen // REFRESH_EVENTS != state.seen // REFRESH_EVENTS or state.mass < REFRESH_EVENTS
         whiten, alive = _whitening(spread, mass) if due else (state.whiten, state.alive)
+        size = state.spread.shape[0]
+        sums = found.rows[:, :size].astype(np.float64)
+        tastes = state.tastes.put(found.keys, sums, found.rows[:, size + EVENTS].astype(np.float64))
         tail = np.concatenate([state.tail, found.vectors])[-WINDOW_EVENTS:]
         learned = accepted.any() and batch.n_classes >= 2
         return CoherenceState(
@@ -186,7 +188,7 @@ class Coherence:
             tail_source=np.concatenate([state.tail_source, batch.source])[-WINDOW_EVENTS:],
             ring=ring,
             measured=measured,
-            excess=self._excess(state, found, len(batch)),
+            tastes=tastes.fitted(alive) if due else tastes,
             seen=seen,
         )
 
@@ -231,7 +233,7 @@ class Coherence:
             tail_source=a.tail_source,
             ring=share * a.ring + (1.0 - share) * b.ring,
             measured=max(a.measured, b.measured),
-            excess=share * a.excess + (1.0 - share) * b.excess,
+            tastes=a.tastes.merge(b.tastes).fitted(alive),
             seen=a.seen + b.seen,
         )
 
@@ -291,7 +293,7 @@ class Coherence:
         held = state.table.get(keys)
         size = state.spread.shape[0]
         alive = state.alive
-        before = self._nats(held, size, alive, state.excess)
+        before = self._nats(held, state)
         suspect = before > -np.log(self.params.suspect_at)
         closes = (state.seen + len(batch)) // WINDOW_EVENTS != state.seen // WINDOW_EVENTS
         whitened = np.concatenate([state.tail, vectors]) @ state.whiten
@@ -317,7 +319,7 @@ class Coherence:
         present = np.flatnonzero(sent)
         place = np.full(len(keys), -1)
         place[present] = np.arange(len(present))
-        after = self._nats(rows[present], size, alive, state.excess)
+        after = self._nats(rows[present], state)
         return _Judged(
             keys[present],
             place[fresh],
@@ -328,35 +330,15 @@ class Coherence:
             found.correlation,
         )
 
-    def _nats(
-        self, rows: npt.NDArray[np.float32], size: int, alive: int, excess: float
-    ) -> FloatArray:
-        """float64[u]: −ln P(χ² ≥ what the sources' sums show)."""
-        if not alive:
-            return np.zeros(len(rows))
-        statistic = _statistic(rows, size) / (1.0 + max(0.0, excess) * rows[:, size + EVENTS])
-        # Wilson and Hilferty (1931): the cube root of χ²/k is nearly normal, far into the tail.
-        spread = 2.0 / (9.0 * alive)
-        root = np.cbrt(np.minimum(statistic, LARGEST) / alive)
-        return np.asarray(-log_ndtr((1.0 - spread - root) / np.sqrt(spread)), dtype=np.float64)
+    def _nats(self, rows: npt.NDArray[np.float32], state: CoherenceState) -> FloatArray:
+        """float64[u]: how unlikely the sources' sums are for ordinary ones."""
+        size = state.spread.shape[0]
+        own = rows.astype(np.float64)
+        return state.tastes.nats(own[:, :size], own[:, size + EVENTS], state.alive)
 
     def _rho(self, state: CoherenceState) -> float:
         held = state.ring[: min(state.measured, RING)]
         return max(0.0, float(np.quantile(held, RHO_QUANTILE))) if len(held) >= 8 else START_RHO
-
-    def _excess(self, state: CoherenceState, found: _Judged, n: int) -> float:
-        """The variance between ordinary sources, from the middle one, so that few cannot set it."""
-        size = state.spread.shape[0]
-        alive = state.alive
-        events = found.rows[:, size + EVENTS]
-        rows = found.rows[events >= 4.0]
-        if len(rows) < 8 or not alive:
-            return state.excess
-        # The median of χ²_r is about r·(1 − 2/(9r))³.
-        middle = alive * (1.0 - 2.0 / (9.0 * alive)) ** 3
-        each = (_statistic(rows, size) / middle - 1.0) / rows[:, size + EVENTS]
-        gain = 1.0 - 0.5 ** (n / self.params.half_life_events)
-        return float(state.excess + gain * (float(np.median(each)) - state.excess))
 
     def _spread(
         self, state: CoherenceState, vectors: FloatArray, accepted: BoolArray
@@ -376,11 +358,6 @@ class Coherence:
         spread = spread + centred.T @ centred
         mass += float(len(part) - len(first))
         return spread, mass
-
-
-def _statistic(rows: npt.NDArray[np.float32], size: int) -> FloatArray:
-    total = rows[:, :size].astype(np.float64)
-    return np.asarray((total * total).sum(axis=1) / np.maximum(rows[:, size + EVENTS], 1e-9))
 
 
 def _whitening(spread: FloatArray, mass: float) -> tuple[FloatArray, int]:

@@ -26,11 +26,14 @@ from pydantic import Field
 from monitor.core.types import BoolArray, EventBatch, Family, FloatArray, IntArray
 from monitor.detectors.base import Evidence, Params, Scores
 from monitor.sketches.keyed import KeyedTable
+from monitor.sketches.tastes import Tastes
 
 LISTENS_TO = Family.LABEL_FLIP.value
-NATS, EVENTS, SURPRISING, LAST_SEEN = range(4)
-WIDTH = 4
+NATS, EVENTS, SURPRISING, BETS, LAST_SEEN = range(5)
+WIDTH = 5
+REFRESH_EVENTS = 1024
 SURPRISE = 0.1
+LONG = 10.0
 
 
 class SourceEvidenceParams(Params):
@@ -43,6 +46,11 @@ class SourceEvidenceParams(Params):
     full_weight_share: float = Field(
         default=0.02, gt=0.0, le=1.0, description="Share of traffic above which bets weigh less."
     )
+    taste: float = Field(
+        default=2.0,
+        ge=0.0,
+        description="Standard deviations of what sources surprise by nature that are granted.",
+    )
     drift_events: float = Field(
         default=400.0, gt=0.0, description="Half-life, in ordinary events, of what a bet pays."
     )
@@ -50,14 +58,18 @@ class SourceEvidenceParams(Params):
 
 @dataclass(frozen=True, slots=True)
 class SourceEvidenceState:
-    """``table``: by source hash, evidence in nats, events, surprising events, last seen.
+    """``table``: by source hash, evidence in nats, events, surprising events, bets, last seen.
 
     ``drift`` is what a bet pays on ordinary traffic at present, a running mean
-    that is one where the channel keeps its promise.
+    that is one where the channel keeps its promise. ``mean`` and ``spread`` are the running mean
+    and variance of its logarithm; ``tastes``: how sources differ in it by nature.
     """
 
     table: KeyedTable
     drift: float
+    mean: float
+    spread: float
+    tastes: Tastes
     seen: int
 
 
@@ -80,7 +92,7 @@ class SourceEvidence:
 
     def empty(self, n_columns: int) -> SourceEvidenceState:
         """No source seen."""
-        return SourceEvidenceState(KeyedTable.empty(WIDTH), 1.0, 0)
+        return SourceEvidenceState(KeyedTable.empty(WIDTH), 1.0, 0.0, 1.0, Tastes.empty(1), 0)
 
     def score(self, view: SourceEvidenceState, batch: EventBatch) -> Scores:
         """Evidence in nats against each event's source, this batch's events included."""
@@ -99,12 +111,22 @@ class SourceEvidence:
             return state
         keys, _, rows = self._after(state, batch)
         table = state.table.put(keys, rows, capacity=self.params.capacity, keep_by=LAST_SEEN)
-        drift = state.drift
+        drift, mean, spread = state.drift, state.mean, state.spread
         if accepted.any():
-            rate = 1.0 - 0.5 ** (float(accepted.sum()) / self.params.drift_events)
-            mean = float(np.exp(self._bets(batch)[accepted]).mean())
-            drift = drift + rate * (mean - drift)
-        return SourceEvidenceState(table, drift, state.seen + len(batch))
+            count, bets = float(accepted.sum()), self._bets(batch)[accepted]
+            rate = 1.0 - 0.5 ** (count / self.params.drift_events)
+            drift = drift + rate * (float(np.exp(bets).mean()) - drift)
+            slow = 1.0 - 0.5 ** (count / (LONG * self.params.drift_events))
+            mean = mean + slow * (float(bets.mean()) - mean)
+            spread = spread + slow * (float(np.square(bets - mean).mean()) - spread)
+        sums = (rows[:, BETS] - rows[:, EVENTS] * mean) / np.sqrt(max(spread, 1e-6))
+        tastes = state.tastes.put(
+            keys, sums[:, None].astype(np.float64), rows[:, EVENTS].astype(np.float64)
+        )
+        seen = state.seen + len(batch)
+        if seen // REFRESH_EVENTS != state.seen // REFRESH_EVENTS:
+            tastes = tastes.fitted(1)
+        return SourceEvidenceState(table, drift, mean, spread, tastes, seen)
 
     def merge(self, a: SourceEvidenceState, b: SourceEvidenceState) -> SourceEvidenceState:
         """Evidence of the same source adds up to the cap; baselines are averaged by events."""
@@ -117,7 +139,14 @@ class SourceEvidence:
         table = KeyedTable.empty(WIDTH).put(
             union, added, capacity=self.params.capacity, keep_by=LAST_SEEN
         )
-        return SourceEvidenceState(table, share * a.drift + (1.0 - share) * b.drift, seen)
+        return SourceEvidenceState(
+            table,
+            share * a.drift + (1.0 - share) * b.drift,
+            share * a.mean + (1.0 - share) * b.mean,
+            share * a.spread + (1.0 - share) * b.spread,
+            a.tastes.merge(b.tastes).fitted(1),
+            seen,
+        )
 
     def explain(
         self, view: SourceEvidenceState, batch: EventBatch, rows: IntArray
@@ -164,7 +193,10 @@ class SourceEvidence:
         rows = state.table.get(keys)
         # A drift makes everybody surprising. Dividing the bets by what they pay on ordinary
         # traffic at present keeps their mean at one, so it convicts nobody.
-        bets = self._bets(batch) - np.log(max(1.0, state.drift))
+        raw = self._bets(batch)
+        # Some sources surprise more than others by nature, and are not convicted of that either.
+        taste = np.sqrt(state.spread * float(state.tastes.variance[0]))
+        bets = raw - np.log(max(1.0, state.drift)) - self.params.taste * taste
         rows[:, EVENTS] += np.bincount(inverse, minlength=len(keys))
         # A source that is much of the traffic meets much of any drift before the mean can follow.
         # A bet to a power below one is still a bet.
@@ -173,6 +205,7 @@ class SourceEvidence:
         order = np.argsort(inverse, kind="stable")
         group = inverse[order]
         rows[:, NATS] = _cusum(rows[:, NATS], bets[order], group, self.params.cap_nats)
+        rows[:, BETS] += np.bincount(inverse, weights=raw, minlength=len(keys))
         surprising = batch.p_value[LISTENS_TO] < SURPRISE
         rows[:, SURPRISING] += np.bincount(inverse, weights=surprising, minlength=len(keys))
         rows[:, LAST_SEEN] = state.seen + len(batch)
