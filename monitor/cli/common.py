@@ -187,7 +187,8 @@ def verdict_table(tally: Tally, title: str) -> Table:
 
 
 def existing_folder_or_new(path: Path) -> Path:
-    """Refuse a path that is a file. Raises UsageError."""
-    if path.exists() and not path.is_dir():
-        raise UsageError(f"{path}: is a file; name a folder")
+    """Refuse a path that is a file, or lies below one. Raises UsageError."""
+    there = next((one for one in (path, *path.parents) if one.exists()), None)
+    if there is not None and not there.is_dir():
+        raise UsageError(f"{there}: is a file; name a folder")
     return path
