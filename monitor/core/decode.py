@@ -22,6 +22,7 @@ from monitor.core.features import Bad
 from monitor.core.hashing import hash_optional, hash_repeated, hash_rows, hash_texts
 from monitor.core.labels import LabelTable, own_prediction
 from monitor.core.limits import Limits
+from monitor.core.numbers import crowded, parse_json
 from monitor.core.schema import Schema
 from monitor.core.types import ByteArray, EventBatch, FloatArray, Int32Array, IntArray, RawBatch
 
@@ -79,7 +80,8 @@ class Decoder:
     def __init__(self, limits: Limits | None = None, hash_seed: int = 0) -> None:
         self.limits = limits or Limits()
         self.hash_seed = hash_seed
-        self._decode = event_decoder(self.limits).decode
+        decoder = event_decoder(self.limits)
+        self._decode, self._type = decoder.decode, decoder.type
 
     def parse(self, raw: RawBatch) -> Parsed:
         """Typed decoding of every record, before any schema.
@@ -107,18 +109,25 @@ class Decoder:
         events: list[Event] = []
         bad: list[int] = []
         add = events.append
+        slow = crowded(values)
         for row, value in enumerate(values):
             if len(value) > most:
                 bad.append(row)
                 continue
             try:
-                add(decode(value))
+                add(decode(value) if row not in slow else self._convert(value))
             except (msgspec.MsgspecError, ValueError, RecursionError):
                 bad.append(row)
         if not bad:
             return events, list(range(len(values))), bad
         refused = set(bad)
         return events, [row for row in range(len(values)) if row not in refused], bad
+
+    def _convert(self, value: bytes) -> Event:
+        """What ``decode`` gives, by way of plain values."""
+        if depth(value) > self.limits.max_depth:
+            raise ValueError("too deep")
+        return msgspec.convert(parse_json(value), self._type)
 
     def _hidden_faults(
         self, values: Sequence[bytes], events: Sequence[Event], rows: Sequence[int]

@@ -15,6 +15,7 @@ import numpy as np
 from monitor.core.errors import RejectCode
 from monitor.core.events import INT64_MAX, MAX_LABEL_CHARS, Partial
 from monitor.core.limits import Limits
+from monitor.core.numbers import parse_json
 from monitor.core.text import clean, shown
 
 Finding = tuple[RejectCode, str]
@@ -65,7 +66,7 @@ def diagnose(value: bytes, limits: Limits) -> tuple[RejectCode, str, Partial]:
     if found is not None:
         return *found, Partial()
     try:
-        tree = msgspec.json.decode(value)
+        tree = parse_json(value)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         return _not_json(value, str(error))
     if not isinstance(tree, dict):
@@ -89,7 +90,7 @@ def _before_parsing(value: bytes, limits: Limits) -> Finding | None:
 
 def _not_json(value: bytes, complaint: str) -> tuple[RejectCode, str, Partial]:
     """Malformed, or a number that no float can hold."""
-    out_of_range = "out of range" in complaint
+    out_of_range = "out of range" in complaint or "infinity" in complaint
     if out_of_range or NOT_NUMBERS.search(STRINGS.sub(b"", value)):
         try:
             tree = json.loads(value)
