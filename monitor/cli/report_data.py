@@ -113,7 +113,8 @@ class Tally:
     def _alarm(self, record: Mapping[str, Any], line: int, verdict: int, risk: float) -> None:
         families = record.get("families") or ["none"]
         self._count(self.families, str(families[0]), verdict)
-        for name in {str(reason["detector"]) for reason in record.get("reasons") or ()}:
+        reasons = () if record.get("warmup") else record.get("reasons") or ()
+        for name in {str(reason["detector"]) for reason in reasons}:
             self._count(self.detectors, name, verdict)
         source = str(record.get("source"))
         self.alarms.add(line, (line, risk, verdict, str(families[0]), source))

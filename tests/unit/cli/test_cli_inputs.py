@@ -170,6 +170,7 @@ def test_river_datasets():
 @pytest.mark.parametrize(
     ("name", "content", "parts"),
     [
+        ("no.csv", "a;b;label\n1;2;3\n", ["separated by ';'", "commas"]),
         ("no.csv", "a,b\n1,2\n", ["none of its columns", "--labels-from", "a, b"]),
         ("twice.csv", "a,a,label\n", ["'a' occurs twice"]),
         ("only.csv", "label\n1\n", ["no column is left"]),
