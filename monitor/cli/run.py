@@ -116,7 +116,8 @@ def command(
     Reads feedback from Kafka, or from a file or pipe; writes accepted events, byte-identical,
     for the learner, and held back, invalid and decision records beside them. Serves /healthz,
     /readyz, /metrics and POST /v1/check on localhost. After a stop or a crash it goes on where
-    it was; nothing is lost or doubled.
+    it was; nothing is lost or doubled. (After a crash, standard output may bring the last
+    micro-batch again: what a pipe has taken cannot be taken back.)
     """
     if transport == "kafka" and (from_ or to):
         raise UsageError("--from and --to are for --transport local; Kafka topics are settings")
