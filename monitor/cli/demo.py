@@ -176,7 +176,7 @@ def _print_outcome(found: dict[str, Any], console: Console) -> None:
         box=box.SIMPLE,
         pad_edge=False,
     )
-    for name in ("", "events", "held back", "flagged only", "let through", "share held back"):
+    for name in ("", "events", "held back", "flagged", "let through", "held back"):
         table.add_column(name, justify="right" if name else "left", no_wrap=True)
     rows = [(f"attack {a['attack']}", a, "green") for a in found["attacks"]]
     for name, counts, style in [*rows, ("honest events", found["honest"], "yellow")]:
@@ -189,7 +189,7 @@ def _print_outcome(found: dict[str, Any], console: Console) -> None:
             f"[{style}]{_percent(counts['quarantined_share'])}[/]",
         )
     console.print(table)
-    console.print("Held back is caught for an attack, and a false alarm for honest events.")
+    console.print("What is held back of an attack is caught; of honest events, a false alarm.")
 
 
 def command(
