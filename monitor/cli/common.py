@@ -175,7 +175,8 @@ def verdict_table(tally: Tally, title: str) -> Table:
         for verdict in (FLAG, QUARANTINE)
     }
     codes = ", ".join(f"{code} {count:,}" for code, count in tally.codes.most_common(5))
-    warm = f"{tally.warmup:,} events unjudged while warming up" if tally.warmup else ""
+    passed = tally.warmup_passed
+    warm = f"{passed:,} events unjudged while warming up" if passed else ""
     remarks = {**families, ACCEPT: warm, INVALID: codes}
     styles = {ACCEPT: "cyan", FLAG: "yellow", QUARANTINE: "red", INVALID: "magenta"}
     names = {ACCEPT: "accept", FLAG: "flag", QUARANTINE: "quarantine", INVALID: "invalid"}

@@ -168,14 +168,16 @@ def _tiles(tally: Tally) -> list[Tile]:
         return f"{100 * count / max(1, tally.events):.2f} % of {tally.events:,}"
 
     verdicts = tally.verdicts
-    warm = f"{tally.warmup:,} of them unjudged, during warm-up" if tally.warmup else ""
+    passed, held = tally.warmup_passed, tally.warmup - tally.warmup_passed
+    warm = f"{passed:,} of them unjudged, during warm-up" if passed else ""
+    kept = f"{held:,} of them unjudged, during warm-up" if held else ""
     return [
         ("accepted", f"{verdicts[ACCEPT]:,}", warm or share(verdicts[ACCEPT]), COLOURS[ACCEPT]),
         ("flagged", f"{verdicts[FLAG]:,}", share(verdicts[FLAG]), COLOURS[FLAG]),
         (
             "quarantined",
             f"{verdicts[QUARANTINE]:,}",
-            share(verdicts[QUARANTINE]),
+            kept or share(verdicts[QUARANTINE]),
             COLOURS[QUARANTINE],
         ),
         ("invalid", f"{verdicts[INVALID]:,}", share(verdicts[INVALID]), COLOURS[INVALID]),
