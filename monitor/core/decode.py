@@ -22,6 +22,7 @@ from monitor.core.features import Bad
 from monitor.core.hashing import hash_optional, hash_repeated, hash_rows, hash_texts
 from monitor.core.labels import LabelTable, own_prediction
 from monitor.core.limits import Limits
+from monitor.core.names import ambiguous
 from monitor.core.numbers import crowded, parse_json
 from monitor.core.schema import Schema
 from monitor.core.types import ByteArray, EventBatch, FloatArray, Int32Array, IntArray, RawBatch
@@ -134,10 +135,28 @@ class Decoder:
     ) -> set[int]:
         """Rows of decoded events with a fault where the typed decoder does not look.
 
-        That is: bytes that are not UTF-8 in a field it skips, deep nesting in one, and RFC 3339
-        times out of range.
+        That is: bytes that are not UTF-8 in a field it skips, deep nesting in one, names that stand
+        twice in an object, and RFC 3339 times out of range.
         """
         picked = values if len(rows) == len(values) else [values[row] for row in rows]
+        found = self._byte_faults(rows, picked)
+        if found:
+            sound = [i for i, row in enumerate(rows) if row not in found]
+            picked, events = [picked[i] for i in sound], [events[i] for i in sound]
+            rows = [rows[i] for i in sound]
+        found.update(rows[i] for i in ambiguous(picked, events))
+        if datetime not in {type(event.ts) for event in events}:
+            return found
+        first, last = self.limits.min_ts_seconds, self.limits.max_ts_seconds
+        found.update(
+            row
+            for row, event in zip(rows, events, strict=True)
+            if isinstance(ts := event.ts, datetime) and not first <= ts.timestamp() <= last
+        )
+        return found
+
+    def _byte_faults(self, rows: Sequence[int], picked: Sequence[bytes]) -> set[int]:
+        """Those of ``rows`` whose bytes are not UTF-8, or nested too deeply."""
         joined = b"".join(picked)
         found: set[int] = set()
         if not joined.isascii():
@@ -150,14 +169,6 @@ class Decoder:
                 for row, v in zip(rows, picked, strict=True)
                 if v.count(b"{") + v.count(b"[") > most and depth(v) > most
             )
-        if datetime not in {type(event.ts) for event in events}:
-            return found
-        first, last = self.limits.min_ts_seconds, self.limits.max_ts_seconds
-        found.update(
-            row
-            for row, event in zip(rows, events, strict=True)
-            if isinstance(ts := event.ts, datetime) and not first <= ts.timestamp() <= last
-        )
         return found
 
     def columns(self, parsed: Parsed, schema: Schema, labels: LabelTable) -> Decoded:
