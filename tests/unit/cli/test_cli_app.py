@@ -193,6 +193,12 @@ def test_bad_usage_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, ar
         assert part in err[-1]
 
 
+def test_no_command_shows_the_help_and_no_error(capsys):
+    assert execute([]) == 2
+    shown = capsys.readouterr()
+    assert "Commands" in shown.out and shown.err == ""
+
+
 def test_debug_shows_the_traceback(tmp_path, capsys):
     assert execute(["replay", "absent", "--out", str(tmp_path / "o"), "--debug"]) == 2
     assert "Traceback" in capsys.readouterr().err
