@@ -21,7 +21,8 @@ from monitor.cli.report_plots import COLOURS, Figure, shown
 from monitor.cli.report_style import SCRIPT, STYLE
 
 CSP = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "default-src 'none'; form-action 'none'; script-src 'unsafe-inline'; "
+    "style-src 'unsafe-inline'; "
     "img-src data: blob:; font-src data:"
 )
 WIDE = ("risk", "time", "speed")

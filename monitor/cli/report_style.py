@@ -67,7 +67,7 @@ SCRIPT = """
   function draw(){
     Object.keys(figures).forEach(function(name){
       Plotly.react('plot-' + name, figures[name].data, themed(figures[name].layout),
-                   {responsive: true, displaylogo: false, displayModeBar: 'hover'});
+                   {responsive: true, displaylogo: false, showSendToCloud: false});
     });
   }
   draw();

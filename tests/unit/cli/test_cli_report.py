@@ -215,3 +215,8 @@ def test_what_the_warm_up_held_is_not_said_to_be_accepted(tmp_path):
     assert "warm-up 30" in out.getvalue() and "unjudged" not in out.getvalue()
     page = page_of(tmp_path, rows)
     assert page.count("30 of them unjudged, during warm-up") == 1
+
+
+def test_no_button_sends_the_stream_to_somebody_elses_server(tmp_path):
+    page = page_of(tmp_path, mixed(100))
+    assert "showSendToCloud: false" in page and "form-action 'none'" in page
