@@ -95,7 +95,7 @@ def _sentence(error: HTTPException) -> str:
 
 
 class Guard:
-    """Adds the security headers, and refuses requests that were meant for another host.
+    """Adds the security headers, refuses requests meant for another host, and answers HEAD.
 
     A page in a browser can point a name of its own at 127.0.0.1 and so read a local service
     (DNS rebinding); it cannot forge the Host header. Names that are this machine's are let in.
@@ -109,6 +109,9 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if scope["method"] == "HEAD":
+            # Answered like GET; the server leaves the body out.
+            scope = {**scope, "method": "GET"}
         host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
         if not is_loopback(_without_port(host)):
             answer = problem(421, "This service answers to localhost only, not to that host name.")

@@ -34,10 +34,11 @@ class ReasonOut(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    detector: str
-    score: float
-    p_value: float
-    threshold: float
+    detector: str = Field(description="Or decode, warmup: why the event was not judged.")
+    score: float | None = None
+    p_value: float | None = None
+    threshold: float | None = None
+    code: str | None = Field(default=None, description="Of an invalid record.")
     text: str = Field(description="A sentence an operator can act on.")
     evidence: dict[str, Any] = Field(default_factory=dict)
 

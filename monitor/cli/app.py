@@ -64,7 +64,8 @@ def _main(
 def _fail(text: str, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    print("error:", " ".join(text.split()), file=sys.stderr)
+    if text:
+        print("error:", " ".join(text.split()), file=sys.stderr)
     return code
 
 
@@ -92,7 +93,8 @@ def _explained(error: Exception, debug: bool) -> tuple[str, int]:
         return str(error), error.exit_code
     message = getattr(error, "format_message", None)
     if message is not None:  # typer's own errors: a wrong option or argument
-        return f"{message()} See --help.", 2
+        said = str(message()).replace("Value error, ", "").rstrip(".")
+        return f"{said}. See --help." if said else "", 2  # nothing said: the help was shown
     if isinstance(error, OSError):
         return f"{error.filename or ''} {error.strerror or error}", 2
     hint = "" if debug else " This is a bug; --debug shows where."

@@ -175,7 +175,8 @@ def verdict_table(tally: Tally, title: str) -> Table:
         for verdict in (FLAG, QUARANTINE)
     }
     codes = ", ".join(f"{code} {count:,}" for code, count in tally.codes.most_common(5))
-    warm = f"{tally.warmup:,} events unjudged while warming up" if tally.warmup else ""
+    passed = tally.warmup_passed
+    warm = f"{passed:,} events unjudged while warming up" if passed else ""
     remarks = {**families, ACCEPT: warm, INVALID: codes}
     styles = {ACCEPT: "cyan", FLAG: "yellow", QUARANTINE: "red", INVALID: "magenta"}
     names = {ACCEPT: "accept", FLAG: "flag", QUARANTINE: "quarantine", INVALID: "invalid"}
@@ -187,7 +188,8 @@ def verdict_table(tally: Tally, title: str) -> Table:
 
 
 def existing_folder_or_new(path: Path) -> Path:
-    """Refuse a path that is a file. Raises UsageError."""
-    if path.exists() and not path.is_dir():
-        raise UsageError(f"{path}: is a file; name a folder")
+    """Refuse a path that is a file, or lies below one. Raises UsageError."""
+    there = next((one for one in (path, *path.parents) if one.exists()), None)
+    if there is not None and not there.is_dir():
+        raise UsageError(f"{there}: is a file; name a folder")
     return path

@@ -93,8 +93,12 @@ def _pace(options: DemoOptions, n: int) -> float:
 
 
 def _check_folder(out: Path) -> None:
+    from monitor.cli import demo_stream, wiring  # noqa: PLC0415
+
     common.existing_folder_or_new(out)
-    if out.is_dir() and any(out.iterdir()) and not (out / ".monitor").is_dir():
+    before = wiring.earlier_run(out)
+    ours = before is None or before.source == demo_stream.NAME  # a replay's is not to be replaced
+    if out.is_dir() and any(out.iterdir()) and not (ours and (out / ".monitor").is_dir()):
         raise UsageError(f"{out}: holds files that are not the demo's; choose another --out")
 
 
@@ -172,19 +176,20 @@ def _print_outcome(found: dict[str, Any], console: Console) -> None:
         box=box.SIMPLE,
         pad_edge=False,
     )
-    for name in ("", "events", "held back", "flagged only", "let through", "caught"):
+    for name in ("", "events", "held back", "flagged", "let through", "held back"):
         table.add_column(name, justify="right" if name else "left", no_wrap=True)
-    rows = [(f"attack {a['attack']}", a) for a in found["attacks"]]
-    for name, counts in [*rows, ("honest events", found["honest"])]:
+    rows = [(f"attack {a['attack']}", a, "green") for a in found["attacks"]]
+    for name, counts, style in [*rows, ("honest events", found["honest"], "yellow")]:
         table.add_row(
             name,
             f"{counts['events']:,}",
             f"{counts['quarantined']:,}",
             f"{counts['flagged']:,}",
             f"{counts['accepted']:,}",
-            _percent(counts["quarantined_share"]),
+            f"[{style}]{_percent(counts['quarantined_share'])}[/]",
         )
     console.print(table)
+    console.print("What is held back of an attack is caught; of honest events, a false alarm.")
 
 
 def command(
@@ -223,7 +228,13 @@ def command(
     ] = None,
     share: Annotated[
         float,
-        typer.Option("--share", metavar="SHARE", help="Poisoned share of events in an attack."),
+        typer.Option(
+            "--share",
+            metavar="SHARE",
+            min=0.001,
+            max=0.5,
+            help="Poisoned share of events in an attack.",
+        ),
     ] = 0.05,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same stream.")] = 0,
     out: Annotated[

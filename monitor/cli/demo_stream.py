@@ -22,6 +22,7 @@ CALM_SHARE = 0.25
 """Part of the stream before the first attack."""
 
 LABELS = ("normal", "anomaly")
+NAME = "the demo's stream"
 MIN_EVENTS = 3000
 
 
@@ -151,7 +152,7 @@ class PacedLines:
 
     def describe(self) -> str:
         """In words."""
-        return "the demo's stream"
+        return NAME
 
     def fingerprint(self) -> str:
         """Of the attacks and the length."""

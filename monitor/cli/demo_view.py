@@ -26,7 +26,8 @@ from monitor.runtime.status import Status
 
 BINS = 10
 BAR = "█"
-LATEST = 30
+LATEST = 200
+NARROW = 110
 STYLES = {"accept": "cyan", "flag": "yellow", "quarantine": "red", "invalid": "magenta"}
 
 
@@ -62,9 +63,11 @@ class DemoView:
         self._status = status
         self._collected = collected
         self._url = url
+        self._narrow = False
 
     def live(self, console: Console) -> Live:
         """A full-screen display that redraws itself four times a second."""
+        self._narrow = console.width < NARROW
         return Live(
             console=console,
             get_renderable=self.render,
@@ -81,13 +84,13 @@ class DemoView:
         layout.split_column(
             Layout(self._head(snapshot), size=5),
             Layout(name="middle", size=BINS + 3),
-            Layout(self._latest(Verdict.QUARANTINE, "latest events held back, and why"), ratio=2),
-            Layout(self._latest(Verdict.FLAG, "latest flagged")),
+            Layout(self._latest(Verdict.QUARANTINE, "latest held back, one a source"), ratio=2),
+            Layout(self._latest(Verdict.FLAG, "latest flagged, one a source")),
         )
         layout["middle"].split_row(
-            Layout(self._verdicts(snapshot)),
-            Layout(self._risk(), ratio=2),
-            Layout(self._sources()),
+            Layout(self._verdicts(snapshot), size=32),
+            Layout(self._risk()),
+            Layout(self._sources(), size=22 if self._narrow else 34),
         )
         return layout
 
@@ -127,15 +130,17 @@ class DemoView:
     def _risk(self) -> RenderableType:
         with self._collected.lock:
             counts = self._collected.risk.tolist()
+        bar = 10 if self._narrow else 30
         heights = np.log10(1 + np.array(counts))
-        widths = (heights / max(1.0, heights.max()) * 30).round().astype(int).tolist()
+        widths = (heights / max(1.0, heights.max()) * bar).round().astype(int).tolist()
         table = Table.grid(padding=(0, 1))
         for bin_, (count, width) in enumerate(zip(counts, widths, strict=True)):
             low = bin_ / 2
             style = "red" if low >= 3 else "yellow" if low >= 2 else "cyan"
             name = f"{low:.1f}" + ("+" if bin_ == BINS - 1 else "")
             table.add_row(name, Text(BAR * width, style), f"{count:,}")
-        return Panel(table, title="risk (2: once in 100 ordinary events, 3: once in 1,000)")
+        meaning = "" if self._narrow else " (2: once in 100 ordinary events, 3: once in 1,000)"
+        return Panel(table, title=f"risk{meaning}")
 
     def _sources(self) -> RenderableType:
         with self._collected.lock:
@@ -150,11 +155,16 @@ class DemoView:
         table.add_column(no_wrap=True, width=5, justify="right")
         table.add_column(no_wrap=True, width=16, overflow="ellipsis")
         table.add_column(no_wrap=True, ratio=1, overflow="ellipsis")
+        seen: set[str] = set()
         for record in self._status.flagged(LATEST, verdict):
+            source = str(record.get("source"))
+            if source in seen:
+                continue
+            seen.add(source)
             reasons = record.get("reasons") or [{}]
             table.add_row(
                 Text(f"{record['risk']:.1f}", STYLES[verdict.word]),
-                Text(printable(record.get("source"), 24)),
+                Text(printable(source, 24)),
                 Text(printable(reasons[0].get("text", ""), 300)),
             )
         return Panel(table, title=title)

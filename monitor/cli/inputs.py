@@ -7,8 +7,9 @@ be opened again at a line number, which is what lets a stopped replay go on.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
@@ -178,4 +179,22 @@ def open_inputs(arguments: Sequence[str], columns: Columns) -> Joined:
         raise UsageError("name at least one input: a file, river:NAME, or - for standard input")
     if "-" in arguments:
         raise UsageError("standard input (-) must be the only input")
-    return Joined([open_input(argument, columns) for argument in arguments])
+    return Joined(_told_apart([open_input(argument, columns) for argument in arguments]))
+
+
+def _told_apart(inputs: Sequence[EventInput]) -> list[EventInput]:
+    """Tables of the same name (day-1/events.csv, day-2/events.csv) get ids of their own."""
+    from monitor.cli.inputs_parquet import ParquetRows  # noqa: PLC0415
+    from monitor.cli.inputs_river import RiverRows  # noqa: PLC0415
+    from monitor.cli.inputs_table import CsvRows  # noqa: PLC0415
+
+    seen: Counter[str] = Counter()
+    apart: list[EventInput] = []
+    for one in inputs:
+        if isinstance(one, CsvRows | ParquetRows | RiverRows):
+            stem = one.writer.stem
+            seen[stem] += 1
+            if seen[stem] > 1:
+                one = replace(one, writer=replace(one.writer, stem=f"{stem}:{seen[stem]}"))  # noqa: PLW2901
+        apart.append(one)
+    return apart

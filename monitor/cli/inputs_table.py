@@ -57,6 +57,11 @@ class Roles:
             raise UsageError(f"{table}: column {twice[0]!r} occurs twice; rename one of them")
         label = _pick(names, columns.label, LABEL_NAMES, table, "--labels-from")
         if label is None:
+            if len(names) == 1 and (other := next((c for c in ";\t|" if c in names[0]), None)):
+                raise UsageError(
+                    f"{table}: its columns seem to be separated by {other!r}; separate them by "
+                    "commas, or by tabs in a file that ends in .tsv"
+                )
             raise UsageError(
                 f"{table}: none of its columns is called {', '.join(LABEL_NAMES)}; say which one "
                 f"holds the label with --labels-from. Columns: {', '.join(names)}"

@@ -21,7 +21,8 @@ from monitor.cli.report_plots import COLOURS, Figure, shown
 from monitor.cli.report_style import SCRIPT, STYLE
 
 CSP = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "default-src 'none'; form-action 'none'; script-src 'unsafe-inline'; "
+    "style-src 'unsafe-inline'; "
     "img-src data: blob:; font-src data:"
 )
 WIDE = ("risk", "time", "speed")
@@ -168,14 +169,16 @@ def _tiles(tally: Tally) -> list[Tile]:
         return f"{100 * count / max(1, tally.events):.2f} % of {tally.events:,}"
 
     verdicts = tally.verdicts
-    warm = f"{tally.warmup:,} of them unjudged, during warm-up" if tally.warmup else ""
+    passed, held = tally.warmup_passed, tally.warmup - tally.warmup_passed
+    warm = f"{passed:,} of them unjudged, during warm-up" if passed else ""
+    kept = f"{held:,} of them unjudged, during warm-up" if held else ""
     return [
         ("accepted", f"{verdicts[ACCEPT]:,}", warm or share(verdicts[ACCEPT]), COLOURS[ACCEPT]),
         ("flagged", f"{verdicts[FLAG]:,}", share(verdicts[FLAG]), COLOURS[FLAG]),
         (
             "quarantined",
             f"{verdicts[QUARANTINE]:,}",
-            share(verdicts[QUARANTINE]),
+            kept or share(verdicts[QUARANTINE]),
             COLOURS[QUARANTINE],
         ),
         ("invalid", f"{verdicts[INVALID]:,}", share(verdicts[INVALID]), COLOURS[INVALID]),

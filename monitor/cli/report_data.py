@@ -27,6 +27,8 @@ MAX_BUCKETS = 240
 RISK_STEP = 0.1
 MAX_RISK = 20.0
 TOP = 100
+WARM_UP = "warm-up"
+"""Stands for the family of what the warm-up setting held back."""
 
 
 @dataclass(slots=True)
@@ -88,6 +90,12 @@ class Tally:
     alarms: Sample = field(default_factory=lambda: Sample(4000))
     top: list[tuple[float, int, dict[str, Any]]] = field(default_factory=list)
 
+    @property
+    def warmup_passed(self) -> int:
+        """Events of the warm-up that were accepted."""
+        held = self.families.get(WARM_UP)
+        return self.warmup - (held[QUARANTINE] if held is not None else 0)
+
     def add(self, record: Mapping[str, Any], line: int) -> None:
         """Count one decision record; ``line`` is its place in the stream, from 0."""
         verdict = WORDS.index(record["verdict"])
@@ -111,9 +119,10 @@ class Tally:
         self._alarm(record, line, verdict, risk)
 
     def _alarm(self, record: Mapping[str, Any], line: int, verdict: int, risk: float) -> None:
-        families = record.get("families") or ["none"]
+        families = record.get("families") or [WARM_UP if record.get("warmup") else "none"]
         self._count(self.families, str(families[0]), verdict)
-        for name in {str(reason["detector"]) for reason in record.get("reasons") or ()}:
+        reasons = () if record.get("warmup") else record.get("reasons") or ()
+        for name in {str(reason["detector"]) for reason in reasons}:
             self._count(self.detectors, name, verdict)
         source = str(record.get("source"))
         self.alarms.add(line, (line, risk, verdict, str(families[0]), source))

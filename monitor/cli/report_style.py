@@ -16,7 +16,8 @@ main{max-width:1280px;margin:auto;padding:12px 24px 40px}
 .tile{background:var(--card);border:1px solid var(--line);border-top:4px solid var(--tone);
 border-radius:10px;padding:12px 16px}
 .tile span{color:var(--dim);font-size:13px}
-.tile b{display:block;font-size:28px;line-height:1.25;font-variant-numeric:tabular-nums}
+.tile b{display:block;white-space:nowrap;font-size:clamp(20px,2vw,28px);
+line-height:1.25;font-variant-numeric:tabular-nums}
 .tile small{color:var(--dim)}
 .policy{color:var(--dim);margin:14px 2px}
 .policy b{color:var(--ink)}
@@ -66,7 +67,7 @@ SCRIPT = """
   function draw(){
     Object.keys(figures).forEach(function(name){
       Plotly.react('plot-' + name, figures[name].data, themed(figures[name].layout),
-                   {responsive: true, displaylogo: false});
+                   {responsive: true, displaylogo: false, showSendToCloud: false});
     });
   }
   draw();

@@ -116,7 +116,8 @@ def command(
     Reads feedback from Kafka, or from a file or pipe; writes accepted events, byte-identical,
     for the learner, and held back, invalid and decision records beside them. Serves /healthz,
     /readyz, /metrics and POST /v1/check on localhost. After a stop or a crash it goes on where
-    it was; nothing is lost or doubled.
+    it was; nothing is lost or doubled. (After a crash, standard output may bring the last
+    micro-batch again: what a pipe has taken cannot be taken back.)
     """
     if transport == "kafka" and (from_ or to):
         raise UsageError("--from and --to are for --transport local; Kafka topics are settings")
@@ -136,10 +137,22 @@ def command(
     base = load_policy(policy) if policy is not None else None
     changes = {"mode": mode, "flag_at": flag_at, "quarantine_at": quarantine_at}
     settings = with_policy(settings, base, changes)
-    source = settings.local.from_
-    if settings.transport == "local" and source != "-" and source == settings.local.to:
-        raise UsageError(f"{Path(source)} is both input and output: give another output")
+    if settings.transport == "local":
+        _check_paths(settings)
     return serve(settings)
+
+
+def _check_paths(settings: Settings) -> None:
+    """Refuse what can be seen to be wrong before anything is opened. Raises UsageError."""
+    source, target = settings.local.from_, settings.local.to
+    if source != "-" and source == target:
+        raise UsageError(f"{source} is both input and output: give another output")
+    for name, path in (("--from", source), ("--to", target)):
+        if path != "-" and Path(path).is_dir():
+            raise UsageError(f"{name}: {path} is a folder; name a file, or - for a pipe")
+    if target != "-":
+        common.existing_folder_or_new(Path(target).parent)
+    common.existing_folder_or_new(Path(settings.local.out_dir))
 
 
 EPILOG = """\

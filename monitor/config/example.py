@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from monitor.config.settings import Settings, as_dict
 from monitor.config.sources import section_of
 
-WIDTH = 88
+WIDTH = 100
 
 HEADER = """\
 Every setting of the poisoning monitor, with its default.

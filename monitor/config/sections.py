@@ -6,9 +6,11 @@ generated from them.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from monitor.core.limits import LARGEST_SECONDS
 
 Positive = Annotated[int, Field(ge=1)]
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -61,6 +63,17 @@ class GateSettings(Section):
         "{name: …, kind: numeric | categorical}. null learns them from the first events.",
     )
 
+    @field_validator("schema_")
+    @classmethod
+    def _each_once(cls, features: list[FeatureSetting] | None) -> list[FeatureSetting] | None:
+        names = [feature.name for feature in features or ()]
+        if features is not None and not names:
+            raise ValueError("must name at least one feature, or be null")
+        twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+        if twice is not None:
+            raise ValueError(f"names the feature {twice!r} twice")
+        return features
+
 
 class LimitSettings(Section):
     """Bounds on a single event. What goes over them is an invalid event, never a crash."""
@@ -89,6 +102,16 @@ class LimitSettings(Section):
     max_ts_seconds: float = Field(
         default=4102444800.0, description="Latest acceptable `ts`, in Unix seconds (2100-01-01)."
     )
+
+    @model_validator(mode="after")
+    def _ordered_times(self) -> Self:
+        # NaN fails this as well.
+        if not -LARGEST_SECONDS <= self.min_ts_seconds <= self.max_ts_seconds <= LARGEST_SECONDS:
+            raise ValueError(
+                f"min_ts_seconds and max_ts_seconds must lie within ±{LARGEST_SECONDS:.0f}, "
+                "the smaller one first"
+            )
+        return self
 
 
 class BatchSettings(Section):

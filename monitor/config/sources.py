@@ -139,8 +139,15 @@ def read_environment(
 
     Values are read like YAML scalars, except where the setting is a text. A variable with the
     prefix but without ``__`` that names no setting is left alone: cluster managers set such
-    variables themselves.
+    variables themselves. Only one that is a setting's but for its underscores is refused, since
+    nobody would notice that it has no effect.
+
+    Raises
+    ------
+    UsageError
+        For a variable that can only be a typing error.
     """
+    meant = {_squeezed(_variable(key)): _variable(key) for key in _dotted(model)}
     values: dict[str, Any] = {}
     origins: Origins = {}
     for variable in sorted(environ):
@@ -149,6 +156,9 @@ def read_environment(
         path = tuple(variable[len(PREFIX) :].lower().split(DELIMITER))
         field = field_at(model, path)
         if len(path) == 1 and (field is None or section_of(field) is not None):
+            close = meant.get(_squeezed(variable))
+            if close is not None and "://" not in environ[variable]:  # not a cluster's address
+                raise UsageError(f"environment variable {variable}: did you mean {close}?")
             continue
         value = _environment_value(variable, environ[variable], _takes_text(model, path))
         here = values
@@ -159,6 +169,24 @@ def read_environment(
         here[path[-1]] = value
         origins[".".join(path)] = f"environment variable {variable}"
     return values, origins
+
+
+def _dotted(model: type[BaseModel], above: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        key = f"{above}{field.alias or name}"
+        section = section_of(field)
+        if section is None:
+            yield key
+        else:
+            yield from _dotted(section, f"{key}.")
+
+
+def _variable(key: str) -> str:
+    return PREFIX + key.upper().replace(".", DELIMITER)
+
+
+def _squeezed(variable: str) -> str:
+    return variable.upper().replace("_", "")
 
 
 def _environment_value(variable: str, text: str, takes_text: bool) -> Any:

@@ -22,6 +22,8 @@ from monitor.core.features import Bad
 from monitor.core.hashing import hash_optional, hash_repeated, hash_rows, hash_texts
 from monitor.core.labels import LabelTable, own_prediction
 from monitor.core.limits import Limits
+from monitor.core.names import ambiguous
+from monitor.core.numbers import crowded, parse_json
 from monitor.core.schema import Schema
 from monitor.core.types import ByteArray, EventBatch, FloatArray, Int32Array, IntArray, RawBatch
 
@@ -79,7 +81,8 @@ class Decoder:
     def __init__(self, limits: Limits | None = None, hash_seed: int = 0) -> None:
         self.limits = limits or Limits()
         self.hash_seed = hash_seed
-        self._decode = event_decoder(self.limits).decode
+        decoder = event_decoder(self.limits)
+        self._decode, self._type = decoder.decode, decoder.type
 
     def parse(self, raw: RawBatch) -> Parsed:
         """Typed decoding of every record, before any schema.
@@ -107,12 +110,13 @@ class Decoder:
         events: list[Event] = []
         bad: list[int] = []
         add = events.append
+        slow = crowded(values)
         for row, value in enumerate(values):
             if len(value) > most:
                 bad.append(row)
                 continue
             try:
-                add(decode(value))
+                add(decode(value) if row not in slow else self._convert(value))
             except (msgspec.MsgspecError, ValueError, RecursionError):
                 bad.append(row)
         if not bad:
@@ -120,15 +124,39 @@ class Decoder:
         refused = set(bad)
         return events, [row for row in range(len(values)) if row not in refused], bad
 
+    def _convert(self, value: bytes) -> Event:
+        """What ``decode`` gives, by way of plain values."""
+        if depth(value) > self.limits.max_depth:
+            raise ValueError("too deep")
+        return msgspec.convert(parse_json(value), self._type)
+
     def _hidden_faults(
         self, values: Sequence[bytes], events: Sequence[Event], rows: Sequence[int]
     ) -> set[int]:
         """Rows of decoded events with a fault where the typed decoder does not look.
 
-        That is: bytes that are not UTF-8 in a field it skips, deep nesting in one, and RFC 3339
-        times out of range.
+        That is: bytes that are not UTF-8 in a field it skips, deep nesting in one, names that stand
+        twice in an object, and RFC 3339 times out of range.
         """
         picked = values if len(rows) == len(values) else [values[row] for row in rows]
+        found = self._byte_faults(rows, picked)
+        if found:
+            sound = [i for i, row in enumerate(rows) if row not in found]
+            picked, events = [picked[i] for i in sound], [events[i] for i in sound]
+            rows = [rows[i] for i in sound]
+        found.update(rows[i] for i in ambiguous(picked, events))
+        if datetime not in {type(event.ts) for event in events}:
+            return found
+        first, last = self.limits.min_ts_seconds, self.limits.max_ts_seconds
+        found.update(
+            row
+            for row, event in zip(rows, events, strict=True)
+            if isinstance(ts := event.ts, datetime) and not first <= ts.timestamp() <= last
+        )
+        return found
+
+    def _byte_faults(self, rows: Sequence[int], picked: Sequence[bytes]) -> set[int]:
+        """Those of ``rows`` whose bytes are not UTF-8, or nested too deeply."""
         joined = b"".join(picked)
         found: set[int] = set()
         if not joined.isascii():
@@ -141,14 +169,6 @@ class Decoder:
                 for row, v in zip(rows, picked, strict=True)
                 if v.count(b"{") + v.count(b"[") > most and depth(v) > most
             )
-        if datetime not in {type(event.ts) for event in events}:
-            return found
-        first, last = self.limits.min_ts_seconds, self.limits.max_ts_seconds
-        found.update(
-            row
-            for row, event in zip(rows, events, strict=True)
-            if isinstance(ts := event.ts, datetime) and not first <= ts.timestamp() <= last
-        )
         return found
 
     def columns(self, parsed: Parsed, schema: Schema, labels: LabelTable) -> Decoded:

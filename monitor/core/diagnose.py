@@ -15,13 +15,13 @@ import numpy as np
 from monitor.core.errors import RejectCode
 from monitor.core.events import INT64_MAX, MAX_LABEL_CHARS, Partial
 from monitor.core.limits import Limits
+from monitor.core.names import STRINGS, first_twice, is_ambiguous
+from monitor.core.numbers import parse_json
 from monitor.core.text import clean, shown
 
 Finding = tuple[RejectCode, str]
 Check = Callable[[Any, Limits], Finding | None]
 
-# One match always runs to the end of a string, closed or not, so the scan is linear.
-STRINGS = re.compile(rb'"(?:[^"\\]++|\\.?)*+(?:"|\Z)', re.DOTALL)
 NOT_NUMBERS = re.compile(rb"NaN|Infinity", re.IGNORECASE)
 REQUIRED = ("id", "ts", "source", "label", "features")
 
@@ -65,13 +65,16 @@ def diagnose(value: bytes, limits: Limits) -> tuple[RejectCode, str, Partial]:
     if found is not None:
         return *found, Partial()
     try:
-        tree = msgspec.json.decode(value)
+        tree = parse_json(value)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         return _not_json(value, str(error))
     if not isinstance(tree, dict):
         kind = _kind(tree)
         return RejectCode.NOT_AN_OBJECT, f"the record is {kind}; expected a JSON object", Partial()
     finding = next(_findings(tree, limits), None)
+    if finding is None and is_ambiguous(value):
+        text = f"the name {shown(first_twice(value))} stands twice in one object; expected it once"
+        finding = RejectCode.DUPLICATE_NAME, text
     code, text = finding or (RejectCode.WRONG_TYPE, "the record is not an event")
     return code, text, partial_of(tree, limits)
 
@@ -89,7 +92,7 @@ def _before_parsing(value: bytes, limits: Limits) -> Finding | None:
 
 def _not_json(value: bytes, complaint: str) -> tuple[RejectCode, str, Partial]:
     """Malformed, or a number that no float can hold."""
-    out_of_range = "out of range" in complaint
+    out_of_range = "out of range" in complaint or "infinity" in complaint
     if out_of_range or NOT_NUMBERS.search(STRINGS.sub(b"", value)):
         try:
             tree = json.loads(value)

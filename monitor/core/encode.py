@@ -20,6 +20,18 @@ VERDICT_WORDS = {int(verdict): verdict.word for verdict in Verdict}
 ACTION_WORDS = {int(action): action.word for action in Action}
 INT64 = 2**63
 NOTHING: list[Any] = []
+WARMUP = {
+    held: {
+        "detector": "warmup",
+        "text": "not judged: the gate was still learning what the features of this stream are; "
+        + (
+            "held back, as the setting gate.warmup says hold"
+            if held
+            else "let through, as the setting gate.warmup says accept"
+        ),
+    }
+    for held in (False, True)
+}
 
 
 def _record_of(place: str) -> Callable[..., Any]:
@@ -140,6 +152,7 @@ def _why(row: int, decisions: DecisionBatch, parsed: Parsed) -> dict[str, Any]:
     }
     if decisions.warmup[row]:
         extra["warmup"] = True
+        extra["reasons"] += [WARMUP[int(decisions.action[row]) == Action.HOLD]]
     return extra
 
 

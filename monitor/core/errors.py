@@ -25,6 +25,7 @@ class RejectCode(IntEnum):
     SOURCE_TOO_LONG = 14
     TIMESTAMP_OUT_OF_RANGE = 15
     OUT_OF_RANGE = 16
+    DUPLICATE_NAME = 17
 
     @property
     def word(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -29,6 +29,8 @@ Bad = dict[int, tuple[RejectCode, str]]
 MAX_CATEGORY_CHARS = 256
 # A value seen less often than this in the sample is not worth a column.
 RARE_SHARE = 0.005
+# A name that only one source has, in less than this share of the sample, is not the stream's.
+ODD_SHARE = 0.02
 
 
 def array_names(d: int) -> tuple[str, ...]:
@@ -275,6 +277,7 @@ def learn_layout(
     *,
     names: Sequence[str] | None = None,
     categorical: Sequence[bool] | None = None,
+    sources: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Layout:
     """The features, kinds, categories and medians of a warm-up sample.
@@ -283,6 +286,7 @@ def learn_layout(
     majority, so that a few wrong events do not shape the stream; a tie falls to arrays, to the
     length seen first, and to numeric. ``names`` and ``categorical`` fix features known beforehand;
     names that are "0", "1", … or "f0", "f1", … stand for an array when the sample has one.
+    ``sources`` of the samples keep a single one from widening the stream for everybody.
     """
     is_array = 2 * sum(isinstance(row, list) for row in samples) >= len(samples)
     if names is not None:
@@ -290,7 +294,12 @@ def learn_layout(
         counted = list(names) in (numbered, list(array_names(len(names))))
         is_array = is_array and counted if samples else counted
     rows = [row for row in samples if isinstance(row, list) == is_array]
-    found = _learn_names(rows, limits) if names is None else tuple(names)
+    if names is not None:
+        found = tuple(names)
+    elif is_array:
+        found = array_names(Counter(map(len, rows)).most_common(1)[0][0]) if rows else ()
+    else:
+        found = _learn_names(rows, limits, _odd_names(samples, sources))
     if is_array:
         found = array_names(len(found))
     cells = [
@@ -316,11 +325,27 @@ def _median(numbers: list[float]) -> float:
     return sorted(numbers)[(len(numbers) - 1) // 2] + 0.0
 
 
-def _learn_names(rows: Sequence[Features], limits: Limits) -> tuple[str, ...]:
-    """Names by first appearance; if there are too many, the most frequent ones."""
-    if rows and isinstance(rows[0], list):
-        return array_names(Counter(map(len, rows)).most_common(1)[0][0])
-    seen = Counter(chain.from_iterable(rows))
+def _odd_names(samples: Sequence[Features], sources: Sequence[str] | None) -> set[str]:
+    """Rare names that only one of several sources has.
+
+    One event with thousands of names of its own would else make everybody's events as wide.
+    """
+    if sources is None or len(set(sources)) < 2:
+        return set()
+    count: Counter[str] = Counter()
+    users: dict[str, set[str]] = {}
+    for row, source in zip(samples, sources, strict=True):
+        if isinstance(row, dict):
+            count.update(row.keys())
+            for name in row:
+                users.setdefault(name, set()).add(source)
+    few = ODD_SHARE * len(samples)
+    return {name for name, who in users.items() if len(who) < 2 and count[name] < few}
+
+
+def _learn_names(rows: Sequence[Features], limits: Limits, odd: Collection[str]) -> tuple[str, ...]:
+    """Names by first appearance, without ``odd``; if too many, the most frequent ones."""
+    seen = Counter(name for name in chain.from_iterable(rows) if name not in odd)
     usual = [(name, count) for name, count in seen.items() if len(str(name)) <= MAX_CATEGORY_CHARS]
     kept = dict(sorted(usual, key=lambda item: -item[1])[: limits.max_features])
     return tuple(str(name) for name, _ in usual if name in kept)

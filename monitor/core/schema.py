@@ -119,6 +119,7 @@ class Schema:
             limits or Limits(),
             names=None if spec is None else spec.names,
             categorical=None if spec is None else spec.categorical,
+            sources=[e.source for e in samples.events] if isinstance(samples, Parsed) else None,
             seed=seed,
         )
         x, bad = layout.encode(rows)

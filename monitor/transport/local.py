@@ -125,6 +125,7 @@ class LocalTransport:
         self._journal: Journal | None = None
         self._polled: list[bytes] = []
         self._again: list[bytes] = []
+        self._spooled = 0
         self._announced = False
 
     def open(self) -> None:
@@ -150,6 +151,7 @@ class LocalTransport:
             self._check(journal)
             self._open_outputs(journal)
             self._source.start(journal.last.next_offset)
+            self._take_up(journal.last)
             journal.begin(
                 Header(
                     source=self._source.describe(),
@@ -220,6 +222,13 @@ class LocalTransport:
             )
         self._cut(journal.last)
 
+    def _take_up(self, entry: Entry) -> None:
+        """Begin with the lines that were read but not committed; keep all that are read."""
+        if self._spool is not None:
+            self._spooled = entry.lengths.get(_SPOOL, 0)
+            if isinstance(self._source, PipeLines):
+                self._source.resume(self._spool.pending(self._spooled), self._spool.append)
+
     def _holds(self, entry: Entry) -> bool:
         return all(
             output.holds(entry.lengths.get(name, 0)) for name, output in self._outputs.items()
@@ -232,7 +241,7 @@ class LocalTransport:
         for name, output in self._outputs.items():
             output.cut(entry.lengths.get(name, 0))
         if self._spool is not None:
-            self._spool.use(max(entry.snapshot_offset, 0), entry.lengths.get(_SPOOL, 0))
+            self._spool.use(max(entry.snapshot_offset, 0))
 
     def _opened(self) -> Journal:
         if self._journal is None:
@@ -296,10 +305,10 @@ class LocalTransport:
         self._write(part)
         lengths = {name: output.size for name, output in self._outputs.items()}
         if self._spool is not None:
-            lengths[_SPOOL] = self._spool.append(part.raw.values)
+            lengths[_SPOOL] = self._spooled + sum(len(value) + 1 for value in part.raw.values)
             if part.snapshot is not None:
+                self._spool.prepare(part.next_offset, lengths[_SPOOL])
                 lengths[_SPOOL] = 0
-                self._spool.prepare(part.next_offset)
         if sync:
             self._sync()
         entry = Entry(
@@ -310,6 +319,7 @@ class LocalTransport:
         )
         journal.append(entry, sync=sync)
         del self._polled[: len(part.raw)]
+        self._spooled = lengths.get(_SPOOL, 0)
         if self._spool is not None and part.snapshot is not None:
             self._spool.turn(part.next_offset)
             with contextlib.suppress(OSError):

@@ -59,6 +59,8 @@ class JournalStatus(msgspec.Struct, frozen=True):
     next_offset: int
     finished: bool
     source: str
+    pending: int = 0
+    """Lines of a pipe that were read, and kept, but not judged yet."""
 
 
 def failed(what: str, path: Path, error: OSError) -> TransportError:
@@ -267,4 +269,10 @@ def read_status(folder: Path) -> JournalStatus | None:
     if header is None:
         return None
     last = entries[-1] if entries else Entry()
-    return JournalStatus(last.next_offset, last.finished, header.source)
+    kept = folder / f"input-{max(last.snapshot_offset, 0):015d}"
+    pending = 0
+    if kept.is_file():
+        with kept.open("rb") as stream:
+            stream.seek(last.lengths.get("input", 0))
+            pending = stream.read().count(b"\n")
+    return JournalStatus(last.next_offset, last.finished, header.source, pending)

@@ -8,7 +8,8 @@ import select
 import stat
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 import xxhash
@@ -41,7 +42,15 @@ class _Splitter:
         self.ready_bytes -= size
         return taken
 
-    def feed(self, chunk: bytes) -> None:
+    def put(self, lines: Sequence[bytes]) -> None:
+        """Take whole lines."""
+        self._ready.extend(lines)
+        self.ready_bytes += sum(map(len, lines))
+        self._line += len(lines)
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """Take a piece of input; the lines that it completes."""
+        before = len(self._ready)
         head, *others = chunk.split(b"\n")
         self._partial.append(head)
         self._partial_size += len(head)
@@ -50,6 +59,10 @@ class _Splitter:
             self._partial, self._partial_size = [piece], len(piece)
         if self._partial_size > self._bound:
             raise too_long(self._where, self._line, self._bound)
+        return self._since(before)
+
+    def _since(self, before: int) -> list[bytes]:
+        return list(islice(self._ready, before, None))
 
     def _finish(self) -> None:
         if self._partial_size > self._bound:
@@ -58,11 +71,13 @@ class _Splitter:
         self.ready_bytes += self._partial_size
         self._line += 1
 
-    def end(self) -> None:
+    def end(self) -> list[bytes]:
         """The input is over: what is left is a line, if it is anything."""
+        before = len(self._ready)
         if self._partial_size:
             self._finish()
         self._partial, self._partial_size = [], 0
+        return self._since(before)
 
 
 class _Live:
@@ -74,6 +89,7 @@ class _Live:
         self._split = _Splitter(where, 0, max_line_bytes)
         self._over = False
         self._draining = False
+        self._keep: Callable[[Sequence[bytes]], object] = len
 
     @property
     def ended(self) -> bool:
@@ -106,10 +122,10 @@ class _Live:
                 if left <= 0.0:
                     break
             elif chunk:
-                split.feed(chunk)
+                self._keep(split.feed(chunk))
             else:
                 self._over = True
-                split.end()
+                self._keep(split.end())
         return split.pop(max_lines, max_bytes)
 
     def _read(self, wait_seconds: float) -> bytes | None:
@@ -120,8 +136,8 @@ class _Live:
 class PipeLines(_Live):
     """Standard input, or any descriptor that is read once.
 
-    What the pipe handed over but was not committed when the process was killed is gone with it:
-    nobody can read a pipe twice. A graceful stop judges and commits it first.
+    Nobody can read a pipe twice, so lines are kept (see ``resume``) as soon as they are whole. What
+    a killed process loses is the beginning of a line whose end had not come yet.
     """
 
     rereadable = False
@@ -135,6 +151,11 @@ class PipeLines(_Live):
         """Lines are numbered on from ``line``; what a pipe brings is always new."""
         self._split = _Splitter(self._where, line, self._bound)
         self._regular = stat.S_ISREG(os.fstat(self._fd).st_mode)
+
+    def resume(self, lines: Sequence[bytes], keep: Callable[[Sequence[bytes]], object]) -> None:
+        """Give out ``lines`` first; call ``keep`` with every line that is read from now on."""
+        self._split.put(lines)
+        self._keep = keep
 
     def lines(self, start_line: int) -> Iterator[bytes]:
         """Never: a pipe cannot be read again."""

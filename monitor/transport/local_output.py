@@ -140,8 +140,9 @@ class PipeOutput:
 class Spool:
     """Input lines since the latest snapshot, for an input that cannot be read again.
 
-    One file for each snapshot, so that a commit with a snapshot can begin the next one and still
-    be undone.
+    Lines are added as they are read; the journal says how many bytes of them are committed. One
+    file for each snapshot, so that a commit with a snapshot can begin the next one and still be
+    undone.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -158,19 +159,34 @@ class Spool:
         path = self._path(base)
         return size == 0 or (path.is_file() and path.stat().st_size >= size)
 
-    def use(self, base: int, size: int) -> None:
-        """Go on with the file of the snapshot at ``base``, cut to ``size``."""
+    def use(self, base: int) -> None:
+        """Go on with the file of the snapshot at ``base``."""
         self._drop_next()
         if self._file is None or base != self._base:
             self.close()
             self._file, self._base = FileOutput(self._path(base)), base
-        self._file.cut(size)
 
-    def prepare(self, base: int) -> None:
-        """Make the file of the snapshot at ``base``, all that can fail about ``turn``."""
+    def pending(self, size: int) -> list[bytes]:
+        """The lines behind the first ``size`` bytes; what is left of a torn write is cut off."""
+        assert self._file is not None
+        *whole, torn = self._tail(size).split(b"\n")
+        self._file.cut(self._file.size - len(torn))
+        return whole
+
+    def _tail(self, size: int) -> bytes:
+        with self._path(self._base).open("rb") as stream:
+            stream.seek(size)
+            return stream.read()
+
+    def prepare(self, base: int, size: int) -> None:
+        """Make the file of the snapshot at ``base``, all that can fail about ``turn``.
+
+        It begins with what stands behind the first ``size`` bytes of the present one.
+        """
         self._drop_next()
         self._next = FileOutput(self._path(base))
         self._next.cut(0)
+        self._next.append(self._tail(size).split(b"\n")[:-1])
 
     def turn(self, base: int) -> None:
         """Go on with the prepared file: the snapshot is committed."""
@@ -183,11 +199,11 @@ class Spool:
             self._next.close()
             self._next = None
 
-    def append(self, lines: Sequence[bytes]) -> int:
-        """Add lines; the size now."""
+    def append(self, lines: Sequence[bytes]) -> None:
+        """Add lines."""
         assert self._file is not None
-        self._file.append(lines)
-        return self._file.size
+        if lines:
+            self._file.append(lines)
 
     def sync(self) -> None:
         """Make what was appended durable."""

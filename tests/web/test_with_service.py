@@ -57,7 +57,7 @@ def running(tmp_path: Path) -> Iterator[tuple[httpx.Client, Service[Any], Path]]
         HttpServer().start(app) as server,
         httpx.Client(base_url=server.url, trust_env=False, timeout=20) as client,
     ):
-        assert client.get("/readyz").status_code == 503
+        assert client.get("/readyz").status_code == client.head("/readyz").status_code == 503
         assert client.post("/v1/check", json={}).status_code == 503
         loop.start()
         try:

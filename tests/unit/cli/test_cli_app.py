@@ -161,6 +161,11 @@ def test_standard_input_cannot_be_resumed(tmp_path):
         (["replay", "river:Nope", "--out", "o"], ["river:Phishing"]),
         (["replay", "in.jsonl"], ["--out"]),
         (["replay", "in.jsonl", "--out", "in.jsonl"], ["in.jsonl: is a file"]),
+        (["replay", "in.jsonl", "--out", "in.jsonl/o"], ["in.jsonl: is a file"]),
+        (["replay", "in.jsonl", "--out", "o", "--config", "times.yaml"], ["times.yaml: limits"]),
+        (["run", "--from", "in.jsonl", "--to", ".", "--no-http"], ["--to: . is a folder"]),
+        (["run", "--from", ".", "--no-http"], ["--from: . is a folder"]),
+        (["run", "--from", "-", "--out", "in.jsonl/o", "--no-http"], ["in.jsonl: is a file"]),
         (["replay", "in.jsonl", "--out", "o", "--flag-at", "2"], ["flag_at", "less than 1"]),
         (["replay", "in.jsonl", "--out", "o", "--mode", "odd"], ["odd", "shadow"]),
         (["replay", "in.jsonl", "--out", "o", "--config", "no.yaml"], ["no.yaml"]),
@@ -180,11 +185,18 @@ def test_bad_usage_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, ar
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "in.jsonl", stream(10))
     (tmp_path / "bad.yaml").write_text("http: {port: high}")
+    (tmp_path / "times.yaml").write_text("limits: {max_ts_seconds: 1e20}")
     assert execute(arguments) == 2
     err = capsys.readouterr().err.strip().splitlines()
     assert err[-1].startswith("error: ") and "Traceback" not in "\n".join(err)
     for part in parts:
         assert part in err[-1]
+
+
+def test_no_command_shows_the_help_and_no_error(capsys):
+    assert execute([]) == 2
+    shown = capsys.readouterr()
+    assert "Commands" in shown.out and shown.err == ""
 
 
 def test_debug_shows_the_traceback(tmp_path, capsys):
@@ -289,6 +301,15 @@ def test_demo_does_not_touch_a_folder_that_is_not_its_own(tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("precious")
     assert execute(["demo", "--out", str(tmp_path), "--port", "0"]) == 2
     assert "choose another --out" in capsys.readouterr().err
+
+
+def test_demo_does_not_replace_the_results_of_a_replay(tmp_path, capsys):
+    source, out = write(tmp_path / "in.jsonl", stream(50)), tmp_path / "out"
+    assert execute(["replay", str(source), "--out", str(out)]) == 0
+    before = (out / "decisions.jsonl").read_bytes()
+    assert execute(["demo", "--out", str(out), "--port", "0"]) == 2
+    assert "choose another --out" in capsys.readouterr().err
+    assert (out / "decisions.jsonl").read_bytes() == before
 
 
 def test_demo_names_the_option_when_the_port_is_taken(tmp_path, capsys):

@@ -170,6 +170,7 @@ def test_river_datasets():
 @pytest.mark.parametrize(
     ("name", "content", "parts"),
     [
+        ("no.csv", "a;b;label\n1;2;3\n", ["separated by ';'", "commas"]),
         ("no.csv", "a,b\n1,2\n", ["none of its columns", "--labels-from", "a, b"]),
         ("twice.csv", "a,a,label\n", ["'a' occurs twice"]),
         ("only.csv", "label\n1\n", ["no column is left"]),
@@ -215,3 +216,16 @@ def test_a_named_column_must_be_there(tmp_path):
         lines(path, columns=Columns(source="who"))
     with pytest.raises(UsageError, match="--features: no column 'z'"):
         lines(path, columns=Columns(features=("amount", "z")))
+
+
+def test_tables_of_the_same_name_have_ids_of_their_own(tmp_path):
+    paths = [tmp_path / day / "events.csv" for day in ("1", "2", "3")]
+    for path in paths:
+        path.parent.mkdir()
+        path.write_text("a,label\n1,x\n2,y\n")
+    joined = open_inputs([str(path) for path in paths], Columns())
+    found = [orjson.loads(line) for line in joined.open(0)]
+    ids = [event["id"] for event in found]
+    assert ids[:4] == ["events-0", "events-1", "events:2-0", "events:2-1"]
+    assert len(set(ids)) == 6
+    assert [orjson.loads(line) for line in joined.open(3)] == found[3:]

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import io
 import re
 from html.parser import HTMLParser
 
 import numpy as np
 import orjson
 import pytest
+from rich.console import Console
 
 from monitor.cli import report_data
+from monitor.cli.common import verdict_table
 from monitor.cli.report import embedded, write_report
 from monitor.cli.report_data import MAX_BUCKETS, Sample, Timeline, read_decisions, tally
 from monitor.cli.report_plots import printable, shown
@@ -197,3 +200,23 @@ def test_a_damaged_decision_file_is_an_error_in_one_line(tmp_path):
         list(read_decisions(path))
     with pytest.raises(StateError, match="cannot be read"):
         list(read_decisions(tmp_path / "absent"))
+
+
+def test_what_the_warm_up_held_is_not_said_to_be_accepted(tmp_path):
+    warm = {"warmup": True, "families": [], "reasons": [{"detector": "warmup", "text": "learning"}]}
+    rows = [record(i, "quarantine", 0.0, **warm) for i in range(30)] + [
+        record(i) for i in range(30, 50)
+    ]
+    counted = tally(rows)
+    assert (counted.warmup, counted.warmup_passed) == (30, 0)
+    assert counted.families == {"warm-up": [0, 0, 30, 0]} and counted.detectors == {}
+    out = io.StringIO()
+    Console(file=out, width=100).print(verdict_table(counted, "50 events"))
+    assert "warm-up 30" in out.getvalue() and "unjudged" not in out.getvalue()
+    page = page_of(tmp_path, rows)
+    assert page.count("30 of them unjudged, during warm-up") == 1
+
+
+def test_no_button_sends_the_stream_to_somebody_elses_server(tmp_path):
+    page = page_of(tmp_path, mixed(100))
+    assert "showSendToCloud: false" in page and "form-action 'none'" in page

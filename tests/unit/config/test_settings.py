@@ -103,8 +103,20 @@ def test_environment(variable, text, key, value):
 
 
 def test_variables_set_by_cluster_managers_are_left_alone():
-    environ = {"MONITOR_PORT": "tcp://10.0.0.1:80", "MONITOR_KAFKA": "x", "MONITOR_HTTP_PORT": "1"}
+    environ = {
+        "MONITOR_PORT": "tcp://10.0.0.1:80",
+        "MONITOR_KAFKA": "x",
+        "MONITOR_HTTP_PORT": "tcp://10.0.0.1:80",
+    }
     assert load_settings(environ=environ) == load_settings(environ={})
+
+
+@pytest.mark.parametrize(
+    "variable", ["MONITOR_KAFKA_BOOTSTRAP_SERVERS", "MONITOR_HTTP_PORT", "monitor_log_level"]
+)
+def test_a_variable_that_lacks_an_underscore_is_refused_not_ignored(variable):
+    with pytest.raises(UsageError, match=f"{variable}: did you mean MONITOR_[A-Z]+__[A-Z_]+"):
+        load_settings(environ={variable: "1"})
 
 
 def test_the_process_environment_counts_only_through_load(monkeypatch):
@@ -130,6 +142,14 @@ def test_the_process_environment_counts_only_through_load(monkeypatch):
         ("a: b: c", ["c.yaml", "line 1", "YAML"]),
         ("http: {port: 1}\nhttp: {port: 2}", ["given twice", "line 2"]),
         ("[1, 2]", ["c.yaml", "key: value"]),
+        ("limits: {max_ts_seconds: 1e20}", ["c.yaml: limits", "must lie within", "max_ts_seconds"]),
+        ("limits: {min_ts_seconds: .nan}", ["c.yaml: limits", "must lie within"]),
+        ("limits: {min_ts_seconds: 9, max_ts_seconds: 8}", ["limits", "the smaller one first"]),
+        (
+            "gate: {schema: [{name: a, kind: numeric}, {name: a, kind: numeric}]}",
+            ["gate.schema", "'a' twice"],
+        ),
+        ("gate: {schema: []}", ["gate.schema", "at least one feature"]),
         ("kafka: {options: {sasl_plain_password: [x]}}", ["kafka.options.sasl_plain_password"]),
     ],
 )

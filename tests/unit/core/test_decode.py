@@ -17,6 +17,8 @@ from monitor.core.diagnose import depth
 from monitor.core.errors import RejectCode
 from monitor.core.labels import LabelTable
 from monitor.core.limits import Limits
+from monitor.core.names import is_ambiguous
+from monitor.core.numbers import crowded
 from monitor.core.schema import Schema, SchemaSpec
 from monitor.core.types import RawBatch
 
@@ -93,6 +95,12 @@ CASES: list[tuple[bytes, RejectCode, str]] = [
     (raw_json("[-Infinity,1]"), RejectCode.NON_FINITE, "features[0]"),
     (raw_json("[1,1e999]"), RejectCode.NON_FINITE, "features[1]"),
     (raw_json('{"a":1' + "0" * 400 + "}"), RejectCode.NON_FINITE, "features."),
+    (raw_json(extra=',"label":"x"'), RejectCode.DUPLICATE_NAME, '"label" stands twice'),
+    (raw_json(extra=',"lab\\u0065l":"x"'), RejectCode.DUPLICATE_NAME, '"label" stands twice'),
+    (raw_json('{"a":1,"b" :2,"a":3}'), RejectCode.DUPLICATE_NAME, '"a" stands twice'),
+    (raw_json(extra=',"meta":[{"k":1,"k":{}}]'), RejectCode.DUPLICATE_NAME, '"k" stands twice'),
+    (raw_json(extra=',"other":1,"other":2'), RejectCode.DUPLICATE_NAME, '"other" stands twice'),
+    (raw_json(extra=',"subject":"a:b","subject":null'), RejectCode.DUPLICATE_NAME, '"subject"'),
     (raw_json(extra=',"meta":{"m":[1e999]}'), RejectCode.NON_FINITE, "meta.m[0]"),
     (raw_json(extra=',"weight":1e999'), RejectCode.NON_FINITE, "weight"),
     (event(features=[1.0]), RejectCode.WRONG_DIMENSION, "has 1 numbers; this stream has 2"),
@@ -320,3 +328,82 @@ def test_explicit_schema() -> None:
     assert x.tolist() == [[3.0, 1.0, 0.0]] and not bad
     empty = Schema.learn([], spec=spec)
     assert np.isfinite(empty.transform(empty.encode([{"amount": 1e300}])[0])[1]).all()
+
+
+EDGE_NUMBERS = ["1e308", "-1.7976931348623157e308", "5e-324", "2.5E+300", "1e-0310"]
+
+
+def test_numbers_that_are_costly_to_read_cost_no_time() -> None:
+    for where in ("meta", "features", "unknown"):
+        ordinary, hostile = (
+            raw_json(f"[{text}]") if where == "features" else raw_json(extra=f',"{where}":[{text}]')
+            for text in (",".join([number] * 4000) for number in ("1.5", "1e308"))
+        )
+        began = time.perf_counter()
+        decode([ordinary] * 20)
+        middle = time.perf_counter()
+        decode([hostile] * 20)
+        # The typed decoder alone takes 200 times as long for the second.
+        assert time.perf_counter() - middle < 20 * (middle - began) + 0.1
+
+
+@pytest.mark.parametrize("ts", ["5", '"2024-01-01T00:00:00Z"', "1.5e9"])
+def test_crowded_records_are_read_as_others(ts: str) -> None:
+    texts = [EDGE_NUMBERS[i % 5] for i in range(40)]
+    value = b'{"id":"a","ts":%b,"source":"s","label":true,"features":[%b],"zz":0,"weight":2}'
+    values = [value % (ts.encode(), ",".join(texts[:n]).encode()) for n in (8, 40)]
+    assert crowded(values) == {1}
+    few, many = Decoder().parse(RawBatch.of(values)).events
+    assert many.features == [float(text) for text in texts]
+    for name in ("id", "ts", "source", "label", "weight"):
+        assert getattr(few, name) == getattr(many, name)
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [
+        (raw_json("[" + "1e308," * 40 + "1e999]"), RejectCode.NON_FINITE),
+        (raw_json("[" + "1e308," * 40 + "NaN]"), RejectCode.NON_FINITE),
+        (raw_json("[" + "1e308," * 40 + '"x"]'), RejectCode.WRONG_TYPE),
+        (raw_json("[" + "1e308," * 40 + "]"), RejectCode.NOT_JSON),
+        (raw_json("[" + "1e308," * 40 + "[" * 20 + "]" * 21), RejectCode.TOO_DEEP),
+        (raw_json("[" + "1e308," * 5000 + "1]"), RejectCode.TOO_MANY_FEATURES),
+    ],
+)
+def test_crowded_records_are_refused_as_others(value: bytes, code: RejectCode) -> None:
+    assert crowded([value]) == {0}
+    parsed = Decoder().parse(RawBatch.of([value]))
+    assert parsed.reject.tolist() == [code], parsed.detail
+
+
+def test_crowded_looks_at_numbers_only() -> None:
+    assert crowded([]) == crowded([b""]) == crowded([b"e"]) == crowded([b"1e30"] * 9) == set()
+    assert crowded([b"feel " * 50, b"1e30 " * 50, b"0xe123 " * 50]) == set()
+    assert crowded([b"x", b"1e308" * 16, b"", b"1E-308," * 15]) == {1}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text(':"\\{}[]a', max_size=6),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(':"\\a', max_size=3), inner)
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(JSON)
+def test_names_that_stand_once_are_never_taken_for_two(meta: Any) -> None:
+    value = event(meta=meta, subject='a:"b', features={"x:y": 1.0, 'q"': 2.0}, more=meta)
+    assert not is_ambiguous(value)
+    spaced = json.dumps(json.loads(value), indent=1).replace('":', '" :').encode()
+    parsed = Decoder().parse(RawBatch.of([value, spaced]))
+    assert set(parsed.reject.tolist()) <= {RejectCode.OK, RejectCode.TOO_DEEP}
+
+
+def test_a_record_with_two_faults_is_refused_once_and_its_neighbours_are_not() -> None:
+    deep = raw_json(extra=',"meta":' + "[" * 600 + "]" * 600 + ',"label":"x"')
+    twice = raw_json(extra=',"label":"x"')
+    values = [event(id="a"), deep, twice, event(id="b", ts="2024-01-01T00:00:00Z")]
+    reject = Decoder().parse(RawBatch.of(values)).reject.tolist()
+    assert reject == [0, RejectCode.TOO_DEEP, RejectCode.DUPLICATE_NAME, 0]

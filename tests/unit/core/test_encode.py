@@ -80,7 +80,11 @@ def test_reasons_families_and_warmup() -> None:
     first = found[0]["reasons"][0]
     assert list(first) == ["detector", "score", "p_value", "threshold", "text", "evidence"]
     assert first["evidence"] == {"neighbours": 14, "share": [0.5], "nan": None}
-    assert found[1]["warmup"] is True and found[1]["reasons"] == []
+    assert found[1]["warmup"] is True and found[1]["families"] == []
+    (why,) = found[1]["reasons"]
+    assert why["detector"] == "warmup" and "let through" in why["text"]
+    (held,) = records([event()], warmup=np.array([True]), action=np.array([Action.HOLD]))
+    assert "held back, as the setting gate.warmup says hold" in held["reasons"][0]["text"]
 
 
 def test_what_json_cannot_carry_is_replaced() -> None:

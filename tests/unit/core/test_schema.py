@@ -8,10 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from monitor.core.decode import Decoder
+from monitor.core.errors import RejectCode
 from monitor.core.events import Features
+from monitor.core.labels import LabelTable
 from monitor.core.limits import Limits
 from monitor.core.schema import Schema
 from monitor.core.transform import G_LIMIT, MAX_KNOTS, Z_LIMIT, Transform
+from monitor.core.types import RawBatch
 from monitor.state import codec
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
@@ -129,3 +133,26 @@ def test_fast_and_general_paths_agree() -> None:
     slow, _ = schema.encode([*rows, {"a": None}])
     assert not bad
     np.testing.assert_array_equal(fast, slow[:-1])
+
+
+def test_one_source_cannot_widen_the_stream_for_everybody() -> None:
+    def event(i: int, source: str, **more: float) -> bytes:
+        features = {"a": float(i), "b": float(i % 7), **more}
+        base = {"id": f"e{i}", "ts": 1.0 + i, "source": source, "label": True}
+        return orjson.dumps({**base, "features": features})
+
+    wide = {f"n{i}": float(i) for i in range(4000)}
+    ordinary = [event(i, f"s{i % 9}") for i in range(300)]
+    rare = [event(300, "s1", seldom=1.0), event(301, "s2", seldom=2.0)]
+    samples = [event(400, "s0", **wide), *ordinary, *rare, event(401, "s0", **wide)]
+    decoder = Decoder()
+    parsed = decoder.parse(RawBatch.of(samples))
+    schema = Schema.learn(parsed)
+    assert schema.columns == ("a", "b", "seldom")
+    decoded = decoder.columns(parsed, schema, LabelTable())
+    assert decoded.reject[[0, -1]].tolist() == [RejectCode.UNKNOWN_FEATURE] * 2
+    # Alone, or often enough, a source's names are the stream's.
+    only = decoder.parse(RawBatch.of([event(1, "s", x=1.0), *[event(i, "s") for i in range(200)]]))
+    assert Schema.learn(only).columns == ("a", "b", "x")
+    often = [event(i, f"s{i % 9}", **({"own": 1.0} if i % 9 == 4 else {})) for i in range(200)]
+    assert "own" in Schema.learn(decoder.parse(RawBatch.of(often))).columns

@@ -120,7 +120,7 @@ def source(path: Path, out: Path, pipe: bool) -> LocalTransport:
     done = 0
     if (out / ".monitor").exists():
         status = journal_status(out)
-        done = 0 if status is None else status.next_offset
+        done = 0 if status is None else status.next_offset + status.pending
     read_end, write_end = os.pipe()
     with os.fdopen(write_end, "wb") as stream:
         stream.write(b"\n".join(path.read_bytes().split(b"\n")[done:]))
@@ -169,6 +169,47 @@ def test_sigkill_at_random_moments(tmp_path: Path) -> None:
     calm = LocalTransport(FileLines([path]), tmp_path / "calm", fsync="never")
     Service(ToyGate(), calm, batch_events=32).run(threading.Event())
     assert contents(out) == contents(tmp_path / "calm")
+
+
+PIPED = SCRIPT.replace("FileLines([Path(sys.argv[1])])", "PipeLines()").replace(
+    "FileLines, LocalTransport", "LocalTransport, PipeLines"
+)
+
+
+def test_what_a_killed_process_read_of_a_pipe_is_not_lost(tmp_path: Path) -> None:
+    every, out = lines(8000), tmp_path / "out"
+    read_end, write_end = os.pipe()
+
+    def done(out: Path) -> int:
+        status = journal_status(out)
+        return 0 if status is None else status.next_offset
+
+    def write() -> None:
+        with os.fdopen(write_end, "wb", buffering=0) as stream:
+            for first in range(0, len(every), 50):  # whole lines, in less than a pipe takes at once
+                stream.write(b"\n".join(every[first : first + 50]) + b"\n")
+
+    threading.Thread(target=write, daemon=True).start()
+    command, rng = [sys.executable, "-c", PIPED, "-", str(out)], random.Random(3)
+    for turn in range(4):
+        process = subprocess.Popen(command, cwd=ROOT, stdin=read_end, stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        if turn < 3:
+            before = done(out)
+            while done(out) == before:
+                time.sleep(0.01)
+            time.sleep(rng.uniform(0.0, 0.1))
+            process.send_signal(signal.SIGKILL)
+        assert process.wait(60) == (-signal.SIGKILL if turn < 3 else 0)
+        process.stdout.close()
+    os.close(read_end)
+    routed = [contents(out)[name].split(b"\n")[:-1] for name in NAMES[:3]]
+    assert sorted(line for found in routed for line in found) == sorted(every)
+    assert [line.count(b'"offset": ') for line in contents(out)["decisions"].split(b"\n")] == [
+        *[1] * len(every),
+        0,
+    ]
 
 
 def test_a_followed_file_resumes(tmp_path: Path) -> None:

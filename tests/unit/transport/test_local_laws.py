@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from monitor.transport.local import FileLines, FollowFile, LocalTransport, PipeLines
+from monitor.transport.local import (
+    FileLines,
+    FollowFile,
+    LocalTransport,
+    PipeLines,
+    journal_status,
+)
 from tests.checks.transport_laws import TransportLaws
 
 
@@ -62,7 +68,7 @@ class FollowHarness(FileHarness):
 
 
 class PipeHarness(FileHarness):
-    """Every new process gets a pipe with what the ones before did not commit."""
+    """Every new process gets a pipe with what the ones before did not read."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -72,11 +78,8 @@ class PipeHarness(FileHarness):
         self.values = values
 
     def transport(self) -> LocalTransport:
-        done = sum(
-            len(records(path))
-            for name in ("accepted", "quarantined", "invalid")
-            if (path := self.out / f"{name}.jsonl").exists()
-        )
+        status = journal_status(self.out)
+        done = 0 if status is None else status.next_offset + status.pending
         read_end, write_end = os.pipe()
         data = b"".join(value + b"\n" for value in self.values[done:])
 
