@@ -27,6 +27,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import argparse
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,12 +38,23 @@ from loadtest.detection_cells import (
     GATE,
     PATTERNS,
     RATE,
-    USUAL_PATTERNS,
     Options,
     attack_names,
     grid_rows,
 )
+from loadtest.detection_channels import channels_rows
+from loadtest.detection_clean import calibration_rows, drift_rows, drift_streams
+from loadtest.detection_damage import ATTACKS as DAMAGE_ATTACKS
+from loadtest.detection_damage import DAMAGE_RATE, damage_rows
+from loadtest.detection_damage import PATTERNS as DAMAGE_PATTERNS
 from loadtest.detection_peers import PEERS
+from loadtest.detection_plots import plot
+from loadtest.detection_reports import (
+    calibration_report,
+    channels_report,
+    damage_report,
+    drift_report,
+)
 from loadtest.detection_store import Store, Task, read, work_through
 from loadtest.detection_view import grid_report, save
 
@@ -68,8 +80,62 @@ def grid_tasks(options: Options, store: Store) -> list[Task]:
     return tasks
 
 
+def calibration_tasks(options: Options, store: Store) -> list[Task]:
+    done = {identity[:4] for identity in store.done}
+    tasks: list[Task] = []
+    for seed, stream, gated in itertools.product(
+        range(options.seeds), options.streams, (True, False)
+    ):
+        given = (stream, seed, options.events, gated)
+        if tuple(str(part) for part in given) not in done:
+            call = functools.partial(calibration_rows, *given, options.batch)
+            tasks.append((f"{stream} {seed}", call))
+    return tasks
+
+
+def damage_tasks(options: Options, store: Store) -> list[Task]:
+    """All gates of a cell at once: they share its honest, poisoned and oracle learners."""
+    tasks: list[Task] = []
+    for cell in options.cells():
+        done = {training for key, training in store.done if key == cell.key}
+        left = tuple(name for name in options.contestants if name not in done)
+        if left:
+            tasks.append((cell.key, functools.partial(damage_rows, cell, left, options.batch)))
+    return tasks
+
+
+def drift_tasks(options: Options, store: Store) -> list[Task]:
+    real = tuple(name for name in ("electricity",) if name in options.streams)
+    tasks: list[Task] = []
+    for seed, name in itertools.product(range(options.seeds), drift_streams(real)):
+        if (name, str(seed), str(options.events)) not in store.done:
+            call = functools.partial(drift_rows, name, seed, options.events, options.batch)
+            tasks.append((f"{name} {seed}", call))
+    return tasks
+
+
+def channels_tasks(options: Options, store: Store) -> list[Task]:
+    done = {identity[0] for identity in store.done}
+    return [
+        (cell.key, functools.partial(channels_rows, cell, options.batch))
+        for cell in options.cells()
+        if cell.key not in done
+    ]
+
+
 MODES: dict[str, Mode] = {
     "grid": Mode(grid_tasks, ("key", "contestant"), grid_report, "Detection"),
+    "calibration": Mode(
+        calibration_tasks,
+        ("stream", "seed", "events", "gated", "channel", "promised"),
+        calibration_report,
+        "Calibration",
+    ),
+    "damage": Mode(damage_tasks, ("key", "training"), damage_report, "Damage downstream"),
+    "drift": Mode(drift_tasks, ("stream", "seed", "events"), drift_report, "Honest drift"),
+    "channels": Mode(
+        channels_tasks, ("key", "kind", "channel"), channels_report, "Channels and dilution"
+    ),
 }
 
 
@@ -102,63 +168,87 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return given
 
 
-QUICK_STREAMS = ("electricity", "weather", "segments", "bananas", "phishing")
+QUICK_STREAMS = ("electricity", "weather", "segments", "bananas")
 QUICK_EVENTS = 4_000
+# What else a mode does not need all of, in a full run and in a quick one.
+FULL: dict[str, dict[str, Any]] = {
+    "damage": {
+        "rate": DAMAGE_RATE,
+        "attacks": DAMAGE_ATTACKS,
+        "patterns": DAMAGE_PATTERNS,
+        "contestants": (GATE, "river_lr", "knn", "cleanlab"),
+    },
+    "channels": {"patterns": ("burst", "stealth")},
+}
+QUICK: dict[str, dict[str, Any]] = {
+    "grid": {"patterns": ("burst", "stealth")},
+    "calibration": {"events": 0, "seeds": 1},
+    "damage": {
+        "events": 8_000,
+        "streams": ("electricity", "weather"),
+        "attacks": ("targeted", "gradient", "backdoor"),
+        "contestants": (GATE, "river_lr", "cleanlab"),
+    },
+    "drift": {"events": 20_000},
+    "channels": {"streams": ("electricity", "segments")},
+}
 
 
-def options_of(given: argparse.Namespace) -> Options:
-    quick = given.quick
-    names = streams.names()
-    usual = tuple(name for name in names if name in QUICK_STREAMS)[:4] if quick else names
-    wanted = tuple(given.contestants or (GATE, *PEERS))
-    present = []
-    for name in wanted:
+def options_of(given: argparse.Namespace, mode: str) -> Options:
+    """The mode's usual extent, a part of it with --quick; what was asked for goes first."""
+    present = streams.names()
+    usual: dict[str, Any] = {"streams": present, "attacks": attack_names(given.snapped)}
+    usual |= FULL.get(mode, {})
+    if given.quick:
+        usual |= {"streams": QUICK_STREAMS, "events": QUICK_EVENTS, "seeds": 1}
+        usual |= QUICK.get(mode, {})
+    for name in ("streams", "attacks", "patterns", "contestants", "seeds", "rate", "events"):
+        asked = getattr(given, name)
+        if asked is not None:
+            usual[name] = tuple(asked) if isinstance(asked, list) else asked
+    usual["streams"] = tuple(name for name in usual["streams"] if name in present) or present
+    wanted = usual.pop("contestants", (GATE, *PEERS))
+    usual["contestants"] = tuple(n for n in wanted if n not in PEERS or not PEERS[n].missing)
+    return Options(batch=given.batch, **usual)
+
+
+def say_missing(given: argparse.Namespace) -> None:
+    for name in given.contestants or PEERS:
         missing = PEERS[name].missing if name in PEERS else ()
         if missing:
             print(f"{name} is left out: {', '.join(missing)} missing (pip install .[bench])")
-        else:
-            present.append(name)
-    patterns = ("burst", "stealth") if quick else USUAL_PATTERNS
-    return Options(
-        streams=tuple(given.streams or usual),
-        attacks=tuple(given.attacks or attack_names(given.snapped)),
-        patterns=tuple(given.patterns or patterns),
-        contestants=tuple(present),
-        seeds=given.seeds or (1 if quick else 3),
-        rate=given.rate or RATE,
-        events=(QUICK_EVENTS if quick else 0) if given.events is None else given.events,
-        batch=given.batch,
-    )
 
 
-def measure(name: str, given: argparse.Namespace, options: Options) -> None:
+def measure(name: str, given: argparse.Namespace) -> None:
     mode = MODES[name]
     store = Store(given.out / f"{name}.csv", mode.identity)
     if given.redo:
         for column in ("contestant", "training"):
             store.forget(column, given.redo)
-    tasks = mode.tasks(options, store)
-    work_through(tasks, store, jobs=given.jobs, title=name)
+    tasks = mode.tasks(options_of(given, name), store)
+    if tasks:
+        work_through(tasks, store, jobs=given.jobs, title=name)
 
 
 def show(out: Path) -> None:
-    """Tables of everything measured so far."""
+    """Tables and plots of everything measured so far."""
+    out.mkdir(parents=True, exist_ok=True)
+    rows = {name: read(out / f"{name}.csv") for name in MODES}
     sections = ["# Detection benchmark\n"]
     for name, mode in MODES.items():
-        rows = read(out / f"{name}.csv")
-        if rows:
-            sections.append(f"## {mode.title}\n\n{mode.report(rows)}")
+        if rows[name]:
+            sections.append(f"## {mode.title}\n\n{mode.report(rows[name])}")
     save(out / "tables.md", sections)
-    print(f"tables: {out / 'tables.md'}")
+    plot(rows, out / "plots.html")
+    print(f"tables: {out / 'tables.md'}\nplots: {out / 'plots.html'}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     given = arguments(argv)
     if given.mode != "view":
-        options = options_of(given)
+        say_missing(given)
         for name in MODES if given.mode == "all" else (given.mode,):
-            measure(name, given, options)
-    given.out.mkdir(parents=True, exist_ok=True)
+            measure(name, given)
     show(given.out)
     return 0
 
