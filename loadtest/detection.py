@@ -44,8 +44,8 @@ from loadtest.detection_cells import (
 )
 from loadtest.detection_channels import channels_rows
 from loadtest.detection_clean import calibration_rows, drift_rows, drift_streams
+from loadtest.detection_damage import ACCEPTED, DAMAGE_RATE, damage_rows
 from loadtest.detection_damage import ATTACKS as DAMAGE_ATTACKS
-from loadtest.detection_damage import DAMAGE_RATE, damage_rows
 from loadtest.detection_damage import PATTERNS as DAMAGE_PATTERNS
 from loadtest.detection_peers import PEERS
 from loadtest.detection_plots import plot
@@ -97,10 +97,11 @@ def damage_tasks(options: Options, store: Store) -> list[Task]:
     """All gates of a cell at once: they share its honest, poisoned and oracle learners."""
     tasks: list[Task] = []
     for cell in options.cells():
-        done = {training for key, training in store.done if key == cell.key}
+        done = frozenset(training for key, training in store.done if key == cell.key)
         left = tuple(name for name in options.contestants if name not in done)
         if left:
-            tasks.append((cell.key, functools.partial(damage_rows, cell, left, options.batch)))
+            call = functools.partial(damage_rows, cell, left, options.batch, done)
+            tasks.append((cell.key, call))
     return tasks
 
 
@@ -157,7 +158,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=BATCH, help="events the gate judges at once")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--quick", action="store_true", help="a part that takes < 5 minutes")
-    parser.add_argument("--redo", metavar="CONTESTANT", help="measure this one again")
+    parser.add_argument("--redo", choices=(GATE, *PEERS), help="measure this one again")
     parser.add_argument("--out", type=Path, default=Path("out/detection"), metavar="DIR")
     given = parser.parse_args(argv)
     for name in ("seeds", "jobs", "batch"):
@@ -219,12 +220,17 @@ def say_missing(given: argparse.Namespace) -> None:
             print(f"{name} is left out: {', '.join(missing)} missing (pip install .[bench])")
 
 
+def measured_by(row: Row) -> str:
+    """Whose figure it is; modes without other contestants are the gate's alone."""
+    who = str(row.get("contestant") or row.get("training") or GATE)
+    return GATE if who == ACCEPTED else who
+
+
 def measure(name: str, given: argparse.Namespace) -> None:
     mode = MODES[name]
     store = Store(given.out / f"{name}.csv", mode.identity)
     if given.redo:
-        for column in ("contestant", "training"):
-            store.forget(column, given.redo)
+        store.forget(lambda row: measured_by(row) == given.redo)
     tasks = mode.tasks(options_of(given, name), store)
     if tasks:
         work_through(tasks, store, jobs=given.jobs, title=name)

@@ -21,10 +21,11 @@ from loadtest.detection_peers import PEERS
 from monitor.config.policy import Policy
 from monitor.config.sections import BatchSettings
 from monitor.core.types import Action, BoolArray, FloatArray, Verdict
-from monitor.gate import Gate
+from monitor.gate import Gate, GateConfig
 from monitor.runtime.inject import Attacked, Stream, inject
 
 BATCH = BatchSettings().max_events
+WARMUP = GateConfig().warmup_events
 CLEAN_PREFIX = 0.3
 RATE = 0.03
 GATE = "gate"
@@ -161,10 +162,14 @@ class Judgement:
 def judge_by_gate(
     stream: Stream, policy: Policy | None = None, batch: int = BATCH, keep_records: bool = False
 ) -> Judgement:
-    """The whole gate from bytes to decision records, under the default policy unless given."""
+    """The whole gate from bytes to decision records, under the default policy unless given.
+
+    The first batch is the warm-up alone: a full one would swallow a third of a short stream.
+    """
     lines, gate = stream.lines(), Gate(policy=policy)
+    ends = [*range(min(WARMUP, batch), len(lines), batch), len(lines)]
     began = time.process_time()
-    made = [gate.check(lines[i : i + batch]) for i in range(0, len(lines), batch)]
+    made = [gate.check(lines[i:j]) for i, j in itertools.pairwise((0, *ends))]
     seconds = time.process_time() - began
     verdict = np.concatenate([d.verdict for d in made])
     return Judgement(
@@ -192,6 +197,11 @@ def judge_by_peer(name: str, stream: Stream) -> Judgement:
     return Judgement(score, flag, score > hold_at, seconds, np.zeros(n, dtype=bool), ~flag)
 
 
+def judged_from(n: int) -> int:
+    """The first event that counts: behind the clean prefix, and behind the gate's warm-up."""
+    return max(int(n * CLEAN_PREFIX), min(WARMUP, n // 2))
+
+
 def judged(name: str, stream: Stream, batch: int = BATCH) -> Judgement:
     return judge_by_gate(stream, batch=batch) if name == GATE else judge_by_peer(name, stream)
 
@@ -199,7 +209,7 @@ def judged(name: str, stream: Stream, batch: int = BATCH) -> Judgement:
 def grid_rows(cell: Cell, contestants: Sequence[str], batch: int = BATCH) -> list[Row]:
     """One row a contestant: how it did behind the clean prefix."""
     given = attacked(cell)
-    start = int(len(given.poison) * CLEAN_PREFIX)
+    start = judged_from(len(given.poison))
     behind = slice(start, None)
     poison = given.poison[behind]
     rows = []

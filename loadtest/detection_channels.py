@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from loadtest.detection_cells import CLEAN_PREFIX, Cell, Judgement, Row, attacked, judge_by_gate
+from loadtest.detection_cells import Cell, Judgement, Row, attacked, judge_by_gate, judged_from
 from loadtest.detection_metrics import recall_at, share_of
 from monitor.config.policy import Policy
 from monitor.core.types import FloatArray
@@ -17,7 +17,7 @@ from monitor.core.types import FloatArray
 
 def channels_rows(cell: Cell, batch: int) -> list[Row]:
     given = attacked(cell)
-    start = int(len(given.poison) * CLEAN_PREFIX)
+    start = judged_from(len(given.poison))
     poison = given.poison[start:]
     full = judge_by_gate(given.stream, batch=batch)
 

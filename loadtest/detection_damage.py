@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from loadtest.detection_cells import (
-    CLEAN_PREFIX,
     GATE,
     Cell,
     Row,
@@ -24,6 +23,7 @@ from loadtest.detection_cells import (
     honest,
     judge_by_gate,
     judge_by_peer,
+    judged_from,
 )
 from loadtest.detection_metrics import NAN
 from loadtest.detection_peers import river_model
@@ -171,12 +171,14 @@ def gates(given: Attacked, contestants: Sequence[str], batch: int) -> dict[str, 
     return passed
 
 
-def damage_rows(cell: Cell, contestants: Sequence[str], batch: int) -> list[Row]:
-    """Accuracy, and success for backdoors, of each learner behind each gate."""
+def damage_rows(
+    cell: Cell, contestants: Sequence[str], batch: int, known: Collection[str] = ()
+) -> list[Row]:
+    """Accuracy, and success for backdoors, of each learner behind each gate not yet ``known``."""
     clean, given = honest(cell.stream, cell.events, cell.seed), attacked(cell)
     n = len(clean)
     everything = np.ones(n, dtype=bool)
-    judge = ~given.poison & (np.arange(n) >= int(n * CLEAN_PREFIX))
+    judge = ~given.poison & (np.arange(n) >= judged_from(n))
     probe = probe_of(clean, given) if cell.attack.startswith("backdoor") else None
     training: dict[str, tuple[Stream, BoolArray]] = {
         "clean": (clean, everything),
@@ -185,6 +187,7 @@ def damage_rows(cell: Cell, contestants: Sequence[str], batch: int) -> list[Row]
     }
     for name, passed in gates(given, contestants, batch).items():
         training[name] = (given.stream, passed)
+    training = {name: how for name, how in training.items() if name not in known}
     rows = []
     for learner, (name, (stream, passed)) in itertools.product(learners(), training.items()):
         made = LEARNERS[learner](len(clean.labels))

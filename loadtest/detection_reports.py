@@ -26,6 +26,7 @@ from loadtest.detection_view import (
 from monitor.core.types import FloatArray
 
 NOTICEABLE = 0.005
+ALL = "all learners"
 NOT_GATES = ("clean", "poisoned", "oracle")
 
 
@@ -137,8 +138,11 @@ def damage_report(rows: Sequence[Row]) -> str:
     gates = _trainings(rows)
     kinds = dict.fromkeys((str(r["attack"]), str(r["pattern"]), str(r["learner"])) for r in rows)
     body, success = [], []
-    for attack, pattern, learner in kinds:
-        mine = of(rows, attack=attack, pattern=pattern, learner=learner)
+    pooled = [(attack, pattern, ALL) for attack, pattern in dict.fromkeys(k[:2] for k in kinds)]
+    for attack, pattern, learner in sorted([*kinds, *pooled]):
+        mine = of(rows, attack=attack, pattern=pattern)
+        if learner != ALL:
+            mine = of(mine, learner=learner)
         clean, poisoned = (mean(of(mine, training=t), "accuracy") for t in ("clean", "poisoned"))
         line = [f"{attack}, {pattern}, {learner}", shown(clean), shown(poisoned)]
         for name in gates:
@@ -148,7 +152,7 @@ def damage_report(rows: Sequence[Row]) -> str:
                 text += f" ({100 * low:.0f}–{100 * high:.0f})"
             line.append(text)
         body.append(line)
-        if attack.startswith("backdoor"):
+        if attack.startswith("backdoor") and learner != ALL:
             trained = ["clean", "poisoned", *gates]
             found = [_success(of(mine, training=name), name == GATE) for name in trained]
             success.append([f"{attack}, {pattern}, {learner}", *found])

@@ -29,9 +29,9 @@ class Store:
     def of(self, row: Row) -> tuple[str, ...]:
         return tuple(str(row[name]) for name in self.identity)
 
-    def forget(self, column: str, value: str) -> int:
-        """Drop the rows with ``value``, to be measured anew; how many there were."""
-        kept = [row for row in self.rows if str(row.get(column)) != value]
+    def forget(self, unwanted: Callable[[Row], bool]) -> int:
+        """Drop the ``unwanted`` rows, to be measured anew; how many there were."""
+        kept = [row for row in self.rows if not unwanted(row)]
         dropped = len(self.rows) - len(kept)
         if dropped:
             self.rows = kept
@@ -53,7 +53,7 @@ class Store:
             csv.DictWriter(file, header).writerows(new)
 
     def _write(self) -> None:
-        names = list(dict.fromkeys(name for row in self.rows for name in row))
+        names = list(dict.fromkeys(name for row in self.rows for name in row)) or _header(self.path)
         scratch = self.path.with_suffix(".new")
         with scratch.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, names)
