@@ -34,6 +34,7 @@ from typing import Any
 
 from loadtest import streams
 from loadtest.detection_cells import (
+    ATTACKS,
     BATCH,
     GATE,
     PATTERNS,
@@ -41,6 +42,7 @@ from loadtest.detection_cells import (
     Options,
     attack_names,
     grid_rows,
+    pattern_names,
 )
 from loadtest.detection_channels import channels_rows
 from loadtest.detection_clean import calibration_rows, drift_rows, drift_streams
@@ -146,12 +148,13 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("mode", nargs="?", choices=(*MODES, "all", "view"), default="all")
     some = {"nargs": "+", "metavar": "NAME"}
-    attacks = attack_names(snapped=True)
+    attacks = dict.fromkeys((*ATTACKS, *attack_names(hard=True)))
     parser.add_argument("--streams", choices=streams.names(), **some)
-    parser.add_argument("--attacks", choices=attacks, **some)
+    parser.add_argument("--attacks", choices=tuple(attacks), **some)
     parser.add_argument("--patterns", choices=tuple(PATTERNS), **some)
     parser.add_argument("--contestants", choices=(GATE, *PEERS), **some)
     parser.add_argument("--snapped", action="store_true", help="also with values seen before")
+    parser.add_argument("--hard", action="store_true", help="also harder attacks and senders")
     parser.add_argument("--seeds", type=int, help="seeds of each cell (3)")
     parser.add_argument("--rate", type=float, help=f"share of poison ({RATE}; damage: 0.15)")
     parser.add_argument("--events", type=int, help="first events of a stream (0: all)")
@@ -162,7 +165,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("out/detection"), metavar="DIR")
     given = parser.parse_args(argv)
     for name in ("seeds", "jobs", "batch"):
-        if (getattr(given, name) or 1) < 1:
+        if getattr(given, name) is not None and getattr(given, name) < 1:
             parser.error(f"--{name} must be at least 1")
     if given.rate is not None and not 0.0 < given.rate <= 0.5:
         parser.error("--rate must be above 0 and at most 0.5")
@@ -198,7 +201,11 @@ QUICK: dict[str, dict[str, Any]] = {
 def options_of(given: argparse.Namespace, mode: str) -> Options:
     """The mode's usual extent, a part of it with --quick; what was asked for goes first."""
     present = streams.names()
-    usual: dict[str, Any] = {"streams": present, "attacks": attack_names(given.snapped)}
+    usual: dict[str, Any] = {
+        "streams": present,
+        "attacks": attack_names(given.snapped, given.hard),
+        "patterns": pattern_names(given.hard),
+    }
     usual |= FULL.get(mode, {})
     if given.quick:
         usual |= {"streams": QUICK_STREAMS, "events": QUICK_EVENTS, "seeds": 1}

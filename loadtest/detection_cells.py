@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import itertools
 import time
 from collections.abc import Mapping, Sequence
@@ -16,12 +17,13 @@ from typing import Any
 import numpy as np
 
 from loadtest import streams
-from loadtest.detection_metrics import measures, source_share
+from loadtest.detection_metrics import measures, share_of, source_share
 from loadtest.detection_peers import PEERS
 from monitor.config.policy import Policy
 from monitor.config.sections import BatchSettings
 from monitor.core.types import Action, BoolArray, FloatArray, Verdict
 from monitor.gate import Gate, GateConfig
+from monitor.runtime import inject as injectable
 from monitor.runtime.inject import Attacked, Stream, inject
 
 BATCH = BatchSettings().max_events
@@ -29,36 +31,80 @@ WARMUP = GateConfig().warmup_events
 CLEAN_PREFIX = 0.3
 RATE = 0.03
 GATE = "gate"
+SHILLING_PROFILES = ("random", "average", "bandwagon")
 Row = dict[str, Any]
 
-# Arguments of inject() by attack; the names are the benchmark's.
+# The attacks of the goals, then harder and other ones; those that inject() does not know are left
+# out. An entry may give more arguments of inject() than the name.
+USUAL_ATTACKS = (
+    "flip",
+    "targeted",
+    "backdoor",
+    "backdoor_jitter",
+    "clean_label",
+    "gradient",
+    "frog",
+)
 ATTACKS: dict[str, Mapping[str, Any]] = {
     name: {"attack": name}
     for name in (
-        "flip",
-        "targeted",
-        "backdoor",
-        "backdoor_jitter",
-        "clean_label",
-        "gradient",
-        "frog",
+        *USUAL_ATTACKS,
+        "backdoor_typical",
+        "backdoor_atypical",
+        "backdoor_additive",
+        "backdoor_additive_jitter",
+        "clean_label_collide",
+        "accumulative",
+        "gradient_scaled",
+        "gradient_flipped",
+        "gradient_lie",
+        "gradient_sybils",
+        "replay",
+        "replay_same_id",
+        *(f"shilling_{aim}_{p}" for aim in ("push", "nuke") for p in SHILLING_PROFILES),
     )
+    if name in injectable.ATTACKS
 }
+HARD_ATTACKS = tuple(
+    name
+    for name in ("backdoor_additive_jitter", "clean_label_collide", "accumulative")
+    if name in ATTACKS
+)
 # Attacks that move values, and so have a variant with values the column has shown.
 SNAPPED = ("backdoor_jitter", "clean_label", "gradient", "frog")
 
 # Arguments of inject() by pattern: who sends, and when.
+_ARGUMENTS = inspect.signature(inject).parameters
 PATTERNS: dict[str, Mapping[str, Any]] = {
     "burst": {"pattern": "burst", "colluders": 5},
     "stealth": {"pattern": "spread", "colluders": 0},
     "spread40": {"pattern": "burst", "colluders": 40},
     "slow40": {"pattern": "spread", "colluders": 40},
 }
+HARD_PATTERNS: dict[str, Mapping[str, Any]] = {
+    "beside_bursts": {"pattern": "burst", "colluders": 5, "honest_bursts": 5},
+    "fresh": {"pattern": "burst", "colluders": "fresh", "newcomers": 0.05},
+    "hijacked": {"pattern": "burst", "colluders": "hijacked", "honest_bursts": 0},
+}
+PATTERNS |= {name: how for name, how in HARD_PATTERNS.items() if set(how) <= set(_ARGUMENTS)}
 USUAL_PATTERNS = ("burst", "stealth", "spread40")
+# Who rated what: the streams whose events have subjects, which shilling needs.
+WITH_SUBJECTS = ("movielens",)
 
 
-def attack_names(snapped: bool) -> tuple[str, ...]:
-    return (*ATTACKS, *(f"{name}+snap" for name in SNAPPED if snapped))
+def attack_names(snapped: bool = False, hard: bool = False) -> tuple[str, ...]:
+    """The usual attacks, and on request the harder ones."""
+    more = tuple(f"{name}+snap" for name in SNAPPED) if snapped or hard else ()
+    return (*USUAL_ATTACKS, *more, *(HARD_ATTACKS if hard else ()))
+
+
+def pattern_names(hard: bool = False) -> tuple[str, ...]:
+    return tuple(name for name in PATTERNS if name in USUAL_PATTERNS or hard)
+
+
+def suits(stream: str, attack: str) -> bool:
+    kind = injectable.ATTACKS[attack.removesuffix("+snap")]
+    return getattr(kind, "needs", None) != "subject" or stream in WITH_SUBJECTS
 
 
 @dataclass(frozen=True)
@@ -91,7 +137,7 @@ class Options:
     """What every mode of the benchmark takes."""
 
     streams: tuple[str, ...]
-    attacks: tuple[str, ...] = tuple(ATTACKS)
+    attacks: tuple[str, ...] = USUAL_ATTACKS
     patterns: tuple[str, ...] = USUAL_PATTERNS
     contestants: tuple[str, ...] = (GATE, *PEERS)
     seeds: int = 3
@@ -102,7 +148,11 @@ class Options:
     def cells(self) -> list[Cell]:
         """Seed by seed, so that an interrupted run has seen every kind of cell."""
         product = itertools.product(range(self.seeds), self.streams, self.attacks, self.patterns)
-        return [Cell(s, a, p, seed, self.rate, self.events) for seed, s, a, p in product]
+        return [
+            Cell(stream, attack, pattern, seed, self.rate, self.events)
+            for seed, stream, attack, pattern in product
+            if suits(stream, attack)
+        ]
 
 
 def head(stream: Stream, events: int) -> Stream:
@@ -185,11 +235,20 @@ def judge_by_gate(
     )
 
 
+def filled(x: FloatArray) -> FloatArray:
+    """Peers and learners know no missing values: the column's mean over the clean prefix."""
+    missing = np.isnan(x)
+    if not missing.any():
+        return x
+    known = np.nan_to_num(np.nanmean(x[: int(len(x) * CLEAN_PREFIX)], axis=0))
+    return np.where(missing, known, x)
+
+
 def judge_by_peer(name: str, stream: Stream) -> Judgement:
     """A peer has no thresholds: it gets those its scores on the clean prefix suggest."""
     n = len(stream)
     began = time.process_time()
-    score = PEERS[name].score(stream.x, stream.y, len(stream.labels))
+    score = PEERS[name].score(filled(stream.x), stream.y, len(stream.labels))
     seconds = time.process_time() - began
     start = int(n * CLEAN_PREFIX)
     flag_at, hold_at = np.quantile(score[start // 2 : start], (0.99, 0.999))
@@ -219,6 +278,10 @@ def grid_rows(cell: Cell, contestants: Sequence[str], batch: int = BATCH) -> lis
         clean = ~poison
         sources = tuple(itertools.compress(given.stream.source[start:], clean.tolist()))
         found["hold_worst_source"] = source_share(made.hold[behind][clean], sources)
+        for role in ("honest_burst", "honest_newcomer"):
+            rows_of = getattr(given, role, None)
+            if rows_of is not None and rows_of.any():
+                found[f"hold_{role}"] = share_of(made.hold[behind], rows_of[behind])
         rows.append(
             cell.columns
             | {"contestant": name, "poisoned": int(poison.sum()), "n": len(poison)}

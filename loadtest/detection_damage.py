@@ -20,6 +20,7 @@ from loadtest.detection_cells import (
     Cell,
     Row,
     attacked,
+    filled,
     honest,
     judge_by_gate,
     judge_by_peer,
@@ -140,11 +141,12 @@ def prequential(
     probed at even times in the last half of the stream, on events not learned yet.
     """
     n, right, fooled, tried = len(train), 0, 0, 0
+    features = filled(train.x)
     chunks = np.arange(0, n, CHUNK)
     probing = set(np.linspace(n // 2, chunks[-1], PROBE_CHUNKS).astype(int) // CHUNK * CHUNK)
     for first in chunks.tolist():
         rows = slice(first, min(first + CHUNK, n))
-        x, y = train.x[rows], train.y[rows]
+        x, y = features[rows], train.y[rows]
         ask = judge[rows]
         if ask.any():
             right += int((learner.predict(x[ask]) == y[ask]).sum())
@@ -152,7 +154,7 @@ def prequential(
             ahead = np.arange(first, n) if first + PROBES > n else np.arange(first, first + PROBES)
             ahead = ahead[judge[ahead] & (train.y[ahead] != probe.target)]
             if len(ahead):
-                fooled += int((learner.predict(probe.stamp(train.x[ahead])) == probe.target).sum())
+                fooled += int((learner.predict(probe.stamp(features[ahead])) == probe.target).sum())
                 tried += len(ahead)
         keep = passed[rows]
         learner.learn(x[keep], y[keep])
@@ -176,12 +178,14 @@ def damage_rows(
 ) -> list[Row]:
     """Accuracy, and success for backdoors, of each learner behind each gate not yet ``known``."""
     clean, given = honest(cell.stream, cell.events, cell.seed), attacked(cell)
-    n = len(clean)
+    n = len(given.poison)
     everything = np.ones(n, dtype=bool)
     judge = ~given.poison & (np.arange(n) >= judged_from(n))
-    probe = probe_of(clean, given) if cell.attack.startswith("backdoor") else None
+    backdoor = cell.attack.startswith("backdoor")
+    probe = probe_of(clean, given) if backdoor and len(clean) == n else None
+    # Where poison is inserted, the honest stream is what remains without it.
     training: dict[str, tuple[Stream, BoolArray]] = {
-        "clean": (clean, everything),
+        "clean": (clean, everything) if len(clean) == n else (given.stream, ~given.poison),
         "poisoned": (given.stream, everything),
         "oracle": (given.stream, ~given.poison),
     }

@@ -20,7 +20,7 @@ BATCH = 256
 NEAR_WINDOW = 3_000
 CLEANLAB_WINDOW = 5_000
 NEIGHBOURS = 15
-REFIT_EVENTS = 1_000
+REFIT_EVENTS = 500
 FEW = 16
 
 Score = Callable[[FloatArray, IntArray, int], FloatArray]
@@ -120,7 +120,7 @@ def cleanlab_logistic(x: FloatArray, y: IntArray, classes: int) -> FloatArray:
 
 
 def isolation(x: FloatArray, y: IntArray, classes: int) -> FloatArray:
-    """An isolation forest a class, fitted anew every 1,000 events on the last 3,000."""
+    """An isolation forest a class, fitted anew every 500 events on the last 3,000."""
     from sklearn.ensemble import IsolationForest  # noqa: PLC0415
 
     score = np.full(len(y), np.nan)

@@ -227,6 +227,18 @@ GOALS: tuple[tuple[str, str, float, Wanted], ...] = (
         _kind(("backdoor_jitter", "backdoor_jitter+snap"), ("burst", "stealth")),
     ),
     (
+        "harder: honest sources burst beside the attack",
+        "recall_1pct",
+        0.65,
+        lambda row: row["pattern"] == "beside_bursts",
+    ),
+    (
+        "harder: fresh sybils among honest newcomers",
+        "recall_1pct",
+        0.65,
+        lambda row: row["pattern"] == "fresh",
+    ),
+    (
         "harder: values snapped to seen ones",
         "recall_1pct",
         0.65,
@@ -245,6 +257,11 @@ def goals(rows: Sequence[Row]) -> str:
         met = "yes" if round(mean, 3) >= target else "no"
         measured = f"{shown(mean)} ({shown(low)}–{shown(high)})"
         body.append([title, f"≥ {shown(target, 2)}", measured, met])
+    bursters = interval(by_cell(own, "hold_honest_burst").values())
+    if np.isfinite(bursters[0]):
+        found = f"{percent(bursters[0])} ({percent(bursters[1])}–{percent(bursters[2])})"
+        met = "yes" if bursters[0] <= 0.002 else "no"
+        body.append(["honest bursters held back", "≤ 0.20 %", found, met])
     return markdown(("goal", "wanted", "measured", "met"), body)
 
 
