@@ -1,13 +1,14 @@
 """How well poison is found: this project and the tools there are, in one run.
 
-    python loadtest/detection.py [grid|calibration|damage|drift|channels|all|view] [--quick]
+    python loadtest/detection.py [grid|calibration|damage|…|all|view] [--quick]
 
 grid         every stream × attack × pattern × seed, every contestant: ranking and alarms
 calibration  promised against achieved false-positive shares on clean streams
 damage       what a learner loses to poison, and gets back behind a gate
 drift        what is held back on honest streams that drift
 channels     what each channel finds alone, and what it costs the others
-all          these five; view only writes tables and plots again from what was measured
+protection   poison in the prefix that is learned from, and 15 % of it later
+all          these six; view only writes tables and plots again from what was measured
 
 Every finished cell is a line in OUT/MODE.csv; a second run goes on where the first one stopped.
 OUT/tables.md and OUT/plots.html are written at the end. Peers need `pip install .[bench]`;
@@ -26,6 +27,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"
 
 import argparse
+import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Sequence
@@ -45,12 +47,13 @@ from loadtest.detection_cells import (
     pattern_names,
 )
 from loadtest.detection_channels import channels_rows
-from loadtest.detection_clean import calibration_rows, drift_rows, drift_streams
+from loadtest.detection_clean import CONTROLS, calibration_rows, drift_rows, drift_streams
 from loadtest.detection_damage import ACCEPTED, DAMAGE_RATE, damage_rows
 from loadtest.detection_damage import ATTACKS as DAMAGE_ATTACKS
 from loadtest.detection_damage import PATTERNS as DAMAGE_PATTERNS
 from loadtest.detection_peers import PEERS
 from loadtest.detection_plots import plot
+from loadtest.detection_protection import STAGES, protection_report, protection_rows
 from loadtest.detection_reports import (
     calibration_report,
     channels_report,
@@ -86,7 +89,7 @@ def calibration_tasks(options: Options, store: Store) -> list[Task]:
     done = {identity[:4] for identity in store.done}
     tasks: list[Task] = []
     for seed, stream, gated in itertools.product(
-        range(options.seeds), options.streams, (True, False)
+        range(options.seeds), (*options.streams, *CONTROLS), (True, False)
     ):
         given = (stream, seed, options.events, gated)
         if tuple(str(part) for part in given) not in done:
@@ -126,6 +129,20 @@ def channels_tasks(options: Options, store: Store) -> list[Task]:
     ]
 
 
+def protection_tasks(options: Options, store: Store) -> list[Task]:
+    tasks: list[Task] = []
+    for prefix, rate in STAGES:
+        for cell in dataclasses.replace(options, rate=rate).cells():
+            known = {
+                who for key, before, who in store.done if (key, before) == (cell.key, str(prefix))
+            }
+            left = tuple(name for name in options.contestants if name not in known)
+            if left:
+                call = functools.partial(protection_rows, cell, prefix, left, options.batch)
+                tasks.append((f"{cell.key} {prefix:g}", call))
+    return tasks
+
+
 MODES: dict[str, Mode] = {
     "grid": Mode(grid_tasks, ("key", "contestant"), grid_report, "Detection"),
     "calibration": Mode(
@@ -138,6 +155,9 @@ MODES: dict[str, Mode] = {
     "drift": Mode(drift_tasks, ("stream", "seed", "events"), drift_report, "Honest drift"),
     "channels": Mode(
         channels_tasks, ("key", "kind", "channel"), channels_report, "Channels and dilution"
+    ),
+    "protection": Mode(
+        protection_tasks, ("key", "prefix", "contestant"), protection_report, "Self-protection"
     ),
 }
 
@@ -183,6 +203,7 @@ FULL: dict[str, dict[str, Any]] = {
         "contestants": (GATE, "river_lr", "knn", "cleanlab"),
     },
     "channels": {"patterns": ("burst", "stealth")},
+    "protection": {"contestants": (GATE,), "patterns": ("burst", "stealth")},
 }
 QUICK: dict[str, dict[str, Any]] = {
     "grid": {"patterns": ("burst", "stealth")},
@@ -195,6 +216,7 @@ QUICK: dict[str, dict[str, Any]] = {
     },
     "drift": {"events": 20_000},
     "channels": {"streams": ("electricity", "segments")},
+    "protection": {"attacks": ("flip", "backdoor", "gradient"), "streams": ("electricity",)},
 }
 
 

@@ -67,7 +67,17 @@ ATTACKS: dict[str, Mapping[str, Any]] = {
 }
 HARD_ATTACKS = tuple(
     name
-    for name in ("backdoor_additive_jitter", "clean_label_collide", "accumulative")
+    for name in (
+        "backdoor_additive_jitter",
+        "clean_label_collide",
+        "accumulative",
+        "gradient_scaled",
+        "gradient_lie",
+        "gradient_sybils",
+        "replay",
+        "shilling_push_average",
+        "shilling_nuke_bandwagon",
+    )
     if name in ATTACKS
 )
 # Attacks that move values, and so have a variant with values the column has shown.

@@ -35,7 +35,7 @@ DECLARED = 5
 def calibration_rows(stream: str, seed: int, events: int, gated: bool, batch: int) -> list[Row]:
     """Promised against achieved share of clean events, all channels together and each alone."""
     policy = None if gated else Policy(flag_at=NEVER, quarantine_at=NEVER)
-    made = judge_by_gate(honest(stream, events, seed), policy, batch)
+    made = judge_by_gate(drifting(stream, events, seed)[0], policy, batch)
     return _promises(made, {"stream": stream, "seed": seed, "events": events, "gated": gated})
 
 
@@ -110,12 +110,16 @@ SYNTHETIC: dict[str, tuple[str, int]] = {
     "hyperplane, all along": ("hyperplane", 0),
     "rbf, all along": ("rbf", 0),
 }
+# One of them that stays as it is: what a drift adds shows against it.
+STEADY = "sea, steady"
+# Beside the real streams, for the calibration.
+CONTROLS = (STEADY, "sea, abrupt", "mixed, abrupt", "hyperplane, all along")
 # Where a few of the sources shift, and nobody else.
 PARTIAL: dict[str, str] = {f"{kind}, 2 % of the sources": kind for kind in ("sea", "mixed")}
 
 
 def drift_streams(real: tuple[str, ...]) -> tuple[str, ...]:
-    return (*real, *SYNTHETIC, *PARTIAL)
+    return (*real, STEADY, *SYNTHETIC, *PARTIAL)
 
 
 @functools.lru_cache(maxsize=2)
@@ -125,7 +129,9 @@ def drifting(name: str, events: int, seed: int) -> tuple[Stream, BoolArray]:
     if name in PARTIAL:
         return _mixed(PARTIAL[name], n, seed, 1, few=True)
     kind, width = SYNTHETIC.get(name, ("", 0))
-    if width:
+    if name == STEADY:
+        stream = _synthetic("sea", _concept("sea", seed, False), n, seed)
+    elif width:
         stream, _ = _mixed(kind, n, seed, width, few=False)
     elif kind:
         stream = _synthetic(kind, _all_along(kind, seed), n, seed)

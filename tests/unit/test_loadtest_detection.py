@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import functools
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from loadtest.detection_metrics import (
     worst_by_chance,
     worst_window,
 )
+from loadtest.detection_protection import poisoned_prefix, protection_report, protection_rows
 from loadtest.detection_reports import channels_report, damage_report, drift_report
 from loadtest.detection_store import Store, read, work_through
 from loadtest.detection_view import best_peers, by_cell, interval, shown
@@ -173,6 +175,20 @@ def test_the_trigger_is_read_off_the_poison() -> None:
     x = given.stream.x[given.poison]
     assert np.array_equal(probe.stamp(x), x)
     assert set(given.stream.y[given.poison]) == {probe.target}
+
+
+def test_a_poisoned_prefix_is_one_attack_at_two_rates() -> None:
+    cell = Cell("bananas", "backdoor", "stealth", seed=0, rate=0.15)
+    given, clean = poisoned_prefix(cell, 0.05), honest("bananas", 0, 0)
+    start = int(len(clean) * 0.3)
+    assert given.poison[:start].mean() == pytest.approx(0.05, abs=0.015)
+    assert given.poison[start:].mean() == pytest.approx(0.15, abs=0.015)
+    assert np.array_equal(given.stream.x[~given.poison], clean.x[~given.poison])
+    assert np.array_equal(given.stream.y[~given.poison], clean.y[~given.poison])
+    assert len(np.unique(given.stream.x[given.poison], axis=0)) == 1
+    assert not poisoned_prefix(cell, 0.0).poison[:start].any()
+    rows = protection_rows(dataclasses.replace(cell, events=1_000), 0.05, (GATE,), 256)
+    assert "5% before, 15% after" in protection_report(rows)
 
 
 def test_drifting_streams_and_a_shift_of_few() -> None:
