@@ -167,7 +167,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("mode", nargs="?", choices=(*MODES, "all", "view"), default="all")
-    some = {"nargs": "+", "metavar": "NAME"}
+    some: dict[str, Any] = {"nargs": "+", "metavar": "NAME"}
     attacks = dict.fromkeys((*ATTACKS, *attack_names(hard=True)))
     parser.add_argument("--streams", choices=streams.names(), **some)
     parser.add_argument("--attacks", choices=tuple(attacks), **some)
@@ -207,14 +207,14 @@ FULL: dict[str, dict[str, Any]] = {
 }
 QUICK: dict[str, dict[str, Any]] = {
     "grid": {"patterns": ("burst", "stealth")},
-    "calibration": {"events": 0, "seeds": 1},
+    "calibration": {"events": 20_000},
     "damage": {
-        "events": 8_000,
+        "events": 6_000,
         "streams": ("electricity", "weather"),
         "attacks": ("targeted", "gradient", "backdoor"),
         "contestants": (GATE, "river_lr", "cleanlab"),
     },
-    "drift": {"events": 20_000},
+    "drift": {"events": 12_000},
     "channels": {"streams": ("electricity", "segments")},
     "protection": {"attacks": ("flip", "backdoor", "gradient"), "streams": ("electricity",)},
 }

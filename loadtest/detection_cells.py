@@ -170,7 +170,7 @@ def head(stream: Stream, events: int) -> Stream:
     n = len(stream)
     if not events or events >= n:
         return stream
-    cut = {
+    cut: dict[str, Any] = {
         f.name: value[:events]
         for f in dataclasses.fields(stream)
         if f.name not in ("name", "columns", "labels")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,7 @@ STAGES = ((0.0, 0.03), (0.05, 0.03), (0.0, 0.15), (0.05, 0.15))
 
 def _restored(stream: Stream, original: Stream, rows: BoolArray) -> Stream:
     """``stream`` with ``rows`` as they were, whatever columns a stream has."""
-    changed: dict[str, object] = {}
+    changed: dict[str, Any] = {}
     for field in dataclasses.fields(stream):
         now, before = getattr(stream, field.name), getattr(original, field.name)
         if field.name in ("name", "columns", "labels") or before is None:

@@ -275,17 +275,29 @@ def kept_at_threshold(rows: Sequence[Row]) -> str:
         flag = interval(by_cell(mine, "recall_flag").values())[0]
         held = interval(by_cell(mine, "recall_hold").values())[0]
         part = flag / true if true > 0 else NAN
-        body.append([attack, *(shown(v, 2) for v in (true, flag, held)), percent(part, 0)])
-    return markdown(("attack", "recall at 1 %", "flagged", "held", "flagged / at 1 %"), body)
+        line = [attack, *(shown(v, 2) for v in (true, flag, held)), percent(part, 0)]
+        body.append([*line, percent(interval(by_cell(mine, "fp_flag").values())[0])])
+    head = ("attack", "recall at 1 %", "flagged", "held", "flagged / at 1 %", "clean flagged")
+    return (
+        "More than 100 % where more than the promised 1 % of the clean events is flagged.\n\n"
+        + markdown(head, body)
+    )
 
 
 def grid_report(rows: Sequence[Row]) -> str:
     seeds = len({str(row["seed"]) for row in rows})
     cells = len({cell_of(row) for row in rows})
     streams = ", ".join(dict.fromkeys(str(row["stream"]) for row in rows))
+    snapped = any(str(row["attack"]).endswith("+snap") for row in rows)
+    warning = (
+        ""
+        if snapped
+        else "Moved values are off their columns' grid here, which alone gives crude clean-label "
+        "points and frogs away: `--snapped` measures careful attackers.\n"
+    )
     sections = [
         f"Streams: {streams}. {cells} cells, {seeds} seed{'s' if seeds > 1 else ''} each; "
-        "95 % bootstrap intervals over cells and seeds in brackets.\n",
+        "95 % bootstrap intervals over cells and seeds in brackets.\n" + warning,
         "### All cells\n\n" + overall(rows),
         "### Recall at 1 % false positives\n\n" + by_attack(rows, "recall_1pct"),
         "### ROC AUC\n\n" + by_attack(rows, "auc"),
