@@ -192,7 +192,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return given
 
 
-QUICK_STREAMS = ("electricity", "weather", "segments", "bananas")
+QUICK_STREAMS = ("electricity", "weather", "segments")
 QUICK_EVENTS = 4_000
 # What else a mode does not need all of, in a full run and in a quick one.
 FULL: dict[str, dict[str, Any]] = {
@@ -215,7 +215,7 @@ QUICK: dict[str, dict[str, Any]] = {
         "contestants": (GATE, "river_lr", "cleanlab"),
     },
     "drift": {"events": 12_000},
-    "channels": {"streams": ("electricity", "segments")},
+    "channels": {"streams": ("electricity",)},
     "protection": {"attacks": ("flip", "backdoor", "gradient"), "streams": ("electricity",)},
 }
 

@@ -10,6 +10,7 @@ import importlib.util
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ BATCH = 256
 NEAR_WINDOW = 3_000
 CLEANLAB_WINDOW = 5_000
 NEIGHBOURS = 15
-REFIT_EVENTS = 500
+REFIT_EVENTS = 1_000
 FEW = 16
 
 Score = Callable[[FloatArray, IntArray, int], FloatArray]
@@ -40,9 +41,10 @@ class Peer:
 
 
 def _blocks(n: int, size: int, window: int) -> Iterator[tuple[slice, slice]]:
-    """(the events to score, the events before them that count)."""
-    for first in range(0, n, size):
-        yield slice(first, min(first + size, n)), slice(max(0, first - window), first)
+    """(the events to score, the events before them that count); the first block is half as long."""
+    ends = [*range(size // 2, n, size), n]
+    for first, end in pairwise((0, *ends)):
+        yield slice(first, end), slice(max(0, first - window), first)
 
 
 def _filled(score: FloatArray) -> FloatArray:
@@ -120,7 +122,7 @@ def cleanlab_logistic(x: FloatArray, y: IntArray, classes: int) -> FloatArray:
 
 
 def isolation(x: FloatArray, y: IntArray, classes: int) -> FloatArray:
-    """An isolation forest a class, fitted anew every 500 events on the last 3,000."""
+    """An isolation forest a class, fitted anew every 1,000 events on the last 3,000."""
     from sklearn.ensemble import IsolationForest  # noqa: PLC0415
 
     score = np.full(len(y), np.nan)
