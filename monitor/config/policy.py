@@ -12,10 +12,10 @@ from monitor.core.types import Family, Mode
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 DEFAULT_BUDGET: dict[str, float] = {
-    Family.LABEL_FLIP: 0.25,
-    Family.BACKDOOR: 0.25,
-    Family.CLEAN_LABEL: 0.15,
-    Family.SYBIL: 0.30,
+    Family.LABEL_FLIP: 0.50,
+    Family.BACKDOOR: 0.15,
+    Family.CLEAN_LABEL: 0.12,
+    Family.SYBIL: 0.18,
     Family.REPLAY: 0.05,
 }
 
