@@ -17,6 +17,8 @@ DEFAULT_BUDGET: dict[str, float] = {
     Family.CLEAN_LABEL: 0.15,
     Family.SYBIL: 0.30,
     Family.REPLAY: 0.05,
+    Family.GRADIENT: 0.10,
+    Family.SHILLING: 0.10,
 }
 
 

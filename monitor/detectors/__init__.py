@@ -7,6 +7,7 @@ from typing import Any
 from monitor.detectors.base import Detector
 from monitor.detectors.class_moments import ClassMoments
 from monitor.detectors.coherence import Coherence
+from monitor.detectors.gradient import Gradient
 from monitor.detectors.label_conflict import LabelConflict
 from monitor.detectors.replay import Replay
 from monitor.detectors.source_evidence import SourceEvidence
@@ -19,6 +20,7 @@ DETECTORS: tuple[type[Any], ...] = (
     Replay,
     Coherence,
     SourceEvidence,
+    Gradient,
 )
 
 

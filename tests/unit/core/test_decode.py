@@ -320,3 +320,11 @@ def test_explicit_schema() -> None:
     assert x.tolist() == [[3.0, 1.0, 0.0]] and not bad
     empty = Schema.learn([], spec=spec)
     assert np.isfinite(empty.transform(empty.encode([{"amount": 1e300}])[0])[1]).all()
+
+
+def test_one_odd_gradient_does_not_set_the_dimension() -> None:
+    values = [event(id=str(i), gradient=[1.0] * (7 if i == 0 else 3)) for i in range(5)]
+    decoded = decode(values)
+    assert decoded.schema.gradient_dim == 3
+    assert decoded.reject.tolist() == [RejectCode.WRONG_DIMENSION, 0, 0, 0, 0]
+    assert Schema.learn(Decoder().parse(RawBatch.of(values))).gradient_dim == 3
