@@ -11,6 +11,7 @@ from monitor.detectors.gradient import Gradient
 from monitor.detectors.label_conflict import LabelConflict
 from monitor.detectors.replay import Replay
 from monitor.detectors.source_evidence import SourceEvidence
+from monitor.detectors.subject import Subject
 from monitor.detectors.trigger import Trigger
 
 DETECTORS: tuple[type[Any], ...] = (
@@ -21,6 +22,7 @@ DETECTORS: tuple[type[Any], ...] = (
     Coherence,
     SourceEvidence,
     Gradient,
+    Subject,
 )
 
 
