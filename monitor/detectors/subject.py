@@ -39,7 +39,7 @@ ORDINARY_NATS, LARGEST_NATS = 1.5, 8.0
 HELP_WEIGHT = 3.0
 OWN_WAYS = 16.0
 FEW = 4.0
-SUSPECT, CLEAR = 50.0, 6.0
+SUSPECT, CLEAR = 50.0, 5.0
 # A high but not impossible score, held back, would keep a subject's long run from following it.
 TEACHES_MOVED, TEACHES_HELPED = 5.0, 2.0
 
@@ -60,7 +60,7 @@ class SubjectParams(Params):
         default=100.0, gt=0.0, description="Half-life of what a source did, in its own events."
     )
     suspect_at: float = Field(
-        default=1.75, gt=0.0, description="Nats of help at which a source leaves the reference."
+        default=1.5, gt=0.0, description="Nats of help at which a source leaves the reference."
     )
     least_events: int = Field(default=1000, ge=1, description="Events before any is judged.")
     subjects: int = Field(default=65_536, ge=16, description="Subjects remembered.")
@@ -120,7 +120,7 @@ class Subject:
     robust: ClassVar[bool] = True
     # The logarithm of evidence in nats falls off exponentially on honest ratings; subjects that
     # change by nature make it wider, but not without bound.
-    scale_bounds: ClassVar[tuple[float, float]] = (0.15, 0.6)
+    scale_bounds: ClassVar[tuple[float, float]] = (0.33, 0.6)
 
     def __init__(self, params: SubjectParams | None = None) -> None:
         self.params = p = params or SubjectParams()
