@@ -12,11 +12,13 @@ from monitor.core.types import Family, Mode
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 DEFAULT_BUDGET: dict[str, float] = {
-    Family.LABEL_FLIP: 0.50,
+    Family.LABEL_FLIP: 0.52,
     Family.BACKDOOR: 0.15,
     Family.CLEAN_LABEL: 0.12,
     Family.SYBIL: 0.18,
-    Family.REPLAY: 0.05,
+    Family.REPLAY: 0.03,
+    Family.GRADIENT: 0.08,
+    Family.SHILLING: 0.08,
 }
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from monitor.core.diagnose import depth, diagnose
 from monitor.core.errors import RejectCode
-from monitor.core.events import Event, Parsed, Partial, event_decoder
+from monitor.core.events import Event, Parsed, Partial, commonest_length, event_decoder
 from monitor.core.features import Bad
 from monitor.core.hashing import hash_optional, hash_repeated, hash_rows, hash_texts
 from monitor.core.labels import LabelTable, own_prediction
@@ -50,7 +50,7 @@ class Decoded:
     labels
         The label table, grown where a new label came.
     schema
-        The schema, with ``gradient_dim`` fixed where the first gradient came.
+        The schema, with ``gradient_dim`` fixed where gradients first came.
     """
 
     events: EventBatch
@@ -226,12 +226,11 @@ class Decoder:
         given = [event.gradient for event in events]
         if given.count(None) == len(given):
             return None, schema
+        if schema.gradient_dim is None:
+            good = (values for row, values in enumerate(given) if row not in bad)
+            schema = replace(schema, gradient_dim=commonest_length(good))
         for row, values in enumerate(given):
-            if values is None or row in bad:
-                continue
-            if schema.gradient_dim is None:
-                schema = replace(schema, gradient_dim=len(values))
-            elif len(values) != schema.gradient_dim:
+            if values is not None and row not in bad and len(values) != schema.gradient_dim:
                 text = f"gradient has {len(values)} numbers; this stream has {schema.gradient_dim}"
                 bad[row] = (RejectCode.WRONG_DIMENSION, text)
         if schema.gradient_dim is None:

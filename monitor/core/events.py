@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, Any, cast
@@ -119,5 +120,14 @@ class Parsed:
         return [event.features for event in self.events]
 
     def gradient_dim(self) -> int | None:
-        """Length of the first gradient, None when no event has one."""
-        return next((len(e.gradient) for e in self.events if e.gradient is not None), None)
+        """The commonest length of the gradients, None when no event has one."""
+        return commonest_length(event.gradient for event in self.events)
+
+
+def commonest_length(vectors: Iterable[list[float] | None]) -> int | None:
+    """The commonest length of ``vectors``, the first of several; None without any.
+
+    Not the first one's: a single event could then have all honest gradients refused.
+    """
+    counts = Counter(len(values) for values in vectors if values is not None)
+    return max(counts, key=counts.__getitem__, default=None)

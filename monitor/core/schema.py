@@ -58,7 +58,7 @@ class Schema:
     scales
         Quantiles, centre and spread of each encoded column.
     gradient_dim
-        Length of ``gradient`` arrays, fixed by the first event that has one; None before.
+        Length of ``gradient`` arrays, the commonest where they first come; None before.
 
     Examples
     --------

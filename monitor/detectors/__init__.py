@@ -7,10 +7,12 @@ from typing import Any
 from monitor.detectors.base import Detector
 from monitor.detectors.class_moments import ClassMoments
 from monitor.detectors.coherence import Coherence
+from monitor.detectors.gradient import Gradient
 from monitor.detectors.label_conflict import LabelConflict
 from monitor.detectors.novelty import Novelty
 from monitor.detectors.replay import Replay
 from monitor.detectors.source_evidence import SourceEvidence
+from monitor.detectors.subject import Subject
 from monitor.detectors.trigger import Trigger
 
 DETECTORS: tuple[type[Any], ...] = (
@@ -21,6 +23,8 @@ DETECTORS: tuple[type[Any], ...] = (
     Replay,
     Coherence,
     SourceEvidence,
+    Gradient,
+    Subject,
 )
 
 

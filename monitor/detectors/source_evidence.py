@@ -152,7 +152,7 @@ class SourceEvidence:
         self, view: SourceEvidenceState, batch: EventBatch, rows: IntArray
     ) -> Sequence[Evidence]:
         """How many events the source sent, and how many of them were surprising."""
-        if LISTENS_TO not in batch.p_value:
+        if LISTENS_TO not in batch.p_value or not len(rows):
             return [Evidence("the source has shown nothing yet") for _ in rows]
         _, inverse, after = self._after(view, batch)
         return [self._sentence(batch.sources[int(r)], after[inverse[r]]) for r in rows]

@@ -112,5 +112,15 @@ class Tastes:
         return np.asarray(nats / self.heaviness, dtype=np.float64)
 
     def merge(self, other: Tastes) -> Tastes:
-        """The sources of both, the other's where both know one."""
-        return self.put(other.keys, other.sums, other.events)
+        """The sources of both, each as the side knows it that has seen more of it; not fitted."""
+        if not len(self.keys) or not len(other.keys):
+            return self if len(self.keys) else other
+        keys = np.concatenate([self.keys, other.keys])
+        sums = np.concatenate([self.sums, other.sums])
+        events = np.concatenate([self.events, other.events])
+        order = np.lexsort((*sums.T, events, keys))
+        last = np.append(keys[order][1:] != keys[order][:-1], True)
+        kept = order[last]
+        kept = kept[np.lexsort((keys[kept], events[kept]))][-RECENT:]
+        fresh = Tastes.empty(self.sums.shape[1])
+        return replace(fresh, keys=keys[kept], sums=sums[kept], events=events[kept])

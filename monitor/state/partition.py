@@ -13,6 +13,7 @@ from monitor.core.errors import StateError
 from monitor.core.labels import LabelTable
 from monitor.core.revive import DeadColumns
 from monitor.core.schema import Schema
+from monitor.decide.judge import empty_reference
 from monitor.detectors.base import Detector
 from monitor.detectors.calibration import Reference
 from monitor.state import codec
@@ -85,9 +86,14 @@ def load(data: bytes, detectors: Sequence[Detector[Any]]) -> GateState:
     try:
         schema = None if tree["schema"] is None else Schema.from_dict(codec.unpack(tree["schema"]))
         states: dict[str, Any] = {}
+        fresh: dict[str, Reference] = {}
         width = 0 if schema is None else len(schema.columns)
         for detector in detectors:
             if detector.name not in tree["detectors"]:
+                # Listed since this was stored: it starts from nothing, and is silent at first.
+                if schema is not None:
+                    states[detector.name] = detector.empty(schema.n_columns)
+                    fresh[detector.name] = empty_reference(detector)
                 continue
             version, blob = tree["detectors"][detector.name]
             if version != detector.state_version:
@@ -102,7 +108,8 @@ def load(data: bytes, detectors: Sequence[Detector[Any]]) -> GateState:
             schema,
             LabelTable.from_list(tree["labels"]),
             states,
-            {name: codec.load(Reference, blob) for name, blob in tree["references"].items()},
+            fresh
+            | {name: codec.load(Reference, blob) for name, blob in tree["references"].items()},
             None if tree["dead"] is None else codec.load(DeadColumns, tree["dead"]),
         )
     except (KeyError, TypeError, ValueError, msgspec.MsgspecError) as error:

@@ -407,3 +407,11 @@ def test_a_record_with_two_faults_is_refused_once_and_its_neighbours_are_not() -
     values = [event(id="a"), deep, twice, event(id="b", ts="2024-01-01T00:00:00Z")]
     reject = Decoder().parse(RawBatch.of(values)).reject.tolist()
     assert reject == [0, RejectCode.TOO_DEEP, RejectCode.DUPLICATE_NAME, 0]
+
+
+def test_one_odd_gradient_does_not_set_the_dimension() -> None:
+    values = [event(id=str(i), gradient=[1.0] * (7 if i == 0 else 3)) for i in range(5)]
+    decoded = decode(values)
+    assert decoded.schema.gradient_dim == 3
+    assert decoded.reject.tolist() == [RejectCode.WRONG_DIMENSION, 0, 0, 0, 0]
+    assert Schema.learn(Decoder().parse(RawBatch.of(values))).gradient_dim == 3
