@@ -233,7 +233,7 @@ class Coherence:
             tail_source=a.tail_source,
             ring=share * a.ring + (1.0 - share) * b.ring,
             measured=max(a.measured, b.measured),
-            tastes=a.tastes.merge(b.tastes).fitted(alive),
+            tastes=a.tastes.merge(b.tastes, alive),
             seen=a.seen + b.seen,
         )
 

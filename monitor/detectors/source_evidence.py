@@ -144,7 +144,7 @@ class SourceEvidence:
             share * a.drift + (1.0 - share) * b.drift,
             share * a.mean + (1.0 - share) * b.mean,
             share * a.spread + (1.0 - share) * b.spread,
-            a.tastes.merge(b.tastes).fitted(1),
+            a.tastes.merge(b.tastes, 1),
             seen,
         )
 

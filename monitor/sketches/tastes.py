@@ -111,8 +111,8 @@ class Tastes:
         nats = -log_ndtr((1.0 - spread - root) / np.sqrt(spread))
         return np.asarray(nats / self.heaviness, dtype=np.float64)
 
-    def merge(self, other: Tastes) -> Tastes:
-        """The sources of both, each as the side knows it that has seen more of it; not fitted."""
+    def merge(self, other: Tastes, directions: int) -> Tastes:
+        """The sources of both, each as the side knows it that has seen more of it, fitted anew."""
         if not len(self.keys) or not len(other.keys):
             return self if len(self.keys) else other
         keys = np.concatenate([self.keys, other.keys])
@@ -123,4 +123,5 @@ class Tastes:
         kept = order[last]
         kept = kept[np.lexsort((keys[kept], events[kept]))][-RECENT:]
         fresh = Tastes.empty(self.sums.shape[1])
-        return replace(fresh, keys=keys[kept], sums=sums[kept], events=events[kept])
+        both = replace(fresh, keys=keys[kept], sums=sums[kept], events=events[kept])
+        return both.fitted(directions)
