@@ -265,7 +265,8 @@ class Gate:
             else state.detectors[d.name]
             for d in self.detectors
         }
-        return replace(state, schema=schema, dead=dead, detectors=detectors)
+        references = {name: held.rejuvenated() for name, held in state.references.items()}
+        return replace(state, schema=schema, dead=dead, detectors=detectors, references=references)
 
     def _warm_up(
         self, state: GateState, raw: RawBatch, parsed: Parsed

@@ -49,6 +49,8 @@ HALF_LIVES = np.array([1500.0, 6000.0, 24_000.0])
 MIN_CORRECTION = np.array([0.5, 0.5, 0.5])
 MAX_CORRECTION = np.array([12.0, 24.0, 48.0])
 MAX_ROBUST_CORRECTION = np.array([2.0, 4.0, 8.0])
+YOUNG_WINDOWS, YOUNG_LUMP = 2, 1e-8
+MAX_YOUNG_CORRECTION = np.array([4.0, 16.0, 48.0])
 GRID = np.array([1.0, 2.0, 3.0, 4.0])
 BREAK_AT, RESUME_AT, BREAK_HALF_LIFE = 0.3, 0.05, 128.0
 GAIN_HALF_LIVES = np.append(HALF_LIVES, BREAK_HALF_LIFE)
@@ -94,6 +96,9 @@ class Reference:
         The same share for 1 %, over the last hundred events or so.
     suspended
         True while ``alarm`` is too high to be anything but a change of the world.
+    young_until
+        Before ``seen`` has got here, what surprises is rather our ignorance than an attack: robust
+        tails are corrected by what was measured, nearly whatever it is.
     body_rate, shut_out
         Robust tails: running share of ordinary events at or below 10 % by the fit alone, and of
         those not learned because they seemed impossible.
@@ -113,6 +118,7 @@ class Reference:
     rate: FloatArray
     alarm: float
     suspended: bool
+    young_until: int
     body_rate: float
     shut_out: float
 
@@ -143,9 +149,24 @@ class Reference:
             rate=LEVELS.copy(),
             alarm=0.01,
             suspended=False,
+            young_until=YOUNG_WINDOWS * window,
             body_rate=BODY,
             shut_out=0.0,
         )
+
+    def rejuvenated(self) -> Reference:
+        """After a change of what scores mean, such as a column that came alive."""
+        return replace(self, young_until=self.seen + YOUNG_WINDOWS * len(self.ring))
+
+    @property
+    def young(self) -> bool:
+        """Whether little is known yet of what is ordinary."""
+        return self.seen < self.young_until
+
+    @property
+    def ignorant(self) -> bool:
+        """Whether a dense score has so little past that its tail is whatever was measured."""
+        return self.young and not self.sparse
 
     @property
     def ready(self) -> bool:
@@ -200,7 +221,9 @@ class Reference:
         return np.asarray(np.clip(p, SMALLEST_P, 1.0))
 
     def _corrected(self, p: FloatArray) -> FloatArray:
-        most = MAX_ROBUST_CORRECTION if self.robust else MAX_CORRECTION
+        most = MAX_CORRECTION
+        if self.robust:
+            most = MAX_YOUNG_CORRECTION if self.ignorant else MAX_ROBUST_CORRECTION
         factor = np.log10(np.clip(self.rate / LEVELS, MIN_CORRECTION, most))
         out = p.copy()
         tail = np.flatnonzero(p < BODY)
@@ -267,7 +290,7 @@ class Reference:
         lasts would buy itself all that it may. The lowest are taken first.
         """
         high = np.flatnonzero(score > self.threshold)
-        growth, pace = SPARSE_YOUNG if self.seen < 2 * len(self.ring) else SPARSE_OLD
+        growth, pace = SPARSE_YOUNG if self.young else SPARSE_OLD
         pace += growth * float((self.ring > self.threshold).mean())
         may = int(pace * (self.seen + len(score))) - int(pace * self.seen)
         keep = np.ones(len(score), dtype=bool)
@@ -287,7 +310,7 @@ class Reference:
             body += follow * (float((plain <= BODY).mean()) - body)
             if not self.law_known:
                 # A lump far beyond the tail is poison or a new world, and no misfit of the tail.
-                tail = p[p > LUMP]
+                tail = p[p > (YOUNG_LUMP if self.ignorant else LUMP)]
                 if len(tail):
                     met = _shares(tail)
         # What was measured while the world changed says nothing about the world after it.
