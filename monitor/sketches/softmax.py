@@ -47,9 +47,9 @@ class Softmax:
     gram: FloatArray
 
     @classmethod
-    def empty(cls, n_columns: int) -> Softmax:
-        """No weights, two classes."""
-        p = feature_map(np.zeros((1, n_columns))).shape[1]
+    def empty(cls, n_columns: int, extra: int = 0) -> Softmax:
+        """No weights, two classes; ``extra`` columns behind those of :func:`feature_map`."""
+        p = feature_map(np.zeros((1, n_columns))).shape[1] + extra
         return cls(np.zeros((p, 2)), np.zeros((p, p)))
 
     def log_proba(self, phi: FloatArray, n_classes: int) -> FloatArray:
