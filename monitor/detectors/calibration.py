@@ -9,7 +9,9 @@ Four layers, each for a failure of the one before:
    impossible. ``robust`` is for scores whose top an attacker can fill: it extrapolates a Weibull
    law, no heavier than exponential, from quantiles well below the top, so that up to 15 % poison
    cannot hide behind itself; and scores it finds impossible are not learned (unless they are a
-   fifth of all traffic, which is a change of the world and not a tail).
+   fifth of all traffic, which is a change of the world and not a tail). A robust score that is
+   nearly always the same has a tail of its own. In the other kinds what lies at the top is learned
+   at a bounded pace.
 3. *Drift*: between fits the law moves. For ``pareto``, the share of ordinary events that fell below
    1 %, 0.1 % and 0.01 % lately corrects the p-values, in the spirit of adaptive conformal inference
    (Gibbs and Candès 2021). For ``robust`` those shares may be poison, so the scale follows the
@@ -47,9 +49,10 @@ SMALLEST_P = 1e-12
 LEVELS = np.array([0.01, 0.001, 0.0001])
 HALF_LIVES = np.array([1500.0, 6000.0, 24_000.0])
 MIN_CORRECTION = np.array([0.5, 0.5, 0.5])
-MAX_CORRECTION = np.array([12.0, 24.0, 48.0])
+MAX_CORRECTION = np.array([3.0, 6.0, 12.0])
 MAX_ROBUST_CORRECTION = np.array([2.0, 4.0, 8.0])
 YOUNG_WINDOWS, YOUNG_LUMP = 2, 1e-8
+TOP_SHARE, TOP_GROWTH = 0.003, 1.2
 MAX_YOUNG_CORRECTION = np.array([4.0, 16.0, 48.0])
 GRID = np.array([1.0, 2.0, 3.0, 4.0])
 BREAK_AT, RESUME_AT, BREAK_HALF_LIFE = 0.3, 0.05, 128.0
@@ -253,7 +256,11 @@ class Reference:
             read = self.read(score, discrete=discrete) if read is None else read
             measured = self._measured(read)
             if self.sparse:
-                score = self._paced(score)
+                growth, pace = SPARSE_YOUNG if self.young else SPARSE_OLD
+                pace += growth * float((self.ring > self.threshold).mean())
+                score = self._paced(score, score > self.threshold, pace)
+            elif not (self.robust or discrete or self.young):
+                score = self._paced(score, read.fitted <= TOP_SHARE, TOP_GROWTH * TOP_SHARE)
             elif self.robust:
                 possible = read.p > IMPOSSIBLE
                 gain = 1.0 - 0.5 ** (len(score) / SHUT_OUT_HALF_LIFE)
@@ -283,18 +290,16 @@ class Reference:
             and self.threshold == self.fitted[0]
         )
 
-    def _paced(self, score: FloatArray) -> FloatArray:
-        """Without the highest of too many scores above the atom.
+    def _paced(self, score: FloatArray, high: BoolArray, pace: float) -> FloatArray:
+        """``score`` without the highest of the ``high`` ones that are more than the share ``pace``.
 
-        Once the reference is grown up their share hardly grows any more, since an attack that
-        lasts would buy itself all that it may. The lowest are taken first.
+        The top may thicken a little from window to window, as it does in a drift; an attack that
+        lasts would else buy itself all that it may. The lowest are taken first.
         """
-        high = np.flatnonzero(score > self.threshold)
-        growth, pace = SPARSE_YOUNG if self.young else SPARSE_OLD
-        pace += growth * float((self.ring > self.threshold).mean())
         may = int(pace * (self.seen + len(score))) - int(pace * self.seen)
+        rows = np.flatnonzero(high)
         keep = np.ones(len(score), dtype=bool)
-        keep[high[np.argsort(score[high], kind="stable")[may:]]] = False
+        keep[rows[np.argsort(score[rows], kind="stable")[may:]]] = False
         return score[keep]
 
     def _measured(self, read: Read) -> Reference:
