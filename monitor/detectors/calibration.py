@@ -172,6 +172,11 @@ class Reference:
         return self.young and not self.sparse
 
     @property
+    def paced(self) -> bool:
+        """Whether the top of the scores is learned at a bounded pace."""
+        return not (self.robust or self.young)
+
+    @property
     def ready(self) -> bool:
         """Whether a tail has been fitted, and holds."""
         return len(self.fitted) > 0 and not self.suspended
@@ -259,7 +264,7 @@ class Reference:
                 growth, pace = SPARSE_YOUNG if self.young else SPARSE_OLD
                 pace += growth * float((self.ring > self.threshold).mean())
                 score = self._paced(score, score > self.threshold, pace)
-            elif not (self.robust or discrete or self.young):
+            elif self.paced and not discrete and measured.alarm < LARGEST_SHUT_OUT:
                 score = self._paced(score, read.fitted <= TOP_SHARE, TOP_GROWTH * TOP_SHARE)
             elif self.robust:
                 possible = read.p > IMPOSSIBLE
