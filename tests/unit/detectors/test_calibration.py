@@ -98,3 +98,46 @@ def test_a_burst_does_not_suspend_the_channel() -> None:
     burst = rng.exponential(size=60)
     burst[::3] = burst[1::3] = 30.0
     assert not reference.admit(burst).suspended
+
+
+def test_a_sparse_score_has_a_tail_that_lasting_poison_cannot_buy() -> None:
+    rng = np.random.default_rng(5)
+    honest = np.where(rng.random(40_000) < 0.001, rng.exponential(3.0, 40_000), 0.0)
+    score = honest.copy()
+    poison = rng.random(40_000) < 0.03
+    poison[:12_000] = False
+    score[poison] = 40.0
+    reference, p = Reference.empty(robust=True), np.ones(40_000)
+    for first in range(0, 40_000, 500):
+        part = slice(first, first + 500)
+        if reference.ready:
+            p[part] = reference.p_value(score[part])
+        reference = reference.admit(score[part])
+    assert reference.sparse
+    assert (p[poison] < 1e-3).mean() > 0.95
+    clean = ~poison & (np.arange(40_000) > 2000)
+    assert (p[clean] <= 0.001).mean() < 0.003
+
+
+def test_the_top_of_a_reference_thickens_at_a_bounded_pace() -> None:
+    rng = np.random.default_rng(6)
+    score = rng.exponential(size=40_000)
+    poison = rng.random(40_000) < 0.03
+    poison[:12_000] = False
+    score[poison] += 12.0
+    reference, p = Reference.empty(), np.ones(40_000)
+    for first in range(0, 40_000, 500):
+        part = slice(first, first + 500)
+        if reference.ready:
+            p[part] = reference.p_value(score[part])
+        reference = reference.admit(score[part])
+    # Unbounded, the poison would be its own 97th percentile.
+    assert (p[poison] <= 0.01).mean() > 0.95
+
+
+def test_a_rejuvenated_reference_is_young_again() -> None:
+    reference = Reference.empty(window=64)
+    for _ in range(4):
+        reference = reference.admit(np.arange(64.0))
+    assert not reference.young
+    assert reference.rejuvenated().young
