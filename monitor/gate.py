@@ -25,7 +25,6 @@ from monitor.core.limits import Limits
 from monitor.core.revive import DeadColumns
 from monitor.core.schema import Schema, SchemaSpec
 from monitor.core.types import (
-    Action,
     DecisionBatch,
     EventBatch,
     FloatArray,
@@ -59,8 +58,9 @@ YOUNG_EVENTS, YOUNG_PART = 8192, 64
 class GateConfig:
     """What is fixed at start.
 
-    ``warmup`` says what happens to the events the schema is learned from (``warmup_events`` of
-    them); ``schema`` gives names and kinds instead of learning them; ``local`` numbers lines
+    ``warmup`` says what becomes of the events the schema is learned from (``warmup_events`` of
+    them): their verdict is accept or, for ``hold``, quarantine; what is done follows the mode, as
+    with every verdict. ``schema`` gives names and kinds instead of learning them; ``local`` numbers lines
     instead of offsets in decisions.
     """
 
@@ -272,18 +272,15 @@ class Gate:
     ) -> tuple[DecisionBatch, GateState]:
         n = len(raw)
         valid = parsed.reject == 0
-        verdict = np.where(valid, Verdict.ACCEPT, Verdict.INVALID).astype(np.uint8)
-        if self.config.warmup == "hold":
-            verdict[valid] = Verdict.QUARANTINE
-        hold = self.config.warmup == "hold"
-        action = np.where(valid, Action.HOLD if hold else Action.PASS, Action.REJECT)
+        unjudged = Verdict.QUARANTINE if self.config.warmup == "hold" else Verdict.ACCEPT
+        verdict = np.where(valid, unjudged, Verdict.INVALID).astype(np.uint8)
         decisions = DecisionBatch(
             partition=raw.partition,
             offset=raw.offset,
             risk=np.zeros(n),
             channel=np.full(n, NO_CHANNEL, dtype=np.uint8),
             verdict=verdict,
-            action=action.astype(np.uint8),
+            action=actions(verdict, self.policy.mode),
             reject=parsed.reject,
             warmup=valid,
             p_value=np.full((n, len(self.channels)), np.nan),

@@ -41,8 +41,8 @@ class GateSettings(Section):
     warmup: Literal["accept", "hold"] = Field(
         default="accept",
         description="What happens to events that arrive before the gate has learned the schema: "
-        "accept lets them through unjudged, hold puts them into quarantine. "
-        "Every such decision says so.",
+        "accept lets them through unjudged, hold puts them into quarantine (in mode enforce; in "
+        "the other modes everything passes). Every such decision says so.",
     )
     warmup_events: Positive = Field(
         default=512,
