@@ -60,8 +60,8 @@ class GateConfig:
 
     ``warmup`` says what becomes of the events the schema is learned from (``warmup_events`` of
     them): their verdict is accept or, for ``hold``, quarantine; what is done follows the mode, as
-    with every verdict. ``schema`` gives names and kinds instead of learning them; ``local`` numbers lines
-    instead of offsets in decisions.
+    with every verdict. ``schema`` gives names and kinds instead of learning them; ``local``
+    numbers lines instead of offsets in decisions.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -245,6 +245,7 @@ class Gate:
         learned = replace(
             state,
             events=state.events + len(events),
+            labels=state.labels.counted(events.y[accepted]),
             detectors=detectors,
             references=references,
         )

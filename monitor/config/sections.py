@@ -83,7 +83,10 @@ class LimitSettings(Section):
     )
     max_features: Positive = Field(default=4096, description="Most features of an event.")
     max_labels: Annotated[int, Field(ge=2)] = Field(
-        default=1024, description="Most distinct labels in a stream."
+        default=1024,
+        description="Most distinct labels known at a time. One source may bring 8 or 5 % of them, "
+        "and more only in proportion to its traffic. When there is no room left, a new label takes "
+        "the place of one that is hardly used; with a limit below 64 it is invalid instead.",
     )
     max_depth: Positive = Field(default=8, description="Deepest nesting of the JSON.")
     max_id_chars: Positive = Field(default=128, description="Longest `id`, in characters.")
