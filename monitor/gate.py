@@ -245,7 +245,7 @@ class Gate:
         learned = replace(
             state,
             events=state.events + len(events),
-            labels=state.labels.counted(events.y[accepted]),
+            labels=state.labels.counted(events.y[accepted], events.source[accepted]),
             detectors=detectors,
             references=references,
         )

@@ -1,7 +1,8 @@
 """Which new labels a stream takes up, so that nobody can use up the room for labels.
 
 A label costs room in every detector, so their number is limited. Anybody may bring new ones; a
-label is *loose* until enough accepted events carry it. Three rules keep the room open:
+label is *loose* until it is used: until enough accepted events carry it, of which those of the
+source that brought it count an eighth. Three rules keep the room open:
 
 - A source may have a few loose labels, and more in proportion to its part of the traffic: one
   that is the whole stream may fill the table, one of many may not.
@@ -9,8 +10,8 @@ label is *loose* until enough accepted events carry it. Three rules keep the roo
   its part, or else the one that was not used for longest. So many sources together cannot keep
   the others out, and what they brought goes when they stop. Only a source that has many more
   than are its part, and more so than anybody else, is refused.
-- What counts as loose grows with the stream: to keep a number of labels in the table for good
-  takes a quarter of the average use of each, in events that are accepted.
+- How much use it takes grows with the stream: whoever wants to keep a number of labels in the
+  table for good needs a quarter of the average use for each, in events that are accepted.
 
 A small limit is a list rather than a bound: there nothing is replaced.
 
@@ -21,6 +22,7 @@ only a label that is hardly used loses its number, and it is diluted by the new 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -31,6 +33,7 @@ FREE_LABELS = 8
 FREE_SHARE = 0.05
 ESTABLISHED_USES = 8
 LOOSE_SHARE = 0.25
+OWN_WEIGHT = 0.125
 LIST_LIMIT = 64
 
 
@@ -93,24 +96,22 @@ class _Room:
         self._values = list(table.values)
         self._taken = {(type(value), value) for value in table.values}
         n, size = len(table), max(limit, len(table))
-        self._used = np.zeros(size, dtype=np.int64)
-        self._used[:n] = table.used
         everybody = np.concatenate([np.array(table.owner, dtype=np.uint64), source])
         self._hash, number = np.unique(everybody, return_inverse=True)
-        self._owner = np.zeros(size, dtype=np.int64)
-        self._owner[:n], self._asking = number[:n], number[n:]
-        total = int(self._used.sum())
-        # When each was used last; those of this batch follow in order of arrival.
+        k, self._asking = len(self._hash), number[n:]
+        # By label, with room for those to come. What was used last follows in order of arrival.
+        self._owner, self._used, self._others, self._last = np.zeros((4, size), dtype=np.int64)
+        self._owner[:n], self._used[:n] = number[:n], table.used
+        self._others[:n], self._last[:n] = table.others, table.last
         self._now, self._fresh = table.now, 0
-        self._last = np.zeros(size, dtype=np.int64)
-        self._last[:n] = table.last
+        total = int(self._used.sum())
+        use = (1.0 - OWN_WEIGHT) * self._others[:n] + OWN_WEIGHT * self._used[:n]
         self._loose = np.zeros(size, dtype=bool)
-        self._loose[:n] = self._used[:n] < max(ESTABLISHED_USES, LOOSE_SHARE * total / limit)
+        self._loose[:n] = use < max(ESTABLISHED_USES, LOOSE_SHARE * total / limit)
         # Labels of this batch that were there before it stay, whatever else comes.
         busy = np.zeros(size, dtype=bool)
         busy[y[y >= 0]] = True
         self._spare_slot = self._loose & ~busy
-        k = len(self._hash)
         self.held = np.bincount(self._owner[self._loose], minlength=k)
         self.spare = np.bincount(self._owner[self._spare_slot], minlength=k)
         traffic = np.bincount(self._asking, minlength=k).astype(np.float64)
@@ -132,7 +133,7 @@ class _Room:
                 return
             self._values[slot] = label
         self._taken.add((type(label), label))
-        self._owner[slot], self._used[slot] = who, 0
+        self._owner[slot], self._used[slot], self._others[slot] = who, 0, 0
         self._last[slot] = self._now + self._fresh
         self._fresh += 1
         self._loose[slot] = self._spare_slot[slot] = self.changed = True
@@ -161,6 +162,7 @@ class _Room:
     def table(self) -> LabelTable:
         """The table as it is now."""
         n = len(self._values)
-        owners = self._hash[self._owner[:n]].tolist()
-        last = np.minimum(self._last[:n], self._now)
-        return LabelTable.of(self._values, owners, self._used[:n].tolist(), last.tolist())
+        uses = (self._used[:n], self._others[:n], np.minimum(self._last[:n], self._now))
+        used, others, last = (tuple(column.tolist()) for column in uses)
+        fresh = LabelTable.of(self._values, self._hash[self._owner[:n]].tolist())
+        return replace(fresh, used=used, others=others, last=last)

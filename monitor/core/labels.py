@@ -13,12 +13,12 @@ from typing import Any, cast
 
 import numpy as np
 
-from monitor.core.types import Int32Array, Label
+from monitor.core.types import HashArray, Int32Array, Label
 
 TAGS: dict[type, str] = {str: "str", int: "int", bool: "bool"}
 _DERIVED = ("_index", "names")
-# Owner, uses and last use of labels that were stored without: they are taken for established.
-UNKNOWN = (0, 8, 0)
+# Owner, used, others, last of labels that were stored without: they are taken for established.
+UNKNOWN = (0, 8, 8, 0)
 
 
 def label_text(label: Label) -> str:
@@ -44,13 +44,14 @@ class LabelTable:
         The JSON type of each label and the label itself, since Python takes ``True == 1``.
     owner
         Hash of the source that said each label first.
-    used, last
-        Accepted events with each label, and when the latest came: a number that rises with every
-        batch.
+    used, others
+        Accepted events with each label, and those of them that another source supplied.
+    last
+        When the latest of them came: a number that rises with every batch.
 
     Examples
     --------
-    >>> table = LabelTable.of([True, 1, "1"], [7, 7, 8], [0] * 3, [0] * 3)
+    >>> table = LabelTable.of([True, 1, "1"], [7, 7, 8])
     >>> table.find([True, 1, "1", "2"]).tolist(), table.names
     ([0, 1, 2, -1], ('true', '1', '1 (str)'))
     """
@@ -59,6 +60,7 @@ class LabelTable:
     values: tuple[Label, ...] = ()
     owner: tuple[int, ...] = ()
     used: tuple[int, ...] = ()
+    others: tuple[int, ...] = ()
     last: tuple[int, ...] = ()
 
     def __len__(self) -> int:
@@ -96,30 +98,27 @@ class LabelTable:
         return np.array(found, dtype=np.int32)
 
     @classmethod
-    def of(
-        cls,
-        values: Sequence[Label],
-        owner: Sequence[int],
-        used: Sequence[int],
-        last: Sequence[int],
-    ) -> LabelTable:
-        """A table of ``values``, all different, in this order."""
-        tags = tuple(TAGS[type(value)] for value in values)
-        return cls(tags, tuple(values), tuple(owner), tuple(used), tuple(last))
+    def of(cls, values: Sequence[Label], owner: Sequence[int]) -> LabelTable:
+        """A table of ``values``, all different, in this order, not used yet."""
+        tags, none = tuple(TAGS[type(value)] for value in values), (0,) * len(values)
+        return cls(tags, tuple(values), tuple(owner), none, none, none)
 
     @property
     def now(self) -> int:
         """What ``last`` is to say of the batch at hand."""
         return max(self.last, default=0) + 1
 
-    def counted(self, y: Int32Array) -> LabelTable:
-        """With the accepted events of a batch counted, whose labels are ``y`` int32[n]."""
+    def counted(self, y: Int32Array, source: HashArray) -> LabelTable:
+        """With the accepted events of a batch counted: their labels int32[n], and who says them."""
         if not len(y):
             return self
+        foreign = y[source != np.array(self.owner, dtype=np.uint64)[y]]
         now, more = self.now, np.bincount(y, minlength=len(self)).tolist()
+        others = np.bincount(foreign, minlength=len(self)).tolist()
         table = replace(
             self,
             used=tuple(map(add, self.used, more)),
+            others=tuple(map(add, self.others, others)),
             last=tuple([now if n else then for n, then in zip(more, self.last, strict=True)]),
         )
         # The labels are the same, so what was worked out from them is still right.
@@ -128,9 +127,9 @@ class LabelTable:
         return table
 
     def to_list(self) -> list[list[Any]]:
-        """Plain rows of tag, value, owner, uses and last use."""
-        rows = zip(self.tags, self.values, self.owner, self.used, self.last, strict=True)
-        return [list(row) for row in rows]
+        """Plain rows: tag, value, owner, used, others, last."""
+        columns = (self.tags, self.values, self.owner, self.used, self.others, self.last)
+        return [list(row) for row in zip(*columns, strict=True)]
 
     @classmethod
     def from_list(cls, rows: Sequence[Sequence[Any]]) -> LabelTable:
@@ -139,7 +138,7 @@ class LabelTable:
         Rows of tag and value alone, as stored states of format 1 have them, can be read too.
         """
         full = [(*row, *UNKNOWN) if len(row) == 2 else tuple(row) for row in rows]
-        if any(len(row) != 5 or TAGS.get(type(row[1])) != row[0] for row in full):
+        if any(len(row) != 6 or TAGS.get(type(row[1])) != row[0] for row in full):
             raise ValueError("the stored labels do not have the types stored with them")
         return cls(*map(tuple, zip(*full, strict=True)))
 
