@@ -47,7 +47,14 @@ class GateSettings(Section):
     warmup_events: Positive = Field(
         default=512,
         description="Number of valid events from which the schema (names, kinds and spread of "
-        "the features) is learned.",
+        "the features) is learned. Those that do not fit it, or hold absurd values such as 1e300, "
+        "are left out; of the batch that completes the warm-up they are invalid or quarantined, "
+        "what came before has been decided about already.",
+    )
+    warmup_max_bytes: Positive = Field(
+        default=1 << 24,
+        description="Most bytes of events that are kept (and stored) during the warm-up. Of a "
+        "larger sample the longest events are left out, but at least 16 are kept.",
     )
     hash_seed: int = Field(
         default=0,
@@ -60,7 +67,8 @@ class GateSettings(Section):
         default=None,
         alias="schema",
         description="The features, when they are known beforehand: a list of "
-        "{name: …, kind: numeric | categorical}. null learns them from the first events.",
+        "{name: …, kind: numeric | categorical}. What does not fit is invalid from the first event "
+        "on. null learns them from the first events.",
     )
 
     @field_validator("schema_")

@@ -30,9 +30,9 @@ class GateState:
     Attributes
     ----------
     events
-        Valid events seen.
+        Valid events seen; those of the warm-up that were left out count only until it ends.
     warm
-        The raw warm-up events, until the schema is learned from them.
+        The raw warm-up events, or the shorter ones of them, until the schema is learned from them.
     schema
         None during the warm-up.
     labels
