@@ -77,7 +77,7 @@ def test_honest_labels_find_room_after_an_attack(attackers: int, times: int) -> 
 
 @pytest.mark.parametrize(("attackers", "times"), [(1, 1), (1, 12), (50, 1), (50, 12), (1024, 12)])
 def test_honest_labels_find_room_during_an_attack(attackers: int, times: int) -> None:
-    """Half of the traffic is junk, each label said ``times`` times by the source that brought it."""
+    """Half of the traffic is junk: each label ``times`` times, by the source that brought it."""
     table, _ = live(LabelTable(), ordinary(20_000))
     good = honest(20_000, 950, 300)
     bad = [(f"junk-{i // times}", 10**6 + i // times % attackers) for i in range(20_000)]
