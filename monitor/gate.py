@@ -24,10 +24,9 @@ from monitor.core.labels import LabelTable
 from monitor.core.limits import Limits
 from monitor.core.revive import DeadColumns
 from monitor.core.schema import Schema, SchemaSpec
+from monitor.core.transform import is_plausible, plausible
 from monitor.core.types import (
-    Action,
     DecisionBatch,
-    EventBatch,
     FloatArray,
     RawBatch,
     Reason,
@@ -45,6 +44,7 @@ from monitor.decide.judge import (
     suspicions,
 )
 from monitor.decide.verdicts import actions
+from monitor.decide.warmup import first_look, keep, second_look, unjudged
 from monitor.detectors import default_detectors
 from monitor.detectors.base import Rescaling
 from monitor.detectors.calibration import Reference
@@ -53,21 +53,26 @@ from monitor.state.partition import GateState
 
 # A young state learns more from every event than a batch may wait for: it is judged in parts.
 YOUNG_EVENTS, YOUNG_PART = 8192, 64
+Range = tuple[FloatArray, FloatArray]
 
 
 @dataclass(frozen=True, slots=True)
 class GateConfig:
     """What is fixed at start.
 
-    ``warmup`` says what happens to the events the schema is learned from (``warmup_events`` of
-    them); ``schema`` gives names and kinds instead of learning them; ``local`` numbers lines
-    instead of offsets in decisions.
+    ``warmup`` says what becomes of the events the schema is learned from (``warmup_events`` of
+    them): their verdict is accept or, for ``hold``, quarantine; what is done follows the mode, as
+    with every verdict; :mod:`monitor.decide.warmup` says which of them are checked all the same.
+    ``warmup_max_bytes`` bounds what is kept of them until then. ``schema`` gives names and kinds
+    instead of learning them, and holds from the first event on; ``local`` numbers lines instead
+    of offsets in decisions.
     """
 
     limits: Limits = field(default_factory=Limits)
     hash_seed: int = 0
     warmup: Literal["accept", "hold"] = "accept"
     warmup_events: int = 512
+    warmup_max_bytes: int = 1 << 24
     schema: SchemaSpec | None = None
     local: bool = False
 
@@ -160,20 +165,29 @@ class Gate:
         parts: list[DecisionBatch] = []
         start = 0
         while start < len(raw) or not parts:
-            end = start + self._pace(state)
+            end = start + self._pace(state, raw, start)
             whole = start == 0 and end >= len(raw)
             decisions, state = self._judged(state, raw if whole else raw.part(start, end))
             parts.append(decisions)
             start = end
         return DecisionBatch.joined(parts), state
 
-    def _pace(self, state: GateState) -> int:
-        """How many records to judge at once: few while the state is young."""
+    def _pace(self, state: GateState, raw: RawBatch, start: int) -> int:
+        """How many records to judge at once from ``start`` on: few while the state is young."""
         if state.schema is None:
-            return max(1, self.config.warmup_events - len(state.warm))
+            return max(1, self._until_warm(state, raw, start) - start)
         if state.events >= YOUNG_EVENTS:
             return sys.maxsize
         return max(YOUNG_PART, state.events // 8)
+
+    def _until_warm(self, state: GateState, raw: RawBatch, start: int) -> int:
+        """The end of ``raw``, or the place after the record that completes the warm-up."""
+        missing = self.config.warmup_events - state.events
+        while missing > 0 and start < len(raw):
+            parsed = self._decoder.parse(raw.part(start, start + missing))
+            start += len(parsed.reject)
+            missing -= int((first_look(parsed, self.config.schema).reject == 0).sum())
+        return start
 
     def _judged(self, state: GateState, raw: RawBatch) -> tuple[DecisionBatch, GateState]:
         """Decide about records that are judged together."""
@@ -245,6 +259,7 @@ class Gate:
         learned = replace(
             state,
             events=state.events + len(events),
+            labels=state.labels.counted(events.y[accepted], events.source[accepted]),
             detectors=detectors,
             references=references,
         )
@@ -271,39 +286,29 @@ class Gate:
     def _warm_up(
         self, state: GateState, raw: RawBatch, parsed: Parsed
     ) -> tuple[DecisionBatch, GateState]:
-        n = len(raw)
-        valid = parsed.reject == 0
-        verdict = np.where(valid, Verdict.ACCEPT, Verdict.INVALID).astype(np.uint8)
-        if self.config.warmup == "hold":
-            verdict[valid] = Verdict.QUARANTINE
-        hold = self.config.warmup == "hold"
-        action = np.where(valid, Action.HOLD if hold else Action.PASS, Action.REJECT)
-        decisions = DecisionBatch(
-            partition=raw.partition,
-            offset=raw.offset,
-            risk=np.zeros(n),
-            channel=np.full(n, NO_CHANNEL, dtype=np.uint8),
-            verdict=verdict,
-            action=action.astype(np.uint8),
-            reject=parsed.reject,
-            warmup=valid,
-            p_value=np.full((n, len(self.channels)), np.nan),
-            channels=self.channels,
-            reasons=_invalid(parsed.detail),
-            policy_version=self.policy.version,
-            mode=self.policy.mode,
-        )
-        warm = state.warm + tuple(raw.values[int(i)] for i in np.flatnonzero(valid))
-        grown = replace(state, warm=warm, events=len(warm))
-        if len(warm) >= self.config.warmup_events:
-            grown = self._bootstrap(grown)
+        config = self.config
+        look = first_look(parsed, config.schema)
+        valid = np.flatnonzero(look.reject == 0).tolist()
+        warm = keep(state.warm, [raw.values[i] for i in valid], config.warmup_max_bytes)
+        grown = replace(state, warm=warm, events=state.events + len(valid))
+        if grown.events >= config.warmup_events:
+            grown, schema, (low, high) = self._bootstrap(grown)
+            look = second_look(self._decoder.columns(parsed, schema, grown.labels), low, high)
+        hold = config.warmup == "hold"
+        decisions = unjudged(raw, look, self.policy, self.channels, hold=hold)
         return self._encoded(raw, parsed, decisions), grown
 
-    def _bootstrap(self, state: GateState) -> GateState:
-        """Learn the schema from the warm-up events, then live through them in small batches."""
+    def _bootstrap(self, state: GateState) -> tuple[GateState, Schema, Range]:
+        """Learn the schema from the warm-up events, then live through them in small batches.
+
+        Events that do not fit it, or hold values beyond belief, are left out. Also returns what
+        is believable.
+        """
         parsed = self._decoder.parse(RawBatch.of(state.warm))
         schema = Schema.learn(parsed, self.config.limits, spec=self.config.schema)
         decoded = self._decoder.columns(parsed, schema, state.labels)
+        believable = plausible(decoded.events.x)
+        events = decoded.events.select(is_plausible(decoded.events.x, *believable))
         fresh = replace(
             state,
             warm=(),
@@ -314,13 +319,12 @@ class Gate:
             references={d.name: empty_reference(d) for d in self.detectors},
             dead=DeadColumns.watch(schema),
         )
-        for first in range(0, len(decoded.events), YOUNG_PART):
-            rows = np.arange(first, min(first + YOUNG_PART, len(decoded.events)))
-            chunk: EventBatch = decoded.events.select(rows)
+        for first in range(0, len(events), YOUNG_PART):
+            chunk = events.select(np.arange(first, min(first + YOUNG_PART, len(events))))
             judged = judge(self.detectors, fresh.detectors, fresh.references, chunk, self.policy)
             everything = np.full(len(chunk), Verdict.ACCEPT, dtype=np.uint8)
             fresh = self._learn(fresh, replace(judged, verdict=everything))
-        return fresh
+        return fresh, schema, believable
 
 
 def _invalid(detail: Mapping[int, str]) -> dict[int, tuple[Reason, ...]]:

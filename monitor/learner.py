@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -280,7 +280,7 @@ class GatedLearner(Generic[M]):
             parts.append(self._judge(events))
         if not parts:
             return np.zeros(0, dtype=np.int64), 0
-        decisions = self.last = _joined(parts)
+        decisions = self.last = DecisionBatch.joined(parts)
         self._keep(decisions, lambda row: (_row_of(table, row), table.labels[row]))
         return decisions.rows(Action.PASS), n
 
@@ -337,26 +337,3 @@ def _label(y: Any) -> Any:
     """A label as the wire format has it; 1.0 becomes 1, as scikit-learn users often mean."""
     value = y.item() if isinstance(y, np.generic) else y
     return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _joined(parts: Sequence[DecisionBatch]) -> DecisionBatch:
-    """Consecutive decisions as one."""
-    if len(parts) == 1:
-        return parts[0]
-    starts = np.cumsum([0, *(len(part) for part in parts)]).tolist()
-    together: dict[str, Any] = {
-        name: np.concatenate([getattr(part, name) for part in parts])
-        for name in (
-            "offset", "risk", "channel", "verdict", "action", "reject", "warmup", "p_value"
-        )
-    }  # fmt: skip
-    by_row: dict[str, Any] = {
-        name: {
-            start + row: found
-            for start, part in zip(starts, parts, strict=False)
-            for row, found in getattr(part, name).items()
-        }
-        for name in ("reasons", "families")
-    }
-    records = [record for part in parts for record in part.records]
-    return replace(parts[-1], **together, **by_row, records=records)

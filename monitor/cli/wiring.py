@@ -48,6 +48,7 @@ def make_gate(settings: Settings, *, local: bool) -> Gate:
         hash_seed=gate.hash_seed,
         warmup=gate.warmup,
         warmup_events=gate.warmup_events,
+        warmup_max_bytes=gate.warmup_max_bytes,
         schema=None if features is None else schema_spec([(f.name, f.kind) for f in features]),
         local=local,
     )

@@ -41,13 +41,20 @@ class GateSettings(Section):
     warmup: Literal["accept", "hold"] = Field(
         default="accept",
         description="What happens to events that arrive before the gate has learned the schema: "
-        "accept lets them through unjudged, hold puts them into quarantine. "
-        "Every such decision says so.",
+        "accept lets them through unjudged, hold puts them into quarantine (in mode enforce; in "
+        "the other modes everything passes). Every such decision says so.",
     )
     warmup_events: Positive = Field(
         default=512,
         description="Number of valid events from which the schema (names, kinds and spread of "
-        "the features) is learned.",
+        "the features) is learned. Those that do not fit it, or hold absurd values such as 1e300, "
+        "are left out; of the batch that completes the warm-up they are invalid or quarantined, "
+        "what came before has been decided about already.",
+    )
+    warmup_max_bytes: Positive = Field(
+        default=1 << 24,
+        description="Most bytes of events that are kept (and stored) during the warm-up. Of a "
+        "larger sample the longest events are left out, but at least 16 are kept.",
     )
     hash_seed: int = Field(
         default=0,
@@ -60,7 +67,8 @@ class GateSettings(Section):
         default=None,
         alias="schema",
         description="The features, when they are known beforehand: a list of "
-        "{name: …, kind: numeric | categorical}. null learns them from the first events.",
+        "{name: …, kind: numeric | categorical}. What does not fit is invalid from the first event "
+        "on. null learns them from the first events.",
     )
 
     @field_validator("schema_")
@@ -83,7 +91,10 @@ class LimitSettings(Section):
     )
     max_features: Positive = Field(default=4096, description="Most features of an event.")
     max_labels: Annotated[int, Field(ge=2)] = Field(
-        default=1024, description="Most distinct labels in a stream."
+        default=1024,
+        description="Most distinct labels known at a time. One source may bring 8 or 5 % of them, "
+        "and more only in proportion to its traffic. When there is no room left, a new label takes "
+        "the place of one that is hardly used; with a limit below 64 it is invalid instead.",
     )
     max_depth: Positive = Field(default=8, description="Deepest nesting of the JSON.")
     max_id_chars: Positive = Field(default=128, description="Longest `id`, in characters.")

@@ -20,6 +20,7 @@ from monitor.core.errors import RejectCode
 from monitor.core.events import Event, Parsed, Partial, commonest_length, event_decoder
 from monitor.core.features import Bad
 from monitor.core.hashing import hash_optional, hash_repeated, hash_rows, hash_texts
+from monitor.core.label_room import admit
 from monitor.core.labels import LabelTable, own_prediction
 from monitor.core.limits import Limits
 from monitor.core.names import ambiguous
@@ -48,7 +49,7 @@ class Decoded:
     detail
         For each refused row, one sentence.
     labels
-        The label table, grown where a new label came.
+        The label table, with the new labels that were taken up.
     schema
         The schema, with ``gradient_dim`` fixed where gradients first came.
     """
@@ -186,9 +187,12 @@ class Decoder:
         gradient, schema = self._gradients(events, schema, bad)
         keep = _without(len(events), bad)
         said = [events[i].label for i in keep] if bad else [event.label for event in events]
-        labels, y = labels.grow(said, self.limits.max_labels)
+        y = labels.find(said)
         if (y < 0).any():
-            self._refuse_labels(y, keep, bad)
+            who = hash_repeated([events[i].source for i in keep], self.hash_seed)
+            labels, y = admit(labels, said, who, self.limits.max_labels)
+        if (y < 0).any():
+            self._refuse_labels(y, keep, bad, len(labels))
             keep, y = _without(len(events), bad), y[y >= 0]
         time, row = parsed.time_ns, parsed.row
         reject, detail = parsed.reject, dict(parsed.detail)
@@ -214,8 +218,10 @@ class Decoder:
         )
         return Decoded(batch, row, reject, detail, labels, schema)
 
-    def _refuse_labels(self, y: Int32Array, keep: Sequence[int], bad: Bad) -> None:
-        text = f"the label is new, and the stream already has {self.limits.max_labels} labels"
+    def _refuse_labels(self, y: Int32Array, keep: Sequence[int], bad: Bad, known: int) -> None:
+        text = f"the label is new, and the stream already has {known} labels"
+        if known < self.limits.max_labels:
+            text = "the label is new, and its source has brought too many that are hardly used"
         for at in np.flatnonzero(y < 0).tolist():
             bad[keep[at]] = (RejectCode.LABEL_LIMIT, text)
 

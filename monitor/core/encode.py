@@ -20,17 +20,14 @@ VERDICT_WORDS = {int(verdict): verdict.word for verdict in Verdict}
 ACTION_WORDS = {int(action): action.word for action in Action}
 INT64 = 2**63
 NOTHING: list[Any] = []
+_UNJUDGED = "not judged: the gate was still learning what the features of this stream are; "
+_SAYS = "as the setting gate.warmup says"
 WARMUP = {
-    held: {
-        "detector": "warmup",
-        "text": "not judged: the gate was still learning what the features of this stream are; "
-        + (
-            "held back, as the setting gate.warmup says hold"
-            if held
-            else "let through, as the setting gate.warmup says accept"
-        ),
-    }
-    for held in (False, True)
+    (Verdict.ACCEPT, Action.PASS): f"let through, {_SAYS} accept",
+    (Verdict.QUARANTINE, Action.HOLD): f"held back, {_SAYS} hold",
+    (Verdict.QUARANTINE, Action.PASS): (
+        "let through: the setting gate.warmup says hold, but in this mode nothing is held back"
+    ),
 }
 
 
@@ -152,7 +149,9 @@ def _why(row: int, decisions: DecisionBatch, parsed: Parsed) -> dict[str, Any]:
     }
     if decisions.warmup[row]:
         extra["warmup"] = True
-        extra["reasons"] += [WARMUP[int(decisions.action[row]) == Action.HOLD]]
+        verdict, action = Verdict(decisions.verdict[row]), Action(decisions.action[row])
+        text = _UNJUDGED + WARMUP[verdict, action]
+        extra["reasons"] += [{"detector": "warmup", "text": text}]
     return extra
 
 

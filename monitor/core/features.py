@@ -38,6 +38,11 @@ def array_names(d: int) -> tuple[str, ...]:
     return tuple(f"f{i}" for i in range(d))
 
 
+def counted(names: Sequence[str]) -> bool:
+    """Whether ``names`` stand for the elements of an array: "0", "1", … or "f0", "f1", …"""
+    return list(names) in ([str(i) for i in range(len(names))], list(array_names(len(names))))
+
+
 def category_text(cell: Cell) -> str | None:
     """The category a value stands for; None when it is missing.
 
@@ -290,9 +295,7 @@ def learn_layout(
     """
     is_array = 2 * sum(isinstance(row, list) for row in samples) >= len(samples)
     if names is not None:
-        numbered = [str(i) for i in range(len(names))]
-        counted = list(names) in (numbered, list(array_names(len(names))))
-        is_array = is_array and counted if samples else counted
+        is_array = counted(names) and (is_array or not samples)
     rows = [row for row in samples if isinstance(row, list) == is_array]
     if names is not None:
         found = tuple(names)

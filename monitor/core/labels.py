@@ -1,17 +1,24 @@
-"""The labels of a stream and their numbers. ``True``, ``1`` and ``"1"`` are three labels."""
+"""The labels of a stream and their numbers. ``True``, ``1`` and ``"1"`` are three labels.
+
+Which new label gets a number when many are brought is decided in :mod:`monitor.core.label_room`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from operator import add
 from typing import Any, cast
 
 import numpy as np
 
-from monitor.core.types import Int32Array, Label
+from monitor.core.types import HashArray, Int32Array, Label
 
 TAGS: dict[type, str] = {str: "str", int: "int", bool: "bool"}
+_DERIVED = ("_index", "names")
+# Owner, used, others, last of labels that were stored without: they are taken for established.
+UNKNOWN = (0, 8, 8, 0)
 
 
 def label_text(label: Label) -> str:
@@ -29,19 +36,32 @@ def label_text(label: Label) -> str:
 
 @dataclass(frozen=True)
 class LabelTable:
-    """Labels in order of first appearance; immutable, :meth:`grow` returns a new one.
+    """Labels in order of first appearance, and who brought them. Immutable.
 
-    ``tags`` holds the JSON type of each of ``values``, since Python takes ``True == 1``.
+    Attributes
+    ----------
+    tags, values
+        The JSON type of each label and the label itself, since Python takes ``True == 1``.
+    owner
+        Hash of the source that said each label first.
+    used, others
+        Accepted events with each label, and those of them that another source supplied.
+    last
+        When the latest of them came: a number that rises with every batch.
 
     Examples
     --------
-    >>> table, y = LabelTable().grow([True, 1, "1", True], limit=1024)
-    >>> y.tolist(), table.names
-    ([0, 1, 2, 0], ('true', '1', '1 (str)'))
+    >>> table = LabelTable.of([True, 1, "1"], [7, 7, 8])
+    >>> table.find([True, 1, "1", "2"]).tolist(), table.names
+    ([0, 1, 2, -1], ('true', '1', '1 (str)'))
     """
 
     tags: tuple[str, ...] = ()
     values: tuple[Label, ...] = ()
+    owner: tuple[int, ...] = ()
+    used: tuple[int, ...] = ()
+    others: tuple[int, ...] = ()
+    last: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.values)
@@ -77,34 +97,50 @@ class LabelTable:
             found = [index[type(label)].get(label, -1) for label in labels]
         return np.array(found, dtype=np.int32)
 
-    def grow(self, labels: Sequence[Label], limit: int) -> tuple[LabelTable, Int32Array]:
-        """The table with ``labels`` added in order, and int32[n] their numbers.
+    @classmethod
+    def of(cls, values: Sequence[Label], owner: Sequence[int]) -> LabelTable:
+        """A table of ``values``, all different, in this order, not used yet."""
+        tags, none = tuple(TAGS[type(value)] for value in values), (0,) * len(values)
+        return cls(tags, tuple(values), tuple(owner), none, none, none)
 
-        At most ``limit`` labels are kept; one that no longer fits has number -1.
-        """
-        y = self.find(labels)
-        unknown = np.flatnonzero(y < 0)
-        room = limit - len(self)
-        if not len(unknown) or room <= 0:
-            return self, y
-        fresh = dict.fromkeys((TAGS[type(labels[i])], labels[i]) for i in unknown.tolist())
-        added = list(fresh)[:room]
-        table = LabelTable(
-            self.tags + tuple(tag for tag, _ in added),
-            self.values + tuple(value for _, value in added),
+    @property
+    def now(self) -> int:
+        """What ``last`` is to say of the batch at hand."""
+        return max(self.last, default=0) + 1
+
+    def counted(self, y: Int32Array, source: HashArray) -> LabelTable:
+        """With the accepted events of a batch counted: their labels int32[n], and who says them."""
+        if not len(y):
+            return self
+        foreign = y[source != np.array(self.owner, dtype=np.uint64)[y]]
+        now, more = self.now, np.bincount(y, minlength=len(self)).tolist()
+        others = np.bincount(foreign, minlength=len(self)).tolist()
+        table = replace(
+            self,
+            used=tuple(map(add, self.used, more)),
+            others=tuple(map(add, self.others, others)),
+            last=tuple([now if n else then for n, then in zip(more, self.last, strict=True)]),
         )
-        return table, table.find(labels)
+        # The labels are the same, so what was worked out from them is still right.
+        kept = {name: self.__dict__[name] for name in _DERIVED if name in self.__dict__}
+        table.__dict__.update(kept)
+        return table
 
     def to_list(self) -> list[list[Any]]:
-        """Plain pairs of tag and value."""
-        return [list(pair) for pair in zip(self.tags, self.values, strict=True)]
+        """Plain rows: tag, value, owner, used, others, last."""
+        columns = (self.tags, self.values, self.owner, self.used, self.others, self.last)
+        return [list(row) for row in zip(*columns, strict=True)]
 
     @classmethod
-    def from_list(cls, pairs: Sequence[Sequence[Any]]) -> LabelTable:
-        """Inverse of :meth:`to_list`; raises ``ValueError`` on anything else."""
-        if [TAGS.get(type(value)) for _, value in pairs] != [tag for tag, _ in pairs]:
+    def from_list(cls, rows: Sequence[Sequence[Any]]) -> LabelTable:
+        """Inverse of :meth:`to_list`; raises ``ValueError`` on anything else.
+
+        Rows of tag and value alone, as stored states of format 1 have them, can be read too.
+        """
+        full = [(*row, *UNKNOWN) if len(row) == 2 else tuple(row) for row in rows]
+        if any(len(row) != 6 or TAGS.get(type(row[1])) != row[0] for row in full):
             raise ValueError("the stored labels do not have the types stored with them")
-        return cls(tuple(tag for tag, _ in pairs), tuple(value for _, value in pairs))
+        return cls(*map(tuple, zip(*full, strict=True)))
 
 
 def own_prediction(prediction: Any, label: Label) -> float:

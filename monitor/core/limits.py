@@ -16,7 +16,7 @@ class Limits:
     max_message_bytes
         Longest record, checked before anything is decoded.
     max_features, max_labels
-        Most features of one event, and most distinct labels of a stream.
+        Most features of one event, and most distinct labels known at a time.
     max_depth
         Deepest nesting of objects and arrays in a record, ``meta`` included; the event
         itself is 1, ``features`` is 2.

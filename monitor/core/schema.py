@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from monitor.core.events import Features, Parsed
-from monitor.core.features import Bad, Layout, learn_layout
+from monitor.core.features import Bad, Layout, array_names, counted, learn_layout
 from monitor.core.labels import LabelTable
 from monitor.core.limits import Limits
-from monitor.core.transform import Transform
+from monitor.core.transform import Transform, is_plausible, plausible
 from monitor.core.types import FloatArray
 
 __all__ = ["SCHEMA_VERSION", "LabelTable", "Schema", "SchemaSpec"]
@@ -45,6 +45,31 @@ class SchemaSpec:
                 raise ValueError(
                     f'an explicit schema must name each feature once; "{name}" is there twice'
                 )
+
+    def refuse(self, rows: Sequence[Features]) -> Bad:
+        """Which ``features`` do not fit, before anything is learned of their values.
+
+        Where the names stand for the elements of an array, both an array and an object with these
+        names fit; which of them the stream has is decided by the majority of the warm-up.
+
+        Examples
+        --------
+        >>> spec = SchemaSpec(("amount", "card"), (False, True))
+        >>> bad = spec.refuse([{"amount": 5.0}, {"amount": "5"}, [5.0, 1.0]])
+        >>> [text for _, text in bad.values()]  # doctest: +NORMALIZE_WHITESPACE
+        ['features."amount" is the text "5"; expected a number',
+         'features is an array; this stream has an object with named values']
+        """
+        bad: Bad = {}
+        for array in (False, True):
+            as_array = array and counted(self.names)
+            names = array_names(len(self.names)) if as_array else self.names
+            none: tuple[tuple[str, ...], ...] = ((),) * len(names)
+            layout = Layout(as_array, names, self.categorical, none, np.zeros(len(names)))
+            at = [i for i, row in enumerate(rows) if isinstance(row, list) == array]
+            found = layout.encode([rows[i] for i in at])[1]
+            bad.update((at[i], why) for i, why in found.items())
+        return dict(sorted(bad.items()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +130,7 @@ class Schema:
         ----------
         samples
             Parsed events, or just their ``features``, in order. Those that do not fit what the
-            majority shows are left out.
+            majority shows are left out, and so are those with absurd values.
         limits
             Bounds on the number of features and of columns a categorical feature gets.
         spec
@@ -125,7 +150,8 @@ class Schema:
         x, bad = layout.encode(rows)
         good = np.array([row not in bad for row in range(len(rows))], dtype=bool)
         gradient = samples.gradient_dim() if isinstance(samples, Parsed) else None
-        return cls(layout, Transform.learn(x[good]), gradient)
+        x = x[good]
+        return cls(layout, Transform.learn(x[is_plausible(x, *plausible(x))]), gradient)
 
     def encode(self, rows: Sequence[Features]) -> tuple[FloatArray, Bad]:
         """Encoded columns float64[n, d] of n events, and the refused rows (see ``Layout``)."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from monitor.core.types import FloatArray, IntArray
+from monitor.core.types import BoolArray, FloatArray, IntArray
 
 MAX_KNOTS = 64
 G_LIMIT = 32.0
@@ -26,6 +26,9 @@ SMALLEST_GAP = 1e-290
 # Keeps the slope of a column that never varied finite; such columns are muted until their scale is
 # known (see ``Transform.dead``).
 CONSTANT_SCALE = 1e-6
+# So many times as far from the median as the 5th and 95th percentiles is beyond belief, however
+# heavy the tails; where those do not differ, so many times the value itself.
+ABSURD_REACH, ABSURD_CONSTANT = 1e9, 1e24
 
 
 def _score_table(n: int) -> FloatArray:
@@ -66,6 +69,34 @@ def _moments(sample: FloatArray) -> tuple[float, float]:
         reach = 3.0 * (high - low)
         sample = np.clip(sample, low - reach, high + reach)
     return float(np.mean(sample)), float(np.std(sample))
+
+
+def plausible(x: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Lowest and highest value, float64[d] each, that a sample float64[n, d] makes believable.
+
+    Ordinary tails, however heavy, lie well within. A few absurd values (1e300, the largest float)
+    do not widen it, as long as they are less than 5 % of the sample.
+
+    Examples
+    --------
+    >>> low, high = plausible(np.append(np.arange(100.0), 1e300)[:, None])
+    >>> float(low[0]), float(high[0])
+    (-44999999950.0, 45000000050.0)
+    """
+    if not len(x):
+        return np.full(x.shape[1], -LARGEST), np.full(x.shape[1], LARGEST)
+    sample = np.clip(x, -LARGEST, LARGEST)
+    q05, middle, q95 = np.quantile(sample, [0.05, 0.5, 0.95], axis=0, method="inverted_cdf")
+    reach = ABSURD_REACH * np.maximum(middle - q05, q95 - middle)
+    constant = q95 - q05 <= SMALLEST_GAP
+    reach[constant] = ABSURD_CONSTANT * np.maximum(1.0, np.abs(middle[constant]))
+    return middle - reach, middle + reach
+
+
+def is_plausible(x: FloatArray, low: FloatArray, high: FloatArray) -> BoolArray:
+    """bool[n]: rows of float64[n, d] with every value between ``low`` and ``high``."""
+    inside: BoolArray = np.logical_and.reduce((x >= low) & (x <= high), axis=1)
+    return inside
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,9 @@ from monitor.detectors.base import Detector
 from monitor.detectors.calibration import Reference
 from monitor.state import codec
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, FORMAT)
+"""Format 1 did not keep who brought a label, and how often and when it was used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +30,13 @@ class GateState:
     Attributes
     ----------
     events
-        Valid events seen.
+        Valid events seen; those of the warm-up that were left out count only until it ends.
     warm
-        The raw warm-up events, until the schema is learned from them.
+        The raw warm-up events, or the shorter ones of them, until the schema is learned from them.
     schema
         None during the warm-up.
     labels
-        Label table, grows up to its limit.
+        Label table with who brought each label and its use; bounded by its limit.
     detectors, references
         Detector states and their calibration references, by detector name.
     dead
@@ -78,9 +80,9 @@ def load(data: bytes, detectors: Sequence[Detector[Any]]) -> GateState:
         When damaged, or written by detectors of another version.
     """
     tree = codec.unseal(data)
-    if tree.get("format") != FORMAT:
+    if tree.get("format") not in READABLE:
         raise StateError(
-            f"stored state has format {tree.get('format')}, this version reads {FORMAT}; "
+            f"stored state has format {tree.get('format')}, this version reads 1 and {FORMAT}; "
             "start from an empty state folder or run the version that wrote it"
         )
     try:

@@ -314,7 +314,7 @@ def test_columns_do_not_depend_on_how_a_stream_is_split(cut: int, cards: list[st
     for name in ("offset", "x", "g", "z", "y", "content", "id_hash", "time_ns"):
         joined = np.concatenate([getattr(part.events, name) for part in parts])
         np.testing.assert_array_equal(getattr(whole.events, name), joined, err_msg=name)
-    assert whole.labels == table
+    assert whole.labels.values == table.values and whole.labels.owner == table.owner
 
 
 def test_explicit_schema() -> None:

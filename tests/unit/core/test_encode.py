@@ -83,7 +83,10 @@ def test_reasons_families_and_warmup() -> None:
     assert found[1]["warmup"] is True and found[1]["families"] == []
     (why,) = found[1]["reasons"]
     assert why["detector"] == "warmup" and "let through" in why["text"]
-    (held,) = records([event()], warmup=np.array([True]), action=np.array([Action.HOLD]))
+    doubtful = {"warmup": np.array([True]), "verdict": np.array([Verdict.QUARANTINE])}
+    (shadow,) = records([event()], **doubtful, mode=Mode.SHADOW)
+    assert "in this mode nothing is held back" in shadow["reasons"][0]["text"]
+    (held,) = records([event()], **doubtful, action=np.array([Action.HOLD]))
     assert "held back, as the setting gate.warmup says hold" in held["reasons"][0]["text"]
 
 
