@@ -25,8 +25,10 @@ from pydantic import Field
 
 from monitor.core.types import BoolArray, EventBatch, Family, FloatArray, IntArray
 from monitor.detectors.base import Evidence, Params, Scores
+from monitor.sketches.arrays import quantiles
 from monitor.sketches.crowd import WINDOW_EVENTS, differences
 from monitor.sketches.keyed import KeyedTable
+from monitor.sketches.shared import sources
 from monitor.sketches.surrogate import ERROR, SHAPE, Surrogate, projection, unprojection, width
 from monitor.sketches.tastes import Tastes
 
@@ -288,8 +290,11 @@ class Coherence:
 
     def _computed(self, state: CoherenceState, batch: EventBatch) -> _Judged:
         vectors = state.surrogate.vectors(batch)
-        everyone = np.concatenate([state.tail_source, batch.source])
-        keys, who = np.unique(everyone, return_inverse=True)
+        here, inverse = sources(batch)
+        keys = np.unique(np.concatenate([state.tail_source, here]))
+        who = np.concatenate(
+            [np.searchsorted(keys, state.tail_source), np.searchsorted(keys, here)[inverse]]
+        )
         held = state.table.get(keys)
         size = state.spread.shape[0]
         alive = state.alive
@@ -338,7 +343,7 @@ class Coherence:
 
     def _rho(self, state: CoherenceState) -> float:
         held = state.ring[: min(state.measured, RING)]
-        return max(0.0, float(np.quantile(held, RHO_QUANTILE))) if len(held) >= 8 else START_RHO
+        return max(0.0, float(quantiles(held, RHO_QUANTILE)[0])) if len(held) >= 8 else START_RHO
 
     def _spread(
         self, state: CoherenceState, vectors: FloatArray, accepted: BoolArray

@@ -14,6 +14,7 @@ import numpy as np
 from scipy.special import log_ndtr
 
 from monitor.core.types import BoolArray, FloatArray, HashArray
+from monitor.sketches.arrays import quantiles
 
 RECENT = 512
 LEAST_SOURCES, LEAST_EVENTS = 8, 4.0
@@ -74,14 +75,14 @@ class Tastes:
         short = unit * np.minimum(1.0, most / np.maximum(length, 1e-9))[:, None]
         axes = np.linalg.eigh(short.T @ short)[1]
         each = (np.square(unit @ axes) / MEDIAN_CHI2 - 1.0) / events
-        low, middle, high = np.quantile(each, (0.25, 0.5, 0.75), axis=0)
+        low, middle, high = quantiles(each, 0.25, 0.5, 0.75)
         # Less about two standard errors of the median: where sources are alike, h is nothing.
         variance = np.maximum(middle - 2.0 * (high - low) / np.sqrt(len(each)), 0.0)
         normal = replace(self, axes=axes, variance=variance, heaviness=1.0)
         nats = normal.nats(self.sums[rows], self.events[rows], directions)
-        reach = float(np.diff(np.quantile(nats, HEAVY_QUANTILES))[0]) / HEAVY_NATS
+        reach = float(np.diff(quantiles(nats, *HEAVY_QUANTILES))[0]) / HEAVY_NATS
         # Where sources are alike, whatever reaches far is no taste.
-        taste = float(variance.sum() * np.median(events))
+        taste = float(variance.sum() * quantiles(events[:, 0], 0.5)[0])
         share = min(1.0, taste / (MUCH_TASTE * max(directions, 1)))
         return replace(normal, heaviness=float(max(1.0, reach) ** share))
 
