@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -54,6 +54,17 @@ def quantiles(values: FloatArray, *shares: float) -> FloatArray:
     above = np.minimum(below + 1, len(values) - 1)
     part = (place - below).reshape(-1, *(1,) * (values.ndim - 1))
     return np.asarray(ordered[below] + part * (ordered[above] - ordered[below]))
+
+
+def starts(ordered: np.ndarray[tuple[int], np.dtype[Any]]) -> IntArray:
+    """int64[g]: where each run of equal values begins.
+
+    Examples
+    --------
+    >>> starts(np.array([3, 3, 5, 7, 7])).tolist()
+    [0, 2, 3]
+    """
+    return np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)])
 
 
 def sums_by_group(

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from monitor.core.types import BoolArray, FloatArray, IntArray
-from monitor.sketches.arrays import sums_by_group
+from monitor.sketches.arrays import starts, sums_by_group
 
 WINDOW_EVENTS = 64
 LEAST_EVENTS = 12
@@ -42,11 +42,15 @@ class Differences:
 
 @dataclass(frozen=True, slots=True)
 class _Windows:
-    """Rows by window: ``index`` int64[m] into the rows, ``window`` int64[m], ``fresh`` bool[m]."""
+    """Rows by window: ``index`` int64[m] into the rows, ``window`` int64[m], ``fresh`` bool[m].
+
+    The first ``full`` of ``count`` windows are of new rows only, and complete.
+    """
 
     index: IntArray
     window: IntArray
     fresh: BoolArray
+    full: int
     count: int
 
 
@@ -86,7 +90,7 @@ def differences(
     key = cut.window * sources + who[cut.index]
     order = np.argsort(key, kind="stable")
     ordered = key[order]
-    first = np.flatnonzero(np.diff(ordered, prepend=-1))
+    first = starts(ordered)
     source, window = ordered[first] % sources, ordered[first] // sources
     new = cut.fresh[order].astype(np.float64)
     count = np.diff(np.append(first, len(key))).astype(np.float64)
@@ -104,7 +108,7 @@ def differences(
     gain = np.where(speaks, mine / np.maximum(variance, 1e-12), 0.0)
     total = np.zeros((sources, w.shape[1]))
     by_source = np.argsort(source, kind="stable")
-    start = np.flatnonzero(np.diff(source[by_source], prepend=-1))
+    start = starts(source[by_source])
     total[source[by_source[start]]] = sums_by_group(raw, by_source, start, gain[by_source])
     events = np.zeros(sources) + np.bincount(
         source, weights=gain * gain * variance, minlength=sources
@@ -122,15 +126,21 @@ def _windows(m: int, fresh: int) -> _Windows:
     index = np.concatenate([whole, back]).astype(np.int64)
     window = np.concatenate([np.repeat(np.arange(full), WINDOW_EVENTS), np.full(len(back), full)])
     new = np.concatenate([np.ones(len(whole), dtype=bool), back >= m - rest])
-    return _Windows(index, window.astype(np.int64), new, full + (1 if rest else 0))
+    return _Windows(index, window.astype(np.int64), new, full, full + (1 if rest else 0))
 
 
 def _bounded(rows: FloatArray, cut: _Windows, dimensions: int) -> FloatArray:
     """The rows about their window's mean, no longer than an unusual one: one event, one voice."""
-    first = np.searchsorted(cut.window, np.arange(cut.count))
-    size = np.diff(np.append(first, len(cut.index)))
-    centred = rows[cut.index]
-    centred -= (sums_by_group(rows, cut.index, first) / size[:, None])[cut.window]
+    whole = cut.full * WINDOW_EVENTS
+    centred = np.empty((len(cut.index), rows.shape[1]))
+    if cut.full:
+        start = cut.index[0]
+        blocks = rows[start : start + whole].reshape(cut.full, WINDOW_EVENTS, rows.shape[1])
+        mean = np.full((1, WINDOW_EVENTS), 1.0 / WINDOW_EVENTS) @ blocks
+        np.subtract(blocks, mean, out=centred[:whole].reshape(blocks.shape))
+    if cut.count > cut.full:
+        last = rows[cut.index[whole:]]
+        np.subtract(last, last.mean(axis=0), out=centred[whole:])
     norm = np.sqrt(np.einsum("ij,ij->i", centred, centred))
     longest = np.sqrt(CLIP * max(dimensions, 1))
     centred *= np.minimum(1.0, longest / np.maximum(norm, 1e-12))[:, None]
