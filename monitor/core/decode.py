@@ -112,6 +112,11 @@ class Decoder:
         bad: list[int] = []
         add = events.append
         slow = crowded(values)
+        if not slow and max(map(len, values), default=0) <= most:
+            try:
+                return [decode(value) for value in values], list(range(len(values))), bad
+            except (msgspec.MsgspecError, ValueError, RecursionError):
+                pass  # one of them is bad, and it takes another round to say which
         for row, value in enumerate(values):
             if len(value) > most:
                 bad.append(row)

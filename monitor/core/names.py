@@ -28,7 +28,7 @@ def ambiguous(values: Sequence[bytes], events: Sequence[Event]) -> list[int]:
     A record that has room for as many names as the event has holds each of them once. Only others
     (unusual spacing or texts, fields that are not decoded) are parsed once more.
     """
-    if sum(value.count(b":") for value in values) == REQUIRED_NAMES * len(events):
+    if b"".join(values).count(b":") == REQUIRED_NAMES * len(events):
         return []  # arrays, and nothing optional: the names are those that must be there
     return [
         i

@@ -17,7 +17,7 @@ from pydantic import Field
 from monitor.core.types import BoolArray, EventBatch, Family, FloatArray, IntArray
 from monitor.detectors.base import Evidence, Params, Scores
 from monitor.sketches.moments import Moments
-from monitor.sketches.shared import empty_moments, gaussians, moments_added
+from monitor.sketches.shared import empty_moments, gaussians, moments_added, squared_distances
 
 SHOWN_FEATURES = 3
 
@@ -62,7 +62,8 @@ class ClassMoments:
         if not len(batch):
             return Scores.silent(0)
         moments = view.moments.grown(batch.n_classes)
-        own = gaussians(view.moments, batch).own_distances(batch.z, batch.y)
+        # Those to the other classes are known already where label conflict has the same moments.
+        own = squared_distances(view.moments, batch)[np.arange(len(batch)), batch.y]
         return Scores(np.log1p(own), moments.weight[batch.y] >= self.params.least_events)
 
     def observe(

@@ -25,8 +25,10 @@ from pydantic import Field
 
 from monitor.core.types import BoolArray, EventBatch, Family, FloatArray, IntArray
 from monitor.detectors.base import Evidence, Params, Scores
+from monitor.sketches.arrays import quantiles, starts
 from monitor.sketches.crowd import WINDOW_EVENTS, differences
 from monitor.sketches.keyed import KeyedTable
+from monitor.sketches.shared import sources
 from monitor.sketches.surrogate import ERROR, SHAPE, Surrogate, projection, unprojection, width
 from monitor.sketches.tastes import Tastes
 
@@ -245,7 +247,12 @@ class Coherence:
             return []
         found = self._judge(view, batch)
         size = view.spread.shape[0]
-        back: FloatArray = np.asarray(np.linalg.pinv(view.whiten, rcond=1e-9), dtype=np.float64)
+        # Where no direction is idle this is the plain inverse, at a fraction of the cost.
+        idle = view.alive < size
+        back: FloatArray = np.asarray(
+            np.linalg.pinv(view.whiten, rcond=1e-9) if idle else np.linalg.inv(view.whiten),
+            dtype=np.float64,
+        )
         return [
             self._sentence(batch, int(r), found.rows[found.inverse[r]], back, size) for r in rows
         ]
@@ -288,15 +295,22 @@ class Coherence:
 
     def _computed(self, state: CoherenceState, batch: EventBatch) -> _Judged:
         vectors = state.surrogate.vectors(batch)
-        everyone = np.concatenate([state.tail_source, batch.source])
-        keys, who = np.unique(everyone, return_inverse=True)
+        here, inverse = sources(batch)
+        keys = np.sort(np.concatenate([state.tail_source, here]))
+        keys = keys[starts(keys)]
+        who = np.concatenate(
+            [np.searchsorted(keys, state.tail_source), np.searchsorted(keys, here)[inverse]]
+        )
         held = state.table.get(keys)
         size = state.spread.shape[0]
         alive = state.alive
         before = self._nats(held, state)
         suspect = before > -np.log(self.params.suspect_at)
         closes = (state.seen + len(batch)) // WINDOW_EVENTS != state.seen // WINDOW_EVENTS
-        whitened = np.concatenate([state.tail, vectors]) @ state.whiten
+        before_rows = len(state.tail)
+        whitened = np.empty((before_rows + len(vectors), size))
+        np.matmul(state.tail, state.whiten, out=whitened[:before_rows])
+        np.matmul(vectors, state.whiten, out=whitened[before_rows:])
         found = differences(
             whitened,
             who,
@@ -338,7 +352,7 @@ class Coherence:
 
     def _rho(self, state: CoherenceState) -> float:
         held = state.ring[: min(state.measured, RING)]
-        return max(0.0, float(np.quantile(held, RHO_QUANTILE))) if len(held) >= 8 else START_RHO
+        return max(0.0, float(quantiles(held, RHO_QUANTILE)[0])) if len(held) >= 8 else START_RHO
 
     def _spread(
         self, state: CoherenceState, vectors: FloatArray, accepted: BoolArray
@@ -350,12 +364,11 @@ class Coherence:
         keep = 0.5 ** (int(accepted.sum()) / self.params.half_life_events)
         spread, mass = spread * keep, mass * keep
         part = vectors[accepted]
-        window = np.flatnonzero(accepted) // WINDOW_EVENTS
-        first = np.flatnonzero(np.diff(window, prepend=-1))
+        first = starts(np.flatnonzero(accepted) // WINDOW_EVENTS)
         size = np.diff(np.append(first, len(part)))
-        means = np.add.reduceat(part, first, axis=0) / size[:, None]
-        centred = part - np.repeat(means, size, axis=0)
-        spread = spread + centred.T @ centred
+        # Centred before it is squared: what never varies must come out as nothing.
+        part -= np.repeat(np.add.reduceat(part, first, axis=0) / size[:, None], size, axis=0)
+        spread = spread + part.T @ part
         mass += float(len(part) - len(first))
         return spread, mass
 

@@ -29,6 +29,7 @@ from monitor.sketches.shared import (
     moments_added,
     softmax_learned,
     softmax_log_proba,
+    squared_distances,
 )
 from monitor.sketches.softmax import Softmax
 
@@ -177,8 +178,8 @@ class LabelConflict:
 
     def _computed(self, view: LabelConflictState, batch: EventBatch) -> _Read:
         classes = max(2, batch.n_classes)
-        fitted = gaussians(view.moments, batch)
-        densities = log_normalised(fitted.log_joint(fitted.squared_distances(batch.z)))
+        squared = squared_distances(view.moments, batch)
+        densities = log_normalised(gaussians(view.moments, batch).log_joint(squared))
         leaves = view.ferns.leaves(batch.z)
         experts = np.stack(
             [

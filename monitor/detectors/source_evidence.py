@@ -26,6 +26,7 @@ from pydantic import Field
 from monitor.core.types import BoolArray, EventBatch, Family, FloatArray, IntArray
 from monitor.detectors.base import Evidence, Params, Scores
 from monitor.sketches.keyed import KeyedTable
+from monitor.sketches.shared import sources
 from monitor.sketches.tastes import Tastes
 
 LISTENS_TO = Family.LABEL_FLIP.value
@@ -98,10 +99,10 @@ class SourceEvidence:
         """Evidence in nats against each event's source, this batch's events included."""
         if LISTENS_TO not in batch.p_value or not len(batch):
             return Scores.silent(len(batch))
-        _, inverse, rows = self._after(view, batch)
-        value = rows[inverse, NATS].astype(np.float64)
-        before = view.table.get(batch.source)[:, NATS]
-        return Scores(value, np.ones(len(batch), dtype=bool), before.astype(np.float64))
+        keys, inverse, rows = self._after(view, batch)
+        value = rows[:, NATS].astype(np.float64)[inverse]
+        before = view.table.get(keys)[:, NATS].astype(np.float64)
+        return Scores(value, np.ones(len(batch), dtype=bool), before[inverse])
 
     def observe(
         self, state: SourceEvidenceState, batch: EventBatch, accepted: BoolArray
@@ -189,7 +190,7 @@ class SourceEvidence:
     def _computed(
         self, state: SourceEvidenceState, batch: EventBatch
     ) -> tuple[npt.NDArray[np.uint64], IntArray, npt.NDArray[np.float32]]:
-        keys, inverse = np.unique(batch.source, return_inverse=True)
+        keys, inverse = sources(batch)
         rows = state.table.get(keys)
         # A drift makes everybody surprising. Dividing the bets by what they pay on ordinary
         # traffic at present keeps their mean at one, so it convicts nobody.

@@ -275,7 +275,9 @@ class Trigger:
         i, j = chosen.pairs.T
         singles = len(weight)
         ready = (view.anchor_mass >= READY_SHARE * p.least_events)[singles:, None]
-        both = np.concatenate([weight, weight[i] * weight[j]])
+        both = np.empty((singles + len(i), len(batch)), dtype=np.float32)
+        both[:singles] = weight
+        np.multiply(weight.take(i, axis=0), weight.take(j, axis=0), out=both[singles:])
         keep = 0.5 ** (len(batch) / p.recent_events)
         labels = keep * padded(view.labels, batch.n_classes)
         labels += np.bincount(batch.y, minlength=len(labels))

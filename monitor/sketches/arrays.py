@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+from scipy.sparse import csr_array
 
-from monitor.core.types import FloatArray
+from monitor.core.types import FloatArray, IntArray
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -30,5 +31,61 @@ def pad_axis(
 
 def log_normalised(log_weight: FloatArray) -> FloatArray:
     """float64[n, C]: each row shifted so that its exponentials sum to one."""
-    shifted = log_weight - log_weight.max(axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+    # A class a row: numpy is slow at reducing many short rows.
+    across = np.array(log_weight.T, dtype=np.float64, order="C")
+    across -= across.max(axis=0)
+    across -= np.log(np.exp(across).sum(axis=0))
+    return across.T
+
+
+def quantiles(values: FloatArray, *shares: float) -> FloatArray:
+    """float64[k, …]: quantiles of float64[m, …] along the first axis, as ``np.quantile`` has them.
+
+    A plain sort is several times faster than what numpy does for a few quantiles of a few numbers.
+
+    Examples
+    --------
+    >>> quantiles(np.array([4.0, 1.0, 2.0]), 0.5, 0.75).tolist()
+    [2.0, 3.0]
+    """
+    ordered = np.sort(values.T, axis=-1).T
+    place = np.array(shares) * (len(values) - 1)
+    below = np.floor(place).astype(np.int64)
+    above = np.minimum(below + 1, len(values) - 1)
+    part = (place - below).reshape(-1, *(1,) * (values.ndim - 1))
+    return np.asarray(ordered[below] + part * (ordered[above] - ordered[below]))
+
+
+def starts(ordered: np.ndarray[tuple[int], np.dtype[Any]]) -> IntArray:
+    """int64[g]: where each run of equal values begins.
+
+    Examples
+    --------
+    >>> starts(np.array([3, 3, 5, 7, 7])).tolist()
+    [0, 2, 3]
+    """
+    return np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)])
+
+
+def sums_by_group(
+    rows: FloatArray, order: IntArray, first: IntArray, weight: FloatArray | None = None
+) -> FloatArray:
+    """float64[g, w]: sums of float64[m, w] over groups of rows.
+
+    As a product with a sparse matrix, which is several times faster than ``np.add.reduceat``.
+
+    Parameters
+    ----------
+    rows
+        What is added up.
+    order
+        int64[m], the rows' numbers, those of a group side by side.
+    first
+        int64[g], increasing: where in ``order`` each group begins.
+    weight
+        float64[m], beside ``order``: what each row counts; one where it is not given.
+    """
+    weight = np.ones(len(order)) if weight is None else weight
+    ends = np.append(first, len(order))
+    member = csr_array((weight, order, ends), shape=(len(first), len(rows)))
+    return np.asarray(member @ rows)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from monitor.core.types import BoolArray, FloatArray, IntArray
+from monitor.sketches.arrays import starts, sums_by_group
 
 WINDOW_EVENTS = 64
 LEAST_EVENTS = 12
@@ -41,11 +42,15 @@ class Differences:
 
 @dataclass(frozen=True, slots=True)
 class _Windows:
-    """Rows by window: ``index`` int64[m] into the rows, ``window`` int64[m], ``fresh`` bool[m]."""
+    """Rows by window: ``index`` int64[m] into the rows, ``window`` int64[m], ``fresh`` bool[m].
+
+    The first ``full`` of ``count`` windows are of new rows only, and complete.
+    """
 
     index: IntArray
     window: IntArray
     fresh: BoolArray
+    full: int
     count: int
 
 
@@ -80,17 +85,19 @@ def differences(
         Whether the last, incomplete window ends here and is to be measured for ρ.
     """
     cut = _windows(len(rows), fresh)
-    w = _bounded(rows[cut.index], cut, dimensions)
+    w = _bounded(rows, cut, dimensions)
     sources = len(suspect)
     key = cut.window * sources + who[cut.index]
     order = np.argsort(key, kind="stable")
-    groups, first = np.unique(key[order], return_index=True)
-    source, window = groups % sources, groups // sources
+    ordered = key[order]
+    first = starts(ordered)
+    source, window = ordered[first] % sources, ordered[first] // sources
     new = cut.fresh[order].astype(np.float64)
     count = np.diff(np.append(first, len(key))).astype(np.float64)
     mine = np.add.reduceat(new, first)
-    mean = np.add.reduceat(w[order], first, axis=0) / count[:, None]
-    own = np.add.reduceat(w[order] * new[:, None], first, axis=0)
+    everything = sums_by_group(w, order, first)
+    mean = everything / count[:, None]
+    own = everything if cut.fresh.all() else sums_by_group(w, order, first, new)
     weight = np.where(suspect[source], SUSPECT_WEIGHT, 1.0)
     rest, others, spread = _others(mean, weight, count, window, cut.count)
     size = np.bincount(cut.window, minlength=cut.count)[window]
@@ -101,9 +108,8 @@ def differences(
     gain = np.where(speaks, mine / np.maximum(variance, 1e-12), 0.0)
     total = np.zeros((sources, w.shape[1]))
     by_source = np.argsort(source, kind="stable")
-    ordered = source[by_source]
-    start = np.flatnonzero(np.diff(ordered, prepend=-1))
-    total[ordered[start]] = np.add.reduceat((raw * gain[:, None])[by_source], start, axis=0)
+    start = starts(source[by_source])
+    total[source[by_source[start]]] = sums_by_group(raw, by_source, start, gain[by_source])
     events = np.zeros(sources) + np.bincount(
         source, weights=gain * gain * variance, minlength=sources
     )
@@ -120,17 +126,25 @@ def _windows(m: int, fresh: int) -> _Windows:
     index = np.concatenate([whole, back]).astype(np.int64)
     window = np.concatenate([np.repeat(np.arange(full), WINDOW_EVENTS), np.full(len(back), full)])
     new = np.concatenate([np.ones(len(whole), dtype=bool), back >= m - rest])
-    return _Windows(index, window.astype(np.int64), new, full + (1 if rest else 0))
+    return _Windows(index, window.astype(np.int64), new, full, full + (1 if rest else 0))
 
 
 def _bounded(rows: FloatArray, cut: _Windows, dimensions: int) -> FloatArray:
     """The rows about their window's mean, no longer than an unusual one: one event, one voice."""
-    first = np.searchsorted(cut.window, np.arange(cut.count))
-    size = np.diff(np.append(first, len(rows)))
-    centred = rows - (np.add.reduceat(rows, first, axis=0) / size[:, None])[cut.window]
+    whole = cut.full * WINDOW_EVENTS
+    centred = np.empty((len(cut.index), rows.shape[1]))
+    if cut.full:
+        start = cut.index[0]
+        blocks = rows[start : start + whole].reshape(cut.full, WINDOW_EVENTS, rows.shape[1])
+        mean = np.full((1, WINDOW_EVENTS), 1.0 / WINDOW_EVENTS) @ blocks
+        np.subtract(blocks, mean, out=centred[:whole].reshape(blocks.shape))
+    if cut.count > cut.full:
+        last = rows[cut.index[whole:]]
+        np.subtract(last, last.mean(axis=0), out=centred[whole:])
     norm = np.sqrt(np.einsum("ij,ij->i", centred, centred))
     longest = np.sqrt(CLIP * max(dimensions, 1))
-    return np.asarray(centred * np.minimum(1.0, longest / np.maximum(norm, 1e-12))[:, None])
+    centred *= np.minimum(1.0, longest / np.maximum(norm, 1e-12))[:, None]
+    return centred
 
 
 def _others(
@@ -139,12 +153,13 @@ def _others(
     """Each group's reference: its weight, its mean, and that mean's variance per event."""
     first = np.searchsorted(window, np.arange(windows))
     whole = np.add.reduceat(weight, first)[window]
-    total = np.add.reduceat(weight[:, None] * mean, first, axis=0)[window]
+    weighted = weight[:, None] * mean
+    total = sums_by_group(weighted, np.arange(len(mean)), first)[window]
     noise = weight * weight / count
     square = np.add.reduceat(noise, first)[window]
     rest = np.maximum(whole - weight, 0.0)
     safe = np.maximum(rest, 1e-9)
-    others = (total - weight[:, None] * mean) / safe[:, None]
+    others = (total - weighted) / safe[:, None]
     return rest, others, np.maximum(square - noise, 0.0) / (safe * safe)
 
 
@@ -155,8 +170,10 @@ def _correlation(w: FloatArray, cut: _Windows, dimensions: int, closes: bool) ->
     if not closes and cut.count and not cut.fresh[cut.window == cut.count - 1].all():
         complete[-1] = False
     half = WINDOW_EVENTS // 2
-    blocks = w[complete[cut.window]].reshape(-1, WINDOW_EVENTS, w.shape[1])
-    gap = blocks[:, :half].mean(axis=1) - blocks[:, half:].mean(axis=1)
+    # Those that are not complete stand at the end.
+    blocks = w[: WINDOW_EVENTS * int(complete.sum())].reshape(-1, WINDOW_EVENTS, w.shape[1])
+    sign = np.repeat([1.0 / half, -1.0 / half], half)
+    gap = (sign @ blocks).reshape(len(blocks), w.shape[1])
     # Var(gap) per direction is 2/half when rows are independent.
     excess = np.einsum("ij,ij->i", gap, gap) / max(dimensions, 1) * (half / 2.0) - 1.0
     return np.asarray(excess / (half - 1.0))

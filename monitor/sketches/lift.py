@@ -149,7 +149,11 @@ def slots(g: FloatArray, y: Int32Array, chosen: Plan, *, cell: float, bits: int)
     left = cells * chosen.left[:, None] + y.astype(np.uint32) * chosen.label
     right = cells * chosen.right[:, None]
     i, j = chosen.pairs.T
-    key = np.concatenate([left * chosen.single, left[i] + right[j]])
+    w = len(left)
+    key = np.empty((w + len(i), len(y)), dtype=np.uint32)
+    np.multiply(left, chosen.single, out=key[:w])
+    left.take(i, axis=0, out=key[w:], mode="clip")
+    key[w:] += right.take(j, axis=0)
     key >>= np.uint32(32 - bits)
     base = (np.arange(len(key), dtype=np.uint32) % np.uint32(GROUP)) << np.uint32(bits)
     key += base[:, None]

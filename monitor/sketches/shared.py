@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from monitor.core.types import BoolArray, EventBatch, FloatArray
+from monitor.core.types import BoolArray, EventBatch, FloatArray, HashArray, IntArray
 from monitor.sketches.moments import Gaussians, Moments
 from monitor.sketches.softmax import Softmax, feature_map
 
@@ -79,17 +79,39 @@ def softmax_learned(
     classes = max(2, batch.n_classes)
 
     def compute() -> tuple[BoolArray, Softmax]:
-        phi = mapped(batch)[accepted]
-        return accepted, softmax.learn(phi, batch.y[accepted], classes, half_life)
+        phi, said = mapped(batch), softmax_log_proba(softmax, batch)
+        rows = slice(None) if accepted.all() else accepted
+        return accepted, softmax.learn(
+            phi[rows], batch.y[rows], classes, half_life, log_proba=said[rows]
+        )
 
     held = batch.once(f"softmax learned {half_life}", softmax, compute)
     return held[1] if held[0] is accepted else compute()[1]
+
+
+def sources(batch: EventBatch) -> tuple[HashArray, IntArray]:
+    """The batch's sources, sorted, each once, and int64[n] each event's place among them."""
+
+    def compute() -> tuple[HashArray, IntArray]:
+        keys, inverse = np.unique(batch.source, return_inverse=True)
+        return keys, np.asarray(inverse, dtype=np.int64)
+
+    return batch.once("sources", NO_VIEW, compute)
 
 
 def gaussians(moments: Moments, batch: EventBatch) -> Gaussians:
     """Densities fitted to ``moments``, for the batch's classes, at least two."""
     classes = max(2, batch.n_classes)
     return batch.once("gaussians", moments, lambda: Gaussians.fit(moments, classes))
+
+
+def squared_distances(moments: Moments, batch: EventBatch) -> FloatArray:
+    """float64[n, C]: squared Mahalanobis distance of each event to each class."""
+    return batch.once(
+        "squared distances",
+        moments,
+        lambda: gaussians(moments, batch).squared_distances(batch.z),
+    )
 
 
 def moments_added(

@@ -56,10 +56,22 @@ class Softmax:
         """float64[n, n_classes] log probabilities of mapped events float64[n, p]."""
         return log_normalised(phi @ pad_axis(self.theta, n_classes, axis=1)[:, :n_classes])
 
-    def learn(self, phi: FloatArray, y: Int32Array, n_classes: int, half_life: float) -> Softmax:
-        """One step on mapped events float64[n, p] with classes int32[n]."""
+    def learn(
+        self,
+        phi: FloatArray,
+        y: Int32Array,
+        n_classes: int,
+        half_life: float,
+        *,
+        log_proba: FloatArray | None = None,
+    ) -> Softmax:
+        """One step on mapped events float64[n, p] with classes int32[n].
+
+        ``log_proba`` is what :meth:`log_proba` said of them, where that is known.
+        """
         theta = pad_axis(self.theta, capacity_for(n_classes), axis=1)
-        residual = -np.exp(self.log_proba(phi, n_classes))
+        said = self.log_proba(phi, n_classes) if log_proba is None else log_proba
+        residual = -np.exp(said)
         residual[np.arange(len(y)), y] += 1.0
         gram = self.gram * 0.5 ** (len(y) / half_life) + phi.T @ phi
         damped = gram + RIDGE * np.eye(len(gram))

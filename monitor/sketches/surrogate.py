@@ -53,12 +53,14 @@ class Surrogate:
         error = -np.exp(softmax_log_proba(self.softmax, batch))
         error[np.arange(len(y)), y] += 1.0
         coded = error @ codes(classes)
-        off = (np.clip(z, -CLIP_FEATURE, CLIP_FEATURE) - self._means(classes)[y]) @ base
+        off = np.clip(z, -CLIP_FEATURE, CLIP_FEATURE) @ base
+        off -= (self._means(classes) @ base)[y]
         flat = np.clip(z, -CLIP_GRADIENT, CLIP_GRADIENT) @ base
-        gradient = coded[:, ERROR:] * flat[:, np.arange(SHAPE) % flat.shape[1]]
+        wide = flat if flat.shape[1] == SHAPE else flat[:, np.arange(SHAPE) % flat.shape[1]]
+        gradient = coded[:, ERROR:] * wide
         # A displacement away from one's own label has opposite signs in opposite classes, and only
         # adds up when it is told by class; the error alone adds up whatever the class.
-        signs = np.where(codes(classes)[y, ERROR : ERROR + off.shape[1]] > 0.0, 1.0, -1.0)
+        signs = np.where(codes(classes)[:, ERROR : ERROR + off.shape[1]] > 0.0, 1.0, -1.0)[y]
         own = error[np.arange(len(y)), y][:, None]
         parts = [off, coded[:, :ERROR], gradient, own, off * signs]
         joined: FloatArray = np.concatenate(parts, axis=1)

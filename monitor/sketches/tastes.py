@@ -14,6 +14,7 @@ import numpy as np
 from scipy.special import log_ndtr
 
 from monitor.core.types import BoolArray, FloatArray, HashArray
+from monitor.sketches.arrays import quantiles
 
 RECENT = 512
 LEAST_SOURCES, LEAST_EVENTS = 8, 4.0
@@ -53,12 +54,14 @@ class Tastes:
 
     def put(self, keys: HashArray, sums: FloatArray, events: FloatArray) -> Tastes:
         """With the sources ``keys`` uint64[u] as they are now."""
-        stay = ~np.isin(self.keys, keys)
+        room = max(0, RECENT - len(keys))
+        stay = np.flatnonzero(~np.isin(self.keys, keys, kind="sort"))
+        stay = stay[max(0, len(stay) - room) :]
         return replace(
             self,
-            keys=np.concatenate([self.keys[stay], keys])[-RECENT:],
-            sums=np.concatenate([self.sums[stay], sums])[-RECENT:],
-            events=np.concatenate([self.events[stay], events])[-RECENT:],
+            keys=np.concatenate([self.keys[stay], keys[-RECENT:]]),
+            sums=np.concatenate([self.sums[stay], sums[-RECENT:]]),
+            events=np.concatenate([self.events[stay], events[-RECENT:]]),
         )
 
     def fitted(self, directions: int) -> Tastes:
@@ -73,17 +76,20 @@ class Tastes:
         most = LONGEST * np.sqrt(unit.shape[1])
         short = unit * np.minimum(1.0, most / np.maximum(length, 1e-9))[:, None]
         axes = np.linalg.eigh(short.T @ short)[1]
-        each = (np.square(unit @ axes) / MEDIAN_CHI2 - 1.0) / events
-        low, middle, high = np.quantile(each, (0.25, 0.5, 0.75), axis=0)
+        along = np.square(unit @ axes)
+        each = (along / MEDIAN_CHI2 - 1.0) / events
+        low, middle, high = quantiles(each, 0.25, 0.5, 0.75)
         # Less about two standard errors of the median: where sources are alike, h is nothing.
         variance = np.maximum(middle - 2.0 * (high - low) / np.sqrt(len(each)), 0.0)
-        normal = replace(self, axes=axes, variance=variance, heaviness=1.0)
-        nats = normal.nats(self.sums[rows], self.events[rows], directions)
-        reach = float(np.diff(np.quantile(nats, HEAVY_QUANTILES))[0]) / HEAVY_NATS
+        if not directions:
+            return replace(self, axes=axes, variance=variance, heaviness=1.0)
+        nats = _chi_nats((along / (1.0 + events * variance)).sum(axis=1), directions)
+        reach = float(np.diff(quantiles(nats, *HEAVY_QUANTILES))[0]) / HEAVY_NATS
         # Where sources are alike, whatever reaches far is no taste.
-        taste = float(variance.sum() * np.median(events))
+        taste = float(variance.sum() * quantiles(events[:, 0], 0.5)[0])
         share = min(1.0, taste / (MUCH_TASTE * max(directions, 1)))
-        return replace(normal, heaviness=float(max(1.0, reach) ** share))
+        heaviness = float(max(1.0, reach) ** share)
+        return replace(self, axes=axes, variance=variance, heaviness=heaviness)
 
     def nats(self, sums: FloatArray, events: FloatArray, directions: int) -> FloatArray:
         """How unlikely the sums are for an ordinary source.
@@ -105,11 +111,7 @@ class Tastes:
         along = np.square(sums @ self.axes)
         n = np.maximum(events, 1e-9)[:, None]
         statistic = (along / (n * (1.0 + n * self.variance))).sum(axis=1)
-        # Wilson and Hilferty (1931): the cube root of χ²/k is nearly normal, far into the tail.
-        spread = 2.0 / (9.0 * directions)
-        root = np.cbrt(np.minimum(statistic, LARGEST) / directions)
-        nats = -log_ndtr((1.0 - spread - root) / np.sqrt(spread))
-        return np.asarray(nats / self.heaviness, dtype=np.float64)
+        return np.asarray(_chi_nats(statistic, directions) / self.heaviness)
 
     def merge(self, other: Tastes, directions: int) -> Tastes:
         """The sources of both, each as the side knows it that has seen more of it, fitted anew."""
@@ -125,3 +127,13 @@ class Tastes:
         fresh = Tastes.empty(self.sums.shape[1])
         both = replace(fresh, keys=keys[kept], sums=sums[kept], events=events[kept])
         return both.fitted(directions)
+
+
+def _chi_nats(statistic: FloatArray, directions: int) -> FloatArray:
+    """float64[u]: −ln P(χ² ≥ ``statistic``) for ``directions`` degrees of freedom, at least 1.
+
+    Wilson and Hilferty (1931): the cube root of χ²/k is nearly normal, far into the tail.
+    """
+    spread = 2.0 / (9.0 * directions)
+    root = np.cbrt(np.minimum(statistic, LARGEST) / directions)
+    return np.asarray(-log_ndtr((1.0 - spread - root) / np.sqrt(spread)), dtype=np.float64)
