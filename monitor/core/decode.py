@@ -145,12 +145,13 @@ class Decoder:
         twice in an object, and RFC 3339 times out of range.
         """
         picked = values if len(rows) == len(values) else [values[row] for row in rows]
-        found = self._byte_faults(rows, picked)
+        joined = b"".join(picked)
+        found = self._byte_faults(rows, picked, joined)
         if found:
             sound = [i for i, row in enumerate(rows) if row not in found]
             picked, events = [picked[i] for i in sound], [events[i] for i in sound]
-            rows = [rows[i] for i in sound]
-        found.update(rows[i] for i in ambiguous(picked, events))
+            rows, joined = [rows[i] for i in sound], b"".join(picked)
+        found.update(rows[i] for i in ambiguous(picked, events, joined))
         if datetime not in {type(event.ts) for event in events}:
             return found
         first, last = self.limits.min_ts_seconds, self.limits.max_ts_seconds
@@ -161,9 +162,8 @@ class Decoder:
         )
         return found
 
-    def _byte_faults(self, rows: Sequence[int], picked: Sequence[bytes]) -> set[int]:
+    def _byte_faults(self, rows: Sequence[int], picked: Sequence[bytes], joined: bytes) -> set[int]:
         """Those of ``rows`` whose bytes are not UTF-8, or nested too deeply."""
-        joined = b"".join(picked)
         found: set[int] = set()
         if not joined.isascii():
             found.update(row for row, v in zip(rows, picked, strict=True) if not _is_utf8(v))

@@ -22,13 +22,15 @@ REQUIRED_NAMES = 5
 _NESTING = (dict, list)
 
 
-def ambiguous(values: Sequence[bytes], events: Sequence[Event]) -> list[int]:
+def ambiguous(values: Sequence[bytes], events: Sequence[Event], joined: bytes) -> list[int]:
     """Which of the decoded records hold a name twice in one of their objects.
+
+    ``joined`` is all of ``values`` in a row.
 
     A record that has room for as many names as the event has holds each of them once. Only others
     (unusual spacing or texts, fields that are not decoded) are parsed once more.
     """
-    if b"".join(values).count(b":") == REQUIRED_NAMES * len(events):
+    if joined.count(b":") == REQUIRED_NAMES * len(events):
         return []  # arrays, and nothing optional: the names are those that must be there
     return [
         i

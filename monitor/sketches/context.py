@@ -114,10 +114,13 @@ class LinearContext:
         count = int(accepted.sum())
         if not count:
             return LinearContext(self.first, self.second, self.mass, self.precision, tail)
-        rows = (self.rows(g) if rows is None else rows)[:, accepted]
+        rows = self.rows(g) if rows is None else rows
+        if count < len(g):
+            rows = rows[:, accepted]
         residual = np.matmul(rows - (self.first / self.mass)[:, None, :], self.precision)
-        worst = np.square(residual).max(axis=(0, 2))
-        worst = np.minimum(worst, WORST_FIT)
+        # The columns one after the other: numpy is slow at reducing many short rows.
+        squared = np.square(residual.transpose(0, 2, 1), order="C")
+        worst = np.minimum(squared.max(axis=(0, 1)), WORST_FIT)
         fit = np.minimum(1.0, (ROBUST_FREEDOM + 1.0) / (ROBUST_FREEDOM + worst))
         weighted = rows * fit[:, None]
         keep = 0.5 ** (count / half_life)

@@ -83,11 +83,15 @@ class Grid:
             int64[w, n], bool[w, n], bool[w, n].
         """
         slot = _slots(across)
-        unseen = ~np.take_along_axis(self.shown, slot, axis=1)
+        unseen = ~self.shown.reshape(-1).take(self._flat(slot), mode="clip")
         usual = self.usual()
         off = between(across, np.minimum(usual, MAX_DECIMALS))
         off[usual > MAX_DECIMALS] = False
         return slot, unseen, off
+
+    def _flat(self, slot: IntArray) -> IntArray:
+        """``slot`` int64[w, n] as places in all columns' slots."""
+        return slot + (np.arange(len(slot)) << SLOT_BITS)[:, None]
 
     def learn(
         self,
@@ -101,14 +105,14 @@ class Grid:
         count = int(accepted.sum())
         keep = 0.5 ** (count / half_life)
         shown = self.shown.copy()
-        np.put_along_axis(shown, slot, True, axis=1)
+        shown.reshape(-1)[self._flat(slot).ravel()] = True
         sample = across[:, np.flatnonzero(accepted)[:SAMPLE_ROWS]]
         keep_sample = 0.5 ** (sample.shape[1] / half_life)
         return Grid(
             keep_sample * self.decimals + _by_decimals(sample),
             shown,
-            keep * self.unseen + unseen[:, accepted].sum(axis=1),
-            keep * self.off + off[:, accepted].sum(axis=1),
+            keep * self.unseen + np.count_nonzero(unseen & accepted, axis=1),
+            keep * self.off + np.count_nonzero(off & accepted, axis=1),
             keep * self.mass + count,
             self.lately_with(unseen, off),
         )
@@ -116,7 +120,8 @@ class Grid:
     def lately_with(self, unseen: BoolArray, off: BoolArray) -> FloatArray:
         """float64[2, w]: :attr:`lately` with a batch, bool[w, n] and bool[w, n], in it."""
         keep = 0.5 ** (unseen.shape[1] / LATELY_EVENTS)
-        now = np.stack([unseen.mean(axis=1), off.mean(axis=1)])
+        now = np.stack([np.count_nonzero(unseen, axis=1), np.count_nonzero(off, axis=1)])
+        now = now / max(1, unseen.shape[1])
         return np.asarray(keep * self.lately + (1.0 - keep) * now)
 
     def without(self, columns: IntArray) -> Grid:
