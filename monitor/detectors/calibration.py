@@ -53,6 +53,7 @@ MAX_CORRECTION = np.array([3.0, 6.0, 12.0])
 MAX_ROBUST_CORRECTION = np.array([2.0, 4.0, 8.0])
 YOUNG_WINDOWS, YOUNG_LUMP = 2, 1e-8
 TOP_SHARE, TOP_GROWTH = 0.003, 1.2
+YOUNG_REACH, BEYOND_REACH = 0.5, 0.1
 MAX_YOUNG_CORRECTION = np.array([4.0, 16.0, 48.0])
 GRID = np.array([1.0, 2.0, 3.0, 4.0])
 BREAK_AT, RESUME_AT, BREAK_HALF_LIFE = 0.3, 0.05, 128.0
@@ -238,6 +239,13 @@ class Reference:
         low = p[tail]
         shift = np.interp(-np.log10(low), GRID, [0.0, *factor])
         out[tail] = np.clip(low * 10.0**shift, SMALLEST_P, BODY)
+        if self.ignorant and not self.law_known:
+            # So few scores cannot speak of much rarer ones: beyond what they reach, p goes on
+            # falling, for the order, but hardly.
+            age = self.seen + YOUNG_WINDOWS * len(self.ring) - self.young_until
+            reach = YOUNG_REACH / max(age, 1)
+            beyond = np.flatnonzero(out < reach)
+            out[beyond] = reach * (out[beyond] / reach) ** BEYOND_REACH
         return out
 
     def admit(

@@ -4,7 +4,7 @@ The key is (cell of column i, cell of column j, label) on a grid of normal score
 recent count, *this batch included*, is held against what was to be expected: the larger of its
 long-run rate (learned from accepted events), and of what the two columns' recent values with
 the label give when they are independent, so that one column drifting, or one popular value, is
-no surprise, and a combination is. Five choices carry the detector; each was measured on real
+no surprise, and a combination is. Six choices carry the detector; each was measured on real
 streams with honest seasons and regimes, with the poison spread over ordinary sources:
 
 * An occurrence counts by how little the rest of the event and the events before it call for the
@@ -16,6 +16,8 @@ streams with honest seasons and regimes, with the poison spread over ordinary so
 * What the baseline learns from a pair is bounded by what the baseline expected of it, and what the
   context learns from an event by how well it fits, so that a trigger which nobody stopped does not
   become the new normal. Without these two bounds half of the recall is lost within a day.
+* The most surprising events are reviewed: a drift brings a combination with every label that
+  belongs to it, a trigger with one (:mod:`~monitor.sketches.review`).
 * Two grids: a fine one for exact values, a coarse one for values that jitter.
 
 Needs no source: a trigger spread over ordinary accounts counts the same. The premise is that of
@@ -36,6 +38,7 @@ from monitor.core.types import BoolArray, EventBatch, Family, FloatArray, IntArr
 from monitor.detectors.base import Evidence, Params, Scores
 from monitor.sketches.context import LinearContext
 from monitor.sketches.lift import Counted, LiftTable, Plan, padded, plan, slots
+from monitor.sketches.review import reviewed
 from monitor.sketches.surprise import (
     TOP,
     Float32Array,
@@ -289,7 +292,10 @@ class Trigger:
         grids = []
         for cell, table in zip(p.cells, view.tables, strict=True):
             slot = slots(across, batch.y, chosen, cell=cell, bits=p.bits)
-            grids.append(_grid(table.count(slot, both, keep), chosen.pairs, scale))
+            grid = _grid(table.count(slot, both, keep), chosen.pairs, scale)
+            around = across, batch.y, cell, labels, chosen
+            score = reviewed(grid.counted, grid.surprise, grid.score, scale, around)
+            grids.append(replace(grid, score=score))
         return tuple(grids)
 
 

@@ -132,6 +132,26 @@ def plan(n_columns: int, max_columns: int, max_pairs: int, seed: int) -> Plan:
     return Plan(columns, pairs[np.sort(chosen)], odd[:w], odd[w : 2 * w], odd[-2], odd[-1])
 
 
+def cells_of(g: FloatArray, cell: float) -> Int32Array:
+    """int32 of the same shape: grid cells of width ``cell`` in normal scores."""
+    grid = np.clip(np.rint(g * (1.0 / cell)), -MAX_CELL, MAX_CELL)
+    return np.asarray(grid, dtype=np.int32)
+
+
+def pair_slots(cells: Int32Array, label: int, pair: IntArray, chosen: Plan, bits: int) -> IntArray:
+    """int64[k, m]: where ``pair`` int64[k, m] of events with ``cells`` int32[w, m] count ``label``.
+
+    Not flat: the place within the pair's own row of a table.
+    """
+    i, j = chosen.pairs[pair, 0], chosen.pairs[pair, 1]
+    event = np.arange(cells.shape[1])
+    whole = cells.view(np.uint32)
+    said = np.full(1, label, dtype=np.uint32) * chosen.label
+    key = whole[i, event] * chosen.left[i] + said
+    key += whole[j, event] * chosen.right[j]
+    return np.asarray(key >> np.uint32(32 - bits), dtype=np.int64)
+
+
 def slots(g: FloatArray, y: Int32Array, chosen: Plan, *, cell: float, bits: int) -> IntArray:
     """int64[p, n]: the batch's slots, single columns first, then pairs.
 
@@ -144,8 +164,7 @@ def slots(g: FloatArray, y: Int32Array, chosen: Plan, *, cell: float, bits: int)
     cell
         Width of a grid cell in normal scores.
     """
-    grid = np.clip(np.rint(g * (1.0 / cell)), -MAX_CELL, MAX_CELL).astype(np.int32)
-    cells = grid.view(np.uint32)
+    cells = cells_of(g, cell).view(np.uint32)
     left = cells * chosen.left[:, None] + y.astype(np.uint32) * chosen.label
     right = cells * chosen.right[:, None]
     i, j = chosen.pairs.T
