@@ -42,9 +42,8 @@ def reviewed(
     many = min(REVIEWED_PAIRS, len(surprise))
     pair = np.argpartition(-surprise[:, rows], many - 1, axis=0)[:many]
     expected = np.take_along_axis(expected_counts(counted, chosen.pairs, scale, rows), pair, axis=0)
-    elsewhere = _elsewhere(
-        counted, pair, rows, (cells_of(across[:, rows], cell), y), labels, chosen
-    )
+    event = cells_of(across[:, rows], cell), y[rows]
+    elsewhere = _elsewhere(counted, pair, event, labels, chosen)
     singles = len(across)
     count = counted.count[singles + pair, rows]
     held = np.empty(pair.shape, dtype=np.float32)
