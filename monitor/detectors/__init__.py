@@ -14,10 +14,12 @@ from monitor.detectors.replay import Replay
 from monitor.detectors.source_evidence import SourceEvidence
 from monitor.detectors.subject import Subject
 from monitor.detectors.trigger import Trigger
+from monitor.detectors.undo import Undo
 
 DETECTORS: tuple[type[Any], ...] = (
     LabelConflict,
     ClassMoments,
+    Undo,
     Novelty,
     Trigger,
     Replay,

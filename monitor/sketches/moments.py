@@ -174,6 +174,12 @@ class Gaussians:
             out[rows] = np.einsum("ij,ij->i", off[rows] @ self.inverse[c], off[rows])
         return np.asarray(np.maximum(out, 0.0))
 
+    def scaled(self, gap: FloatArray, own: int) -> FloatArray:
+        """float64[k, d]: differences ``gap`` float64[k, d] times a class's inverse covariance."""
+        if self.inverse.shape[2] == 1 and gap.shape[1] > 1:
+            return np.asarray(gap * self.inverse[0, :, 0])
+        return np.asarray(gap @ self.inverse[own if len(self.inverse) > 1 else 0])
+
     def log_joint(self, squared: FloatArray) -> FloatArray:
         """float64[n, C]: log prior plus log density (a Student t, so outliers do not shout)."""
         d = self.mean.shape[1]

@@ -60,7 +60,7 @@ def said_around(batch: EventBatch) -> FloatArray:
         out[:-k] += other[:, None] * member[k:]
         weight[k:] += other
         weight[:-k] += other
-    out -= weight[:, None] * member.mean(axis=0)
+    out -= weight[:, None] * (member.sum(axis=0) / max(n, 1))
     return out / (weight + 2.0)[:, None]
 
 
