@@ -26,7 +26,9 @@ high truncates the reference, which lowers the threshold, which drops more (see 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -42,9 +44,11 @@ BODY_HALF_LIFE = 250.0
 IMPOSSIBLE, LUMP = 3e-3, 1e-4
 SPARSE_SCALE, SPARSE_YOUNG, SPARSE_OLD = (1.0, 4.0), (1.5, 1e-3), (1.02, 5e-5)
 BODY, BODY_KNOTS = 0.1, 1024
+LOG_BODY = math.log(BODY)
 LARGEST_SHUT_OUT, SHUT_OUT_HALF_LIFE = 0.2, 512.0
 SMALLEST_P = 1e-12
 LEVELS = np.array([0.01, 0.001, 0.0001])
+COMMON, *RARE = (float(level) for level in LEVELS)
 HALF_LIVES = np.array([1500.0, 6000.0, 24_000.0])
 MIN_CORRECTION = np.array([0.5, 0.5, 0.5])
 MAX_CORRECTION = np.array([12.0, 24.0, 48.0])
@@ -175,8 +179,8 @@ class Reference:
         if not self.robust or discrete:
             return p
         rate = max(BODY, self.body_rate - UNEXPLAINED) if self.body_rate > BODY else self.body_rate
-        power = np.log(np.clip(rate, 0.5 * BODY, MAX_BODY_RATE)) / np.log(BODY)
-        return np.asarray(np.clip(p ** min(float(power), MAX_POWER), SMALLEST_P, 1.0))
+        power = math.log(min(max(rate, 0.5 * BODY), MAX_BODY_RATE)) / LOG_BODY
+        return _bounded(p ** min(power, MAX_POWER), 1.0)
 
     def _fitted_p(self, score: FloatArray, discrete: bool) -> FloatArray:
         m = len(self.fitted)
@@ -197,16 +201,17 @@ class Reference:
         else:
             survival = (1.0 + self.shape * excess) ** (-1.0 / self.shape)
         p[tail] = self.above * survival
-        return np.asarray(np.clip(p, SMALLEST_P, 1.0))
+        return _bounded(p, 1.0)
 
     def _corrected(self, p: FloatArray) -> FloatArray:
         most = MAX_ROBUST_CORRECTION if self.robust else MAX_CORRECTION
-        factor = np.log10(np.clip(self.rate / LEVELS, MIN_CORRECTION, most))
-        out = p.copy()
-        tail = np.flatnonzero(p < BODY)
-        low = p[tail]
-        shift = np.interp(-np.log10(low), GRID, [0.0, *factor])
-        out[tail] = np.clip(low * 10.0**shift, SMALLEST_P, BODY)
+        factor = np.log10(np.minimum(np.maximum(self.rate / LEVELS, MIN_CORRECTION), most))
+        tail = (p < BODY).nonzero()[0]
+        if not factor.any() or not len(tail):
+            return p
+        out, low = p.copy(), p[tail]
+        shift = np.interp(-np.log10(low), GRID, np.append(0.0, factor))
+        out[tail] = _bounded(low * 10.0**shift, BODY)
         return out
 
     def admit(
@@ -225,26 +230,34 @@ class Reference:
         """
         if not len(score):
             return self
-        measured = self
+        changes: dict[str, Any] = {}
         if len(self.fitted):
             read = self.read(score, discrete=discrete) if read is None else read
-            measured = self._measured(read)
+            changes = self._measured(read)
             if self.sparse:
                 score = self._paced(score)
             elif self.robust:
                 possible = read.p > IMPOSSIBLE
                 gain = 1.0 - 0.5 ** (len(score) / SHUT_OUT_HALF_LIFE)
-                out = self.shut_out + gain * (float((~possible).mean()) - self.shut_out)
-                measured = replace(measured, shut_out=out)
+                share = 1.0 - np.count_nonzero(possible) / len(possible)
+                out = self.shut_out + gain * (share - self.shut_out)
+                changes["shut_out"] = out
                 if out < LARGEST_SHUT_OUT:
                     score = score[possible]
         count, window = len(score), len(self.ring)
         ring = self.ring.copy()
         kept = score[-window:]
-        ring[(self.seen + count - len(kept) + np.arange(len(kept))) % window] = kept
-        grown = replace(measured, ring=ring, seen=self.seen + count)
-        due = grown.seen - grown.fitted_at >= (every if len(grown.fitted) else least)
-        return grown._fit(discrete) if due else grown
+        start = (self.seen + count - len(kept)) % window
+        straight = min(len(kept), window - start)
+        ring[start : start + straight] = kept[:straight]
+        ring[: len(kept) - straight] = kept[straight:]
+        seen = self.seen + count
+        changes |= {"ring": ring, "seen": seen}
+        if seen - self.fitted_at >= (every if len(self.fitted) else least):
+            body_rate = changes.get("body_rate", self.body_rate)
+            # Half of the movement is in the new fit's window.
+            changes |= {**self._fit(ring, seen, discrete), "body_rate": 0.5 * (body_rate + BODY)}
+        return replace(self, **changes)
 
     @property
     def sparse(self) -> bool:
@@ -274,8 +287,8 @@ class Reference:
         keep[high[np.argsort(score[high], kind="stable")[may:]]] = False
         return score[keep]
 
-    def _measured(self, read: Read) -> Reference:
-        """With the rates of layers 3 and 4 after ordinary events."""
+    def _measured(self, read: Read) -> dict[str, Any]:
+        """The rates of layers 3 and 4 after ordinary events."""
         plain, p = read.fitted, read.moved
         met = _shares(p)
         gain = 1.0 - 0.5 ** (len(p) / GAIN_HALF_LIVES)
@@ -284,7 +297,7 @@ class Reference:
         body = self.body_rate
         if self.robust:
             follow = 1.0 - 0.5 ** (len(p) / BODY_HALF_LIFE)
-            body += follow * (float((plain <= BODY).mean()) - body)
+            body += follow * (np.count_nonzero(plain <= BODY) / len(plain) - body)
             if not self.law_known:
                 # A lump far beyond the tail is poison or a new world, and no misfit of the tail.
                 tail = p[p > LUMP]
@@ -292,10 +305,11 @@ class Reference:
                     met = _shares(tail)
         # What was measured while the world changed says nothing about the world after it.
         rate = self.rate if suspended else self.rate + gain[:-1] * (met - self.rate)
-        return replace(self, rate=rate, alarm=alarm, suspended=suspended, body_rate=body)
+        return {"rate": rate, "alarm": alarm, "suspended": suspended, "body_rate": body}
 
-    def _fit(self, discrete: bool) -> Reference:
-        ordered = np.sort(self.ring[: min(self.seen, len(self.ring))])
+    def _fit(self, ring: FloatArray, seen: int, discrete: bool) -> dict[str, Any]:
+        """The tail of the scores in ``ring``."""
+        ordered = np.sort(ring[: min(seen, len(ring))])
         least = max(1e-9, 1e-3 * float(ordered[-1] - ordered[0]))
         if self.robust and ordered[int(ROBUST_QUANTILES[-1] * (len(ordered) - 1))] <= ordered[0]:
             # Nearly all scores are one atom: what there is above it is all there is to fit.
@@ -311,23 +325,27 @@ class Reference:
         above = (len(ordered) - np.searchsorted(ordered, threshold, "right") + 1.0) / (
             len(ordered) + 1.0
         )
-        return replace(
-            self,
-            fitted=ordered if discrete else ordered[:: max(1, len(ordered) // BODY_KNOTS)],
-            fitted_at=self.seen,
-            threshold=threshold,
-            scale=float(np.clip(max(scale, least), self.smallest_scale, self.largest_scale)),
-            shape=shape,
-            above=float(above),
-            # Half of the movement is in the new fit's window.
-            body_rate=0.5 * (self.body_rate + BODY),
-        )
+        step = 1 if discrete else max(1, len(ordered) // BODY_KNOTS)
+        return {
+            "fitted": ordered[::step].copy(),
+            "fitted_at": seen,
+            "threshold": threshold,
+            "scale": min(max(scale, least, self.smallest_scale), self.largest_scale),
+            "shape": shape,
+            "above": float(above),
+        }
+
+
+def _bounded(p: FloatArray, most: float) -> FloatArray:
+    """``p`` within [SMALLEST_P, ``most``]; ``np.clip`` has several times the overhead."""
+    return np.minimum(np.maximum(p, SMALLEST_P), most)
 
 
 def _shares(p: FloatArray) -> FloatArray:
     """float64[3]: the share of p-values float64[n], n ≥ 1, at or below each of LEVELS."""
-    low = p[p <= LEVELS[0]]
-    return np.array([len(low), *(np.count_nonzero(low <= level) for level in LEVELS[1:])]) / len(p)
+    low = p[p <= COMMON]
+    n = len(p)
+    return np.array([len(low) / n, *(np.count_nonzero(low <= level) / n for level in RARE)])
 
 
 def _weibull(ordered: FloatArray, largest: float) -> tuple[float, float, float]:
