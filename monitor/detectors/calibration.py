@@ -28,15 +28,16 @@ high truncates the reference, which lowers the threshold, which drops more (see 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from monitor.core.types import BoolArray, FloatArray
+from monitor.sketches.tails import ROBUST_QUANTILES, pareto, weibull
 
 TAIL_SHARE = 0.05
-ROBUST_QUANTILES = np.array([0.60, 0.85, 0.90])
-MAX_SHAPE = 0.5
 MAX_EXPONENT = 2.0
 UNEXPLAINED = 0.03
 MAX_BODY_RATE, MAX_POWER = 0.6, 1.15
@@ -44,9 +45,11 @@ BODY_HALF_LIFE = 250.0
 IMPOSSIBLE, LUMP = 3e-3, 1e-4
 SPARSE_SCALE, SPARSE_YOUNG, SPARSE_OLD = (1.0, 4.0), (1.5, 1e-3), (1.02, 5e-5)
 BODY, BODY_KNOTS = 0.1, 1024
+LOG_BODY = math.log(BODY)
 LARGEST_SHUT_OUT, SHUT_OUT_HALF_LIFE = 0.2, 512.0
 SMALLEST_P = 1e-12
 LEVELS = np.array([0.01, 0.001, 0.0001])
+COMMON, *RARE = (float(level) for level in LEVELS)
 HALF_LIVES = np.array([1500.0, 6000.0, 24_000.0])
 MIN_CORRECTION = np.array([0.5, 0.5, 0.5])
 MAX_CORRECTION = np.array([3.0, 6.0, 12.0])
@@ -205,8 +208,8 @@ class Reference:
         if not self.robust or discrete:
             return p
         rate = max(BODY, self.body_rate - UNEXPLAINED) if self.body_rate > BODY else self.body_rate
-        power = np.log(np.clip(rate, 0.5 * BODY, MAX_BODY_RATE)) / np.log(BODY)
-        return np.asarray(np.clip(p ** min(float(power), MAX_POWER), SMALLEST_P, 1.0))
+        power = math.log(min(max(rate, 0.5 * BODY), MAX_BODY_RATE)) / LOG_BODY
+        return _bounded(p ** min(power, MAX_POWER), 1.0)
 
     def _fitted_p(self, score: FloatArray, discrete: bool) -> FloatArray:
         m = len(self.fitted)
@@ -227,24 +230,25 @@ class Reference:
         else:
             survival = (1.0 + self.shape * excess) ** (-1.0 / self.shape)
         p[tail] = self.above * survival
-        return np.asarray(np.clip(p, SMALLEST_P, 1.0))
+        return _bounded(p, 1.0)
 
     def _corrected(self, p: FloatArray) -> FloatArray:
         most = MAX_CORRECTION
         if self.robust:
             most = MAX_YOUNG_CORRECTION if self.ignorant else MAX_ROBUST_CORRECTION
-        factor = np.log10(np.clip(self.rate / LEVELS, MIN_CORRECTION, most))
-        out = p.copy()
-        tail = np.flatnonzero(p < BODY)
-        low = p[tail]
-        shift = np.interp(-np.log10(low), GRID, [0.0, *factor])
-        out[tail] = np.clip(low * 10.0**shift, SMALLEST_P, BODY)
+        factor = np.log10(np.minimum(np.maximum(self.rate / LEVELS, MIN_CORRECTION), most))
+        tail = (p < BODY).nonzero()[0]
+        if not len(tail):
+            return p
+        out, low = p.copy(), p[tail]
+        shift = np.interp(-np.log10(low), GRID, np.append(0.0, factor))
+        out[tail] = _bounded(low * 10.0**shift, BODY)
         if self.ignorant and not self.law_known:
             # So few scores cannot speak of much rarer ones: beyond what they reach, p goes on
             # falling, for the order, but hardly.
             age = self.seen + YOUNG_WINDOWS * len(self.ring) - self.young_until
             reach = YOUNG_REACH / max(age, 1)
-            beyond = np.flatnonzero(out < reach)
+            beyond = (out < reach).nonzero()[0]
             out[beyond] = reach * (out[beyond] / reach) ** BEYOND_REACH
         return out
 
@@ -264,30 +268,38 @@ class Reference:
         """
         if not len(score):
             return self
-        measured = self
+        changes: dict[str, Any] = {}
         if len(self.fitted):
             read = self.read(score, discrete=discrete) if read is None else read
-            measured = self._measured(read)
+            changes = self._measured(read)
             if self.sparse:
                 growth, pace = SPARSE_YOUNG if self.young else SPARSE_OLD
                 pace += growth * float((self.ring > self.threshold).mean())
                 score = self._paced(score, score > self.threshold, pace)
-            elif self.paced and not discrete and measured.alarm < LARGEST_SHUT_OUT:
+            elif self.paced and not discrete and changes["alarm"] < LARGEST_SHUT_OUT:
                 score = self._paced(score, read.fitted <= TOP_SHARE, TOP_GROWTH * TOP_SHARE)
             elif self.robust:
                 possible = read.p > IMPOSSIBLE
                 gain = 1.0 - 0.5 ** (len(score) / SHUT_OUT_HALF_LIFE)
-                out = self.shut_out + gain * (float((~possible).mean()) - self.shut_out)
-                measured = replace(measured, shut_out=out)
+                share = 1.0 - np.count_nonzero(possible) / len(possible)
+                out = self.shut_out + gain * (share - self.shut_out)
+                changes["shut_out"] = out
                 if out < LARGEST_SHUT_OUT:
                     score = score[possible]
         count, window = len(score), len(self.ring)
         ring = self.ring.copy()
         kept = score[-window:]
-        ring[(self.seen + count - len(kept) + np.arange(len(kept))) % window] = kept
-        grown = replace(measured, ring=ring, seen=self.seen + count)
-        due = grown.seen - grown.fitted_at >= (every if len(grown.fitted) else least)
-        return grown._fit(discrete) if due else grown
+        start = (self.seen + count - len(kept)) % window
+        straight = min(len(kept), window - start)
+        ring[start : start + straight] = kept[:straight]
+        ring[: len(kept) - straight] = kept[straight:]
+        seen = self.seen + count
+        changes |= {"ring": ring, "seen": seen}
+        if seen - self.fitted_at >= (every if len(self.fitted) else least):
+            body_rate = changes.get("body_rate", self.body_rate)
+            # Half of the movement is in the new fit's window.
+            changes |= {**self._fit(ring, seen, discrete), "body_rate": 0.5 * (body_rate + BODY)}
+        return replace(self, **changes)
 
     @property
     def sparse(self) -> bool:
@@ -315,8 +327,8 @@ class Reference:
         keep[rows[np.argsort(score[rows], kind="stable")[may:]]] = False
         return score[keep]
 
-    def _measured(self, read: Read) -> Reference:
-        """With the rates of layers 3 and 4 after ordinary events."""
+    def _measured(self, read: Read) -> dict[str, Any]:
+        """The rates of layers 3 and 4 after ordinary events."""
         plain, p = read.fitted, read.moved
         met = _shares(p)
         gain = 1.0 - 0.5 ** (len(p) / GAIN_HALF_LIVES)
@@ -325,7 +337,7 @@ class Reference:
         body = self.body_rate
         if self.robust:
             follow = 1.0 - 0.5 ** (len(p) / BODY_HALF_LIFE)
-            body += follow * (float((plain <= BODY).mean()) - body)
+            body += follow * (np.count_nonzero(plain <= BODY) / len(plain) - body)
             if not self.law_known:
                 # A lump far beyond the tail is poison or a new world, and no misfit of the tail.
                 tail = p[p > (YOUNG_LUMP if self.ignorant else LUMP)]
@@ -333,10 +345,11 @@ class Reference:
                     met = _shares(tail)
         # What was measured while the world changed says nothing about the world after it.
         rate = self.rate if suspended else self.rate + gain[:-1] * (met - self.rate)
-        return replace(self, rate=rate, alarm=alarm, suspended=suspended, body_rate=body)
+        return {"rate": rate, "alarm": alarm, "suspended": suspended, "body_rate": body}
 
-    def _fit(self, discrete: bool) -> Reference:
-        ordered = np.sort(self.ring[: min(self.seen, len(self.ring))])
+    def _fit(self, ring: FloatArray, seen: int, discrete: bool) -> dict[str, Any]:
+        """The tail of the scores in ``ring``."""
+        ordered = np.sort(ring[: min(seen, len(ring))])
         least = max(1e-9, 1e-3 * float(ordered[-1] - ordered[0]))
         if self.robust and ordered[int(ROBUST_QUANTILES[-1] * (len(ordered) - 1))] <= ordered[0]:
             # Nearly all scores are one atom: what there is above it is all there is to fit.
@@ -345,60 +358,31 @@ class Reference:
             scale = float(np.median(high) - threshold) / np.log(2.0) if len(high) else 0.0
             scale = float(np.clip(scale, *SPARSE_SCALE))
         elif self.robust:
-            threshold, scale, shape = _weibull(ordered, 1.0 if self.law_known else MAX_EXPONENT)
+            threshold, scale, shape = weibull(ordered, 1.0 if self.law_known else MAX_EXPONENT)
         else:
             threshold = float(ordered[int((1.0 - TAIL_SHARE) * (len(ordered) - 1))])
-            scale, shape = _pareto(ordered[ordered > threshold] - threshold)
+            scale, shape = pareto(ordered[ordered > threshold] - threshold)
         above = (len(ordered) - np.searchsorted(ordered, threshold, "right") + 1.0) / (
             len(ordered) + 1.0
         )
-        return replace(
-            self,
-            fitted=ordered if discrete else ordered[:: max(1, len(ordered) // BODY_KNOTS)],
-            fitted_at=self.seen,
-            threshold=threshold,
-            scale=float(np.clip(max(scale, least), self.smallest_scale, self.largest_scale)),
-            shape=shape,
-            above=float(above),
-            # Half of the movement is in the new fit's window.
-            body_rate=0.5 * (self.body_rate + BODY),
-        )
+        step = 1 if discrete else max(1, len(ordered) // BODY_KNOTS)
+        return {
+            "fitted": ordered[::step].copy(),
+            "fitted_at": seen,
+            "threshold": threshold,
+            "scale": min(max(scale, least, self.smallest_scale), self.largest_scale),
+            "shape": shape,
+            "above": float(above),
+        }
+
+
+def _bounded(p: FloatArray, most: float) -> FloatArray:
+    """``p`` within [SMALLEST_P, ``most``]; ``np.clip`` has several times the overhead."""
+    return np.minimum(np.maximum(p, SMALLEST_P), most)
 
 
 def _shares(p: FloatArray) -> FloatArray:
     """float64[3]: the share of p-values float64[n], n ≥ 1, at or below each of LEVELS."""
-    low = p[p <= LEVELS[0]]
-    return np.array([len(low), *(np.count_nonzero(low <= level) for level in LEVELS[1:])]) / len(p)
-
-
-def _weibull(ordered: FloatArray, largest: float) -> tuple[float, float, float]:
-    """Threshold, scale and exponent in [1, largest] of −ln S(x) = ((x − threshold)/scale)^exponent.
-
-    ``ordered`` is float64[m], ascending; the law goes through the robust quantiles or above them.
-    """
-    knots = ordered[(ROBUST_QUANTILES * (len(ordered) - 1)).astype(np.int64)]
-    hazard = np.log1p(-ROBUST_QUANTILES[0]) - np.log1p(-ROBUST_QUANTILES[1:])
-    excess = np.maximum(knots[1:] - knots[0], 1e-9)
-    bend = np.log(hazard[-1] / hazard[0]) / max(float(np.log(excess[-1] / excess[0])), 1e-9)
-    exponent = float(np.clip(bend, 1.0, largest))
-    if largest == 1.0:
-        steps = np.diff(knots) / np.diff(np.concatenate([[0.0], hazard]))
-        return float(knots[0]), float(steps.max()), 1.0
-    return float(knots[0]), float((excess / hazard ** (1.0 / exponent)).max()), exponent
-
-
-def _pareto(excess: FloatArray) -> tuple[float, float]:
-    """Scale and shape by probability-weighted moments; exponential when the data are too few.
-
-    ``excess`` is float64[k], ascending, positive.
-    """
-    k = len(excess)
-    if k == 0:
-        return 0.0, 0.0
-    mean = float(excess.mean())
-    second = float(((1.0 - (np.arange(1, k + 1) - 0.35) / k) * excess).mean())
-    spread = mean - 2.0 * second
-    if k < 20:
-        return mean, 0.0
-    shape = MAX_SHAPE if spread <= 1e-12 else min(MAX_SHAPE, 2.0 - mean / spread)
-    return (mean, 0.0) if shape <= 0.0 else (mean * (1.0 - shape), shape)
+    low = p[p <= COMMON]
+    n = len(p)
+    return np.array([len(low) / n, *(np.count_nonzero(low <= level) / n for level in RARE)])

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -253,41 +253,49 @@ class Coherence:
             np.linalg.pinv(view.whiten, rcond=1e-9) if idle else np.linalg.inv(view.whiten),
             dtype=np.float64,
         )
-        return [
-            self._sentence(batch, int(r), found.rows[found.inverse[r]], back, size) for r in rows
-        ]
+        # Several events of one source have the same to tell, but for the label.
+        account: dict[int, tuple[str, dict[str, Any]]] = {}
+        told = []
+        for row, who in zip(rows.tolist(), found.inverse[rows].tolist(), strict=True):
+            if who not in account:
+                account[who] = self._account(batch, row, found.rows[who], back, size)
+            text, data = account[who]
+            label = batch.label_names[int(batch.y[row])][:64]
+            told.append(Evidence(f"{text}; this one says {label!r}", data))
+        return told
 
-    def _sentence(
+    def _account(
         self,
         batch: EventBatch,
         row: int,
         stored: npt.NDArray[np.float32],
         back: FloatArray,
         size: int,
-    ) -> Evidence:
+    ) -> tuple[str, dict[str, Any]]:
+        """What is said of the source of ``row``: a sentence, and figures."""
         base = projection(batch.z.shape[1])
         sent, events = int(stored[size + SENT]), float(stored[size + EVENTS])
         mean = (stored[:size].astype(np.float64) / max(events, 1e-9)) @ back
         shift = mean[: base.shape[1]] @ unprojection(batch.z.shape[1])
         push = float(np.abs(mean[base.shape[1] : base.shape[1] + ERROR]).max())
         worst = np.argsort(-np.abs(shift), kind="stable")[:SHOWN]
-        told = ", ".join(f"{batch.columns[int(j)][:64]} by {shift[j]:+.2f}" for j in worst)
+        off = [(batch.columns[int(j)], float(shift[j])) for j in worst]
+        told = ", ".join(f"{name[:64]} by {by:+.2f}" for name, by in off)
         source = batch.sources[row]
-        label = batch.label_names[int(batch.y[row])][:64]
         text = (
             f"source {source[:64]!r} has sent {sent} events that pull the model one way: compared "
             f"with what others sent at the same time, its features are off by {told} "
             f"(standard deviations, same label), and its labels lean away from what the features "
-            f"say by {push:.2f}; this one says {label!r}"
+            f"say by {push:.2f}"
         )
         data = {
             "source": source,
             "events": sent,
             "independent_events": round(events, 2),
-            "shift": {batch.columns[int(j)]: round(float(shift[j]), 3) for j in worst},
+            "shift": {name: round(by, 3) for name, by in off},
             "label_lean": round(push, 3),
         }
-        return Evidence(text, data)
+        return text, data
 
     def _judge(self, state: CoherenceState, batch: EventBatch) -> _Judged:
         """The batch's sources after it, computed once for a state."""

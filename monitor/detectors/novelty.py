@@ -106,15 +106,13 @@ class Novelty:
         if not len(rows):
             return []
         found = self._look(view, batch)
-        return [self._sentence(view, batch, found, int(row)) for row in rows]
+        usual = view.grid.usual()
+        return [self._sentence(batch, found, usual, int(row)) for row in rows]
 
-    def _sentence(
-        self, view: NoveltyState, batch: EventBatch, found: _Looked, row: int
-    ) -> Evidence:
+    def _sentence(self, batch: EventBatch, found: _Looked, usual: IntArray, row: int) -> Evidence:
         surprise = found.surprise[:, row]
         order = [int(j) for j in np.argsort(-surprise, kind="stable")[:SHOWN] if surprise[j] > 0.0]
         off = found.looked[2][:, row]
-        usual = view.grid.usual()
         told = [
             f"{batch.columns[j][:64]}={batch.x[row, j]:.10g} "
             + (

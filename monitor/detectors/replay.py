@@ -30,7 +30,7 @@ from monitor.core.types import (
     IntArray,
 )
 from monitor.detectors.base import Evidence, Params, Scores
-from monitor.sketches.recent import RecentKeys, earlier
+from monitor.sketches.recent import RecentKeys, Sorted
 
 CERTAIN = 50.0
 LEVELS = 16
@@ -106,8 +106,8 @@ class Replay:
         keep = 0.5 ** (count / self.params.rate_events)
         level = _level(_copies(state, batch, again))[learned]
         return ReplayState(
-            state.ids.add(batch.id_hash),
-            state.vectors.add(_vectors(batch)[~again]),
+            state.ids.add_sorted(_ids(batch)),
+            state.vectors.add_sorted(_vectors(batch, again)),
             keep * state.repeats + np.bincount(level, minlength=LEVELS),
             state.seen + count,
         )
@@ -158,15 +158,27 @@ def _copied(batch: EventBatch, row: int, copies: IntArray, usual: float) -> Evid
     return Evidence(text, {"copies": count, "label": label, "usual_share": round(usual, 5)})
 
 
-def _vectors(batch: EventBatch) -> HashArray:
-    """uint64[n]: one key for feature values and label."""
-    keys: HashArray = batch.content ^ ((batch.y.astype(np.uint64) + np.uint64(1)) * _MIX)
-    return keys
+def _ids(batch: EventBatch) -> Sorted:
+    return batch.once("replay sorted ids", None, lambda: Sorted.of(batch.id_hash))
+
+
+def _vectors(batch: EventBatch, again: BoolArray) -> Sorted:
+    """One key for feature values and label, without those of events whose id came ``again``."""
+
+    def compute() -> Sorted:
+        keys: HashArray = batch.content ^ ((batch.y.astype(np.uint64) + np.uint64(1)) * _MIX)
+        return Sorted.of(keys[~again])
+
+    return batch.once("replay sorted vectors", again, compute)
 
 
 def _repeated_ids(state: ReplayState, batch: EventBatch) -> BoolArray:
     def compute() -> BoolArray:
-        repeated: BoolArray = (state.ids.count(batch.id_hash) + earlier(batch.id_hash)) > 0
+        ids = _ids(batch)
+        # Every further one of a key, and the first one too where the memory has it.
+        first = ids.order[ids.first]
+        repeated = np.ones(len(batch), dtype=bool)
+        repeated[first] = state.ids.count_sorted(ids.keys) > 0
         return repeated
 
     return batch.once("replay ids", state, compute)
@@ -176,9 +188,11 @@ def _copies(state: ReplayState, batch: EventBatch, again: BoolArray) -> IntArray
     """int64[n]: earlier events with this vector and label and another id; 0 for repeated ids."""
 
     def compute() -> IntArray:
-        keys = _vectors(batch)
+        vectors = _vectors(batch, again)
         before = np.zeros(len(batch), dtype=np.int64)
-        before[~again] = state.vectors.count(keys[~again]) + earlier(keys[~again])
+        held = state.vectors.count_sorted(vectors.keys)
+        if held.any() or len(vectors.keys) < len(vectors.order):
+            before[~again] = vectors.spread(held) + vectors.earlier()
         return before
 
     return batch.once("replay copies", state, compute)

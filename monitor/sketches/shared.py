@@ -13,6 +13,7 @@ from functools import lru_cache
 import numpy as np
 
 from monitor.core.types import BoolArray, EventBatch, FloatArray, HashArray, IntArray
+from monitor.sketches.arrays import starts
 from monitor.sketches.moments import Gaussians, Moments
 from monitor.sketches.softmax import Softmax, feature_map
 
@@ -93,8 +94,12 @@ def sources(batch: EventBatch) -> tuple[HashArray, IntArray]:
     """The batch's sources, sorted, each once, and int64[n] each event's place among them."""
 
     def compute() -> tuple[HashArray, IntArray]:
-        keys, inverse = np.unique(batch.source, return_inverse=True)
-        return keys, np.asarray(inverse, dtype=np.int64)
+        order = np.argsort(batch.source)
+        ordered = batch.source[order]
+        first = starts(ordered)
+        inverse = np.empty(len(order), dtype=np.int64)
+        inverse[order] = np.repeat(np.arange(len(first)), np.diff(first, append=len(order)))
+        return ordered[first], inverse
 
     return batch.once("sources", NO_VIEW, compute)
 
