@@ -8,6 +8,10 @@ account that turns hostile after years is seen as fast as a new one, and one tha
 recovered is forgiven. By Ville's inequality a fixed ordinary source exceeds a level s with
 probability about exp(−s), so the tail that the channel calibrates is close to exponential.
 
+That is evidence that it is not chance. It may be nature: real sources differ in how surprising
+their labels are, and a harmless but odd one collects evidence without end. So the score is the
+smaller of this and of how rare such a source is among sources (:mod:`monitor.sketches.habits`).
+
 It listens to the label-conflict channel alone. Betting on the others as well was measured: their
 tails are calibrated less well, which made the evidence against honest sources grow, and cost a
 fifth of the recall on flips (electricity) and gained nothing elsewhere.
@@ -25,16 +29,17 @@ from pydantic import Field
 
 from monitor.core.types import BoolArray, EventBatch, Family, FloatArray, IntArray
 from monitor.detectors.base import Evidence, Params, Scores
+from monitor.sketches.habits import Habits, Sums
 from monitor.sketches.keyed import KeyedTable
 from monitor.sketches.shared import sources
-from monitor.sketches.tastes import Tastes
 
 LISTENS_TO = Family.LABEL_FLIP.value
-NATS, EVENTS, SURPRISING, BETS, LAST_SEEN = range(5)
-WIDTH = 5
+NATS, EVENTS, SURPRISING, BETS, WEIGHT, NOISE, LAST_SEEN = range(7)
+WIDTH = 7
 REFRESH_EVENTS = 1024
 SURPRISE = 0.1
-LONG = 10.0
+TINY = 1e-6
+RARE_NATS = 6.9078  # 1 in 1,000
 
 
 class SourceEvidenceParams(Params):
@@ -47,10 +52,8 @@ class SourceEvidenceParams(Params):
     full_weight_share: float = Field(
         default=0.02, gt=0.0, le=1.0, description="Share of traffic above which bets weigh less."
     )
-    taste: float = Field(
-        default=2.0,
-        ge=0.0,
-        description="Standard deviations of what sources surprise by nature that are granted.",
+    memory_events: float = Field(
+        default=60.0, gt=0.0, description="Half-life of a source's mean bet, in its own events."
     )
     drift_events: float = Field(
         default=400.0, gt=0.0, description="Half-life, in ordinary events, of what a bet pays."
@@ -59,18 +62,18 @@ class SourceEvidenceParams(Params):
 
 @dataclass(frozen=True, slots=True)
 class SourceEvidenceState:
-    """``table``: by source hash, evidence in nats, events, surprising events, bets, last seen.
+    """``table``: by source hash, evidence in nats, events, surprising ones, faded bets, last seen.
 
     ``drift`` is what a bet pays on ordinary traffic at present, a running mean
     that is one where the channel keeps its promise. ``mean`` and ``spread`` are the running mean
-    and variance of its logarithm; ``tastes``: how sources differ in it by nature.
+    and variance of its logarithm; ``habits``: how sources differ in it by nature.
     """
 
     table: KeyedTable
     drift: float
     mean: float
     spread: float
-    tastes: Tastes
+    habits: Habits
     seen: int
 
 
@@ -84,25 +87,28 @@ class SourceEvidence:
     additive: ClassVar[bool] = False
     discrete: ClassVar[bool] = False
     robust: ClassVar[bool] = True
-    # Ville's inequality gives the tail of S the scale 1 for ordinary sources that are alike;
-    # real ones differ in how noisy they are, but not without bound.
-    scale_bounds: ClassVar[tuple[float, float]] = (1.0, 2.5)
+    # Ville's inequality gives the tail the scale 1 for sources that are alike, the sources' own
+    # law for those that are not; a tenth is for what that law misses.
+    scale_bounds: ClassVar[tuple[float, float]] = (1.0, 1.1)
 
     def __init__(self, params: SourceEvidenceParams | None = None) -> None:
         self.params = params or SourceEvidenceParams()
 
     def empty(self, n_columns: int) -> SourceEvidenceState:
         """No source seen."""
-        return SourceEvidenceState(KeyedTable.empty(WIDTH), 1.0, 0.0, 1.0, Tastes.empty(1), 0)
+        return SourceEvidenceState(KeyedTable.empty(WIDTH), 1.0, 0.0, 1.0, Habits.empty(), 0)
 
     def score(self, view: SourceEvidenceState, batch: EventBatch) -> Scores:
         """Evidence in nats against each event's source, this batch's events included."""
         if LISTENS_TO not in batch.p_value or not len(batch):
             return Scores.silent(len(batch))
         keys, inverse, rows = self._after(view, batch)
-        value = rows[:, NATS].astype(np.float64)[inverse]
-        before = view.table.get(keys)[:, NATS].astype(np.float64)
-        return Scores(value, np.ones(len(batch), dtype=bool), before[inverse])
+        value = self._nats(view, rows)[inverse]
+        before = self._nats(view, view.table.get(keys))[inverse]
+        # What the sources' own law finds this rare must not become the reference, even where so
+        # much of it is there that the reference would take it for ordinary.
+        context = np.where(before >= RARE_NATS, self.params.cap_nats, before)
+        return Scores(value, np.ones(len(batch), dtype=bool), context)
 
     def observe(
         self, state: SourceEvidenceState, batch: EventBatch, accepted: BoolArray
@@ -117,17 +123,14 @@ class SourceEvidence:
             count, bets = float(accepted.sum()), self._bets(batch)[accepted]
             rate = 1.0 - 0.5 ** (count / self.params.drift_events)
             drift = drift + rate * (float(np.exp(bets).mean()) - drift)
-            slow = 1.0 - 0.5 ** (count / (LONG * self.params.drift_events))
-            mean = mean + slow * (float(bets.mean()) - mean)
-            spread = spread + slow * (float(np.square(bets - mean).mean()) - spread)
-        sums = (rows[:, BETS] - rows[:, EVENTS] * mean) / np.sqrt(max(spread, 1e-6))
-        tastes = state.tastes.put(
-            keys, sums[:, None].astype(np.float64), rows[:, EVENTS].astype(np.float64)
-        )
+            rate = max(rate, count / (state.seen + count))
+            mean = mean + rate * (float(bets.mean()) - mean)
+            spread = spread + rate * (float(np.square(bets - mean).mean()) - spread)
+        habits = state.habits.put(keys, _sums(rows))
         seen = state.seen + len(batch)
-        if seen // REFRESH_EVENTS != state.seen // REFRESH_EVENTS:
-            tastes = tastes.fitted(1)
-        return SourceEvidenceState(table, drift, mean, spread, tastes, seen)
+        if seen // REFRESH_EVENTS != state.seen // REFRESH_EVENTS or seen < REFRESH_EVENTS:
+            habits = habits.fitted()
+        return SourceEvidenceState(table, drift, mean, spread, habits, seen)
 
     def merge(self, a: SourceEvidenceState, b: SourceEvidenceState) -> SourceEvidenceState:
         """Evidence of the same source adds up to the cap; baselines are averaged by events."""
@@ -145,7 +148,7 @@ class SourceEvidence:
             share * a.drift + (1.0 - share) * b.drift,
             share * a.mean + (1.0 - share) * b.mean,
             share * a.spread + (1.0 - share) * b.spread,
-            a.tastes.merge(b.tastes, 1),
+            a.habits.merge(b.habits),
             seen,
         )
 
@@ -156,10 +159,14 @@ class SourceEvidence:
         if LISTENS_TO not in batch.p_value or not len(rows):
             return [Evidence("the source has shown nothing yet") for _ in rows]
         _, inverse, after = self._after(view, batch)
-        return [self._sentence(batch.sources[int(r)], after[inverse[r]]) for r in rows]
+        nats = self._nats(view, after)
+        return [
+            self._sentence(batch.sources[int(r)], after[inverse[r]], float(nats[inverse[r]]))
+            for r in rows
+        ]
 
-    def _sentence(self, source: str, row: npt.NDArray[np.float32]) -> Evidence:
-        events, surprising, nats = int(row[EVENTS]), int(row[SURPRISING]), float(row[NATS])
+    def _sentence(self, source: str, row: npt.NDArray[np.float32], nats: float) -> Evidence:
+        events, surprising = int(row[EVENTS]), int(row[SURPRISING])
         text = (
             f"source {source[:64]!r} has sent {events} events, {surprising} of them with labels "
             f"among the {SURPRISE:.0%} most surprising; together they are {nats:.1f} nats of "
@@ -174,6 +181,11 @@ class SourceEvidence:
             "speaks_for": LISTENS_TO,
         }
         return Evidence(text, data)
+
+    @staticmethod
+    def _nats(state: SourceEvidenceState, rows: npt.NDArray[np.float32]) -> FloatArray:
+        """float64[u]: evidence that it is not chance, as far as it is not nature either."""
+        return np.minimum(rows[:, NATS].astype(np.float64), state.habits.nats(_sums(rows)))
 
     def _bets(self, batch: EventBatch) -> FloatArray:
         """float64[n]: log of the calibrator κ·p^(κ−1), bounded."""
@@ -195,10 +207,9 @@ class SourceEvidence:
         # A drift makes everybody surprising. Dividing the bets by what they pay on ordinary
         # traffic at present keeps their mean at one, so it convicts nobody.
         raw = self._bets(batch)
-        # Some sources surprise more than others by nature, and are not convicted of that either.
-        taste = np.sqrt(state.spread * float(state.tastes.variance[0]))
-        bets = raw - np.log(max(1.0, state.drift)) - self.params.taste * taste
-        rows[:, EVENTS] += np.bincount(inverse, minlength=len(keys))
+        bets = raw - np.log(max(1.0, state.drift))
+        came = np.bincount(inverse, minlength=len(keys))
+        rows[:, EVENTS] += came
         # A source that is much of the traffic meets much of any drift before the mean can follow.
         # A bet to a power below one is still a bet.
         share = rows[:, EVENTS] / (state.seen + len(batch))
@@ -206,11 +217,22 @@ class SourceEvidence:
         order = np.argsort(inverse, kind="stable")
         group = inverse[order]
         rows[:, NATS] = _cusum(rows[:, NATS], bets[order], group, self.params.cap_nats)
-        rows[:, BETS] += np.bincount(inverse, weights=raw, minlength=len(keys))
+        fade = 0.5 ** (came / self.params.memory_events)
+        rows[:, WEIGHT] = rows[:, WEIGHT] * fade + came
+        rows[:, NOISE] = rows[:, NOISE] * fade * fade + came
+        unit = (raw - state.mean) / np.sqrt(max(state.spread, TINY))
+        rows[:, BETS] *= fade
+        rows[:, BETS] += np.bincount(inverse, weights=unit, minlength=len(keys))
         surprising = batch.p_value[LISTENS_TO] < SURPRISE
         rows[:, SURPRISING] += np.bincount(inverse, weights=surprising, minlength=len(keys))
         rows[:, LAST_SEEN] = state.seen + len(batch)
         return keys, inverse, rows
+
+
+def _sums(rows: npt.NDArray[np.float32]) -> Sums:
+    """Each source's recent bets, over what bets were at the time."""
+    own = rows.astype(np.float64)
+    return Sums(own[:, BETS], own[:, WEIGHT], own[:, NOISE])
 
 
 def _cusum(
