@@ -293,7 +293,7 @@ class Trigger:
         for cell, table in zip(p.cells, view.tables, strict=True):
             slot = slots(across, batch.y, chosen, cell=cell, bits=p.bits)
             grid = _grid(table.count(slot, both, keep), chosen.pairs, scale)
-            around = across, batch.y, cell, labels, chosen
+            around = across, batch.y, batch.source, cell, labels, chosen
             score = reviewed(grid.counted, grid.surprise, grid.score, scale, around)
             grids.append(replace(grid, score=score))
         return tuple(grids)

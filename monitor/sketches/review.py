@@ -1,21 +1,27 @@
-"""A second look at the most surprising events: does the pattern come with other labels as well?
+"""A second look at the most surprising events: whose pattern is it, and of which labels?
 
 A drift brings new combinations of values with whatever label belongs to them; a trigger brings one
 combination with one label. So what a pair of values was expected to count with a label is at least
-what it counts with the other labels, in proportion to how often the labels come. Looked up only for
-the few events and pairs that matter.
+what it counts with the other labels, in proportion to how often the labels come.
+
+And one account in one session repeats itself by nature: its age, its averages, its place. What the
+event's own source sent beside it is left out of the count, unless that source is most of the
+traffic. A pattern that only one source sends is for the channels that judge sources.
+
+Both are looked up only for the few events and pairs that matter.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from monitor.core.types import FloatArray, Int32Array, IntArray
+from monitor.core.types import FloatArray, HashArray, Int32Array, IntArray
 from monitor.sketches.lift import Counted, Plan, cells_of, pair_slots
 from monitor.sketches.surprise import TOP, Float32Array, Scale, expected_counts, surprise_of
 
 REVIEW_NATS = 1.0
 REVIEWED_PAIRS, REVIEWED_LABELS = 6, 16
+LEAST_OF_SOURCE = 3
 
 
 def reviewed(
@@ -23,7 +29,7 @@ def reviewed(
     surprise: Float32Array,
     score: FloatArray,
     scale: Scale,
-    around: tuple[FloatArray, Int32Array, float, FloatArray, Plan],
+    around: tuple[FloatArray, Int32Array, HashArray, float, FloatArray, Plan],
 ) -> FloatArray:
     """Scores float64[n], those of ``REVIEW_NATS`` and more held against the other labels.
 
@@ -32,11 +38,11 @@ def reviewed(
     counted, surprise, score, scale
         The batch held against a table; surprises float32[p, n] by pair, and float64[n] by event.
     around
-        Normal scores float64[w, n], labels int32[n], the width of a cell, the recent mass of each
-        label float64[C], and the plan.
+        Normal scores float64[w, n], labels int32[n], sources uint64[n], the width of a cell, the
+        recent mass of each label float64[C], and the plan.
     """
     rows = np.flatnonzero(score >= REVIEW_NATS)
-    across, y, cell, labels, chosen = around
+    across, y, source, cell, labels, chosen = around
     if not len(rows) or np.count_nonzero(labels) < 2:
         return score
     many = min(REVIEWED_PAIRS, len(surprise))
@@ -45,7 +51,9 @@ def reviewed(
     event = cells_of(across[:, rows], cell), y[rows]
     elsewhere = _elsewhere(counted, pair, event, labels, chosen)
     singles = len(across)
-    count = counted.count[singles + pair, rows]
+    count = counted.count[singles + pair, rows] - _of_own_source(
+        counted, singles + pair, rows, source
+    )
     held = np.empty(pair.shape, dtype=np.float32)
     np.maximum(expected, elsewhere, out=expected)
     surprise_of(count, expected, scale.smooth, scale.dispersion, held)
@@ -54,6 +62,23 @@ def reviewed(
     out = score.copy()
     out[rows] = np.minimum(score[rows], np.maximum(best.sum(axis=0) / min(TOP, many), 0.0))
     return out
+
+
+def _of_own_source(
+    counted: Counted, pattern: IntArray, rows: IntArray, source: HashArray
+) -> Float32Array:
+    """float32[k, m]: weight of ``pattern`` int64[k, m] in other events of the rows' sources."""
+    own = np.zeros(pattern.shape, dtype=np.float32)
+    for key in np.unique(source[rows]):
+        same = np.flatnonzero(source == key)
+        if len(same) < LEAST_OF_SOURCE or 2 * len(same) > len(source):
+            continue
+        which = np.flatnonzero(source[rows] == key)
+        p = pattern[:, which]
+        alike = counted.slot[p[:, :, None], same] == counted.slot[p, rows[which]][:, :, None]
+        weight = (counted.weight[p[:, :, None], same] * alike).sum(axis=2)
+        own[:, which] = weight - counted.weight[p, rows[which]]
+    return own
 
 
 def _elsewhere(
