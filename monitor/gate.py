@@ -195,6 +195,7 @@ class Gate:
         if state.schema is None:
             return self._warm_up(state, raw, parsed)
         decoded = self._decoder.columns(parsed, state.schema, state.labels)
+        parsed.forget_features()
         judged = judge(
             self.detectors, state.detectors, state.references, decoded.events, self.policy
         )

@@ -115,6 +115,15 @@ class Parsed:
     time_ns: IntArray
     partial: Mapping[int, Partial] = field(default_factory=dict)
 
+    def forget_features(self) -> None:
+        """Free what is in columns by now, for owners of the batch.
+
+        Freeing thousands of numbers is several times slower once they have left the cache.
+        """
+        nothing: Features = []
+        for event in self.events:
+            event.features = nothing
+
     def features(self) -> list[Features]:
         """The ``features`` of the m events, in order, to learn a schema from."""
         return [event.features for event in self.events]

@@ -214,14 +214,14 @@ class Reference:
     def _fitted_p(self, score: FloatArray, discrete: bool) -> FloatArray:
         m = len(self.fitted)
         p: FloatArray = np.ones(len(score))
-        # Atoms at the bottom, which is where the scores of discrete detectors mostly are, need no
-        # search: everything scores as high.
-        high = np.flatnonzero(score > self.fitted[0]) if discrete else slice(None)
-        above = m - np.searchsorted(self.fitted, score[high], side="left")
-        p[high] = (above + 1.0) / (m + 1.0)
+        tail = score > self.threshold
+        # The tail has its law, and atoms at the bottom, which is where the scores of discrete
+        # detectors mostly are, need no search: everything scores as high.
+        body = ((score > self.fitted[0]) if discrete else ~tail).nonzero()[0]
+        above = m - np.searchsorted(self.fitted, score[body], side="left")
+        p[body] = (above + 1.0) / (m + 1.0)
         if discrete:
             return p
-        tail = score > self.threshold
         excess = (score[tail] - self.threshold) / self.scale
         if self.robust:
             survival = np.exp(-(excess**self.shape))

@@ -118,8 +118,7 @@ class LabelConflict:
         leaves = read.leaves[accepted]
         loss = state.loss
         if batch.n_classes >= 2:
-            said = read.experts[:, accepted]
-            own = -said[:, np.arange(len(y)), y]
+            own = -read.experts[:, np.flatnonzero(accepted), y]
             gain = 1.0 - 0.5 ** (len(y) / p.trust_half_life_events)
             loss = loss + gain * (np.minimum(own, LARGEST_LOSS).mean(axis=1) - loss)
         return LabelConflictState(
@@ -194,4 +193,5 @@ class LabelConflict:
         """float64[n, C]: the logarithmic pool."""
         weight = np.exp(-self.params.trust * (view.loss - view.loss.min()))
         weight /= weight.sum()
-        return log_normalised(np.tensordot(weight, np.maximum(experts, LEAST_LOG_P), axes=1))
+        bounded = np.maximum(experts, LEAST_LOG_P)
+        return log_normalised((weight @ bounded.reshape(len(weight), -1)).reshape(bounded[0].shape))
