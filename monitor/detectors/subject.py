@@ -1,6 +1,6 @@
 """Subjects whose labels are moved by a campaign, and the accounts that move them: shilling.
 
-Two pieces of evidence, both in nats, added up:
+Three pieces of evidence, all in nats, added up:
 
 - *moved*: how much the label's share among the subject's latest events exceeds its long-run share,
   which for subjects with little history is drawn to that of all subjects. Several window lengths
@@ -12,9 +12,13 @@ Two pieces of evidence, both in nats, added up:
   chance, in all its recent events, this batch's included. Profiles of one campaign share their
   targets, which is where group attacks agree more than honest accounts do (Mehta and Nejdl 2009);
   this also reaches the filler events that hide the targets. A newcomer by itself has none of it.
+- *obscure*: how rare, among sources, it is to speak of subjects as obscure as this one's, beyond
+  one source in ten (:mod:`monitor.sketches.habits`). Filler items are drawn evenly, people choose
+  what others choose too (the popularity of profiles in Mehta and Nejdl 2009). An odd taste accuses
+  nobody, so it counts no more than the help beside it.
 
 Tried on MovieLens and left out: the rate of a subject's events (honest bursts look the same),
-obscurity, deviation from the subject's mean (RDMA, WDA) and other profile statistics of the source:
+deviation from the subject's mean (RDMA, WDA) and other profile statistics of the source:
 alone they find half of such profiles, together with the two above they find no more.
 """
 
@@ -30,13 +34,17 @@ from pydantic import Field
 
 from monitor.core.types import BoolArray, EventBatch, Family, FloatArray, HashArray, IntArray
 from monitor.detectors.base import Evidence, Params, Scores
+from monitor.sketches.habits import Habits, Sums
 from monitor.sketches.keyed import KeyedTable
-from monitor.sketches.opinions import OP_RECENT, RECENT, Memory, Opinions, Said, united
+from monitor.sketches.opinions import COUNT, OP_RECENT, RECENT, Memory, Opinions, Said, united
 
-EVENTS, HELP, LAST_SEEN = range(3)
-WIDTH = 3
+EVENTS, HELP, OBSCURE, WEIGHT, NOISE, LAST_SEEN = range(6)
+WIDTH = 6
 ORDINARY_NATS, LARGEST_NATS = 1.5, 8.0
 HELP_WEIGHT = 3.0
+REFRESH_EVENTS = 1024
+USUAL_NATS = 2.3026  # 1 in 10
+TINY = 1e-6
 OWN_WAYS = 16.0
 FEW = 4.0
 SUSPECT, CLEAR = 50.0, 5.0
@@ -76,9 +84,13 @@ class SubjectState:
     opinions
         Counts by subject and label.
     table
-        By source: recent events, nats of help in them, when last seen.
+        By source: recent events, nats of help in them, faded sums of obscurity, when last seen.
     usual_help
         Running mean of an event's help.
+    usual_share, share_spread
+        Running mean and variance of −ln of a subject's share of all events.
+    habits
+        How sources differ in it.
     seen
         Events with a subject.
     """
@@ -86,6 +98,9 @@ class SubjectState:
     opinions: Opinions
     table: KeyedTable
     usual_help: float
+    usual_share: float
+    share_spread: float
+    habits: Habits
     seen: int
 
 
@@ -93,7 +108,8 @@ class SubjectState:
 class _Judged:
     """The m events with a subject: ``moved`` and ``helped`` float64[m] in nats, and their sources.
 
-    ``help`` float64[m] is what each adds to its source; ``keys`` sorted sources, ``inverse`` each
+    ``help`` and ``obscure`` float64[m] are what each adds to its source, ``rare`` float64[m] is the
+    third piece of evidence; ``keys`` sorted sources, ``inverse`` each
     event's place among them, ``table_rows`` theirs after the batch.
     """
 
@@ -103,6 +119,8 @@ class _Judged:
     moved: FloatArray
     help: FloatArray
     helped: FloatArray
+    obscure: FloatArray
+    rare: FloatArray
     keys: HashArray
     inverse: IntArray
     table_rows: npt.NDArray[np.float32]
@@ -120,7 +138,7 @@ class Subject:
     robust: ClassVar[bool] = True
     # The logarithm of evidence in nats falls off exponentially on honest ratings; subjects that
     # change by nature make it wider, but not without bound.
-    scale_bounds: ClassVar[tuple[float, float]] = (0.33, 0.6)
+    scale_bounds: ClassVar[tuple[float, float]] = (0.4, 0.6)
 
     def __init__(self, params: SubjectParams | None = None) -> None:
         self.params = p = params or SubjectParams()
@@ -128,7 +146,9 @@ class Subject:
 
     def empty(self, n_columns: int) -> SubjectState:
         """No subject seen."""
-        return SubjectState(Opinions.empty(), KeyedTable.empty(WIDTH), 0.0, 0)
+        return SubjectState(
+            Opinions.empty(), KeyedTable.empty(WIDTH), 0.0, 0.0, 1.0, Habits.empty(), 0
+        )
 
     def score(self, view: SubjectState, batch: EventBatch) -> Scores:
         """ln(1 + evidence in nats); silent for events without a subject."""
@@ -137,7 +157,7 @@ class Subject:
             return Scores.silent(n)
         found = self._judge(view, batch)
         value, context, ready = np.zeros(n), np.zeros(n), np.zeros(n, dtype=bool)
-        value[found.row] = np.log1p(found.moved + found.helped)
+        value[found.row] = np.log1p(found.moved + found.helped + found.rare)
         # A dense campaign is most of the traffic while it lasts, and a session is over in one
         # batch: what speaks clearly must not become the reference.
         context[found.row] = np.where(self._clear(found), SUSPECT, 0.0)
@@ -155,15 +175,25 @@ class Subject:
         found, p = self._judge(state, batch), self.params
         taken = accepted[found.row] | self._mild(found)
         usual = state.usual_help
+        share, spread = state.usual_share, state.share_spread
         if taken.any():
             count = float(taken.sum())
             gain = max(1.0 - 0.5 ** (count / p.everybody_events), count / (state.seen + count))
             usual += gain * (float(found.help[taken].mean()) - usual)
+            share += gain * (float(found.obscure[taken].mean()) - share)
+            spread += gain * (float(np.square(found.obscure[taken] - share).mean()) - spread)
+        habits = state.habits.put(found.keys, _sums(found.table_rows))
+        seen = state.seen + len(found.row)
+        if seen // REFRESH_EVENTS != state.seen // REFRESH_EVENTS or seen < REFRESH_EVENTS:
+            habits = habits.fitted()
         return SubjectState(
             state.opinions.learned(found.events, found.said, taken, self._memory),
             state.table.put(found.keys, found.table_rows, capacity=p.sources, keep_by=LAST_SEEN),
             usual,
-            state.seen + len(found.row),
+            share,
+            spread,
+            habits,
+            seen,
         )
 
     def merge(self, a: SubjectState, b: SubjectState) -> SubjectState:
@@ -174,6 +204,9 @@ class Subject:
             a.opinions.merge(b.opinions, self.params.subjects),
             united(a.table, b.table, (LAST_SEEN,), self.params.sources, LAST_SEEN),
             share * a.usual_help + (1.0 - share) * b.usual_help,
+            share * a.usual_share + (1.0 - share) * b.usual_share,
+            share * a.share_spread + (1.0 - share) * b.share_spread,
+            a.habits.merge(b.habits),
             seen,
         )
 
@@ -221,6 +254,7 @@ class Subject:
             "recent_events": round(among, 1),
             "moved_nats": round(moved, 3),
             "helped_nats": round(helped, 3),
+            "obscure_nats": round(float(found.rare[at]), 3),
             "source_events": events,
         }
         return Evidence(text, data)
@@ -243,10 +277,16 @@ class Subject:
         said = state.opinions.read(events, self._memory)
         moved = said.moved[said.of]
         help_ = np.clip(moved - ORDINARY_NATS, 0.0, LARGEST_NATS)
+        known = said.subject_rows[said.inverse, COUNT]
+        obscure = np.log(state.seen + len(row) + 1.0) - np.log(known + 1.0)
         keys, inverse = np.unique(events.source, return_inverse=True)
         came = np.bincount(inverse, minlength=len(keys))
         fade = 0.5 ** (came / self.params.memory_events)
         rows = state.table.get(keys) * fade[:, None].astype(np.float32)
+        rows[:, NOISE] = rows[:, NOISE] * fade + came
+        rows[:, WEIGHT] += came
+        unit = (obscure - state.usual_share) / np.sqrt(max(state.share_spread, TINY))
+        rows[:, OBSCURE] += np.bincount(inverse, weights=unit, minlength=len(keys))
         rows[:, EVENTS] += came
         rows[:, HELP] += np.bincount(inverse, weights=help_, minlength=len(keys))
         rows[:, LAST_SEEN] = state.seen + len(row)
@@ -254,6 +294,23 @@ class Subject:
         # By chance it grows like √n, and by a source's own ways like n.
         spread = np.sqrt(FEW + n + n * n / OWN_WAYS)
         helped = np.maximum(rows[:, HELP] - state.usual_help * n, 0.0) / spread
+        rare = np.maximum(state.habits.nats(_sums(rows)) - USUAL_NATS, 0.0)
         return _Judged(
-            row, events, said, moved, help_, HELP_WEIGHT * helped[inverse], keys, inverse, rows
+            row,
+            events,
+            said,
+            moved,
+            help_,
+            HELP_WEIGHT * helped[inverse],
+            obscure,
+            np.minimum(rare, HELP_WEIGHT * helped)[inverse],
+            keys,
+            inverse,
+            rows,
         )
+
+
+def _sums(rows: npt.NDArray[np.float32]) -> Sums:
+    """How obscure each source's recent subjects are."""
+    own = rows.astype(np.float64)
+    return Sums(own[:, OBSCURE], own[:, WEIGHT], own[:, NOISE])

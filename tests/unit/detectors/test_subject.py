@@ -252,3 +252,20 @@ def test_memory_is_bounded_by_the_parameters() -> None:
     assert len(watched.state.table) <= 200
     assert len(watched.state.opinions.subjects) <= 200
     assert len(watched.state.opinions.given) <= 400
+
+
+def test_an_odd_taste_accuses_nobody() -> None:
+    """Accounts that rate what hardly anybody rates, as the others rate it."""
+    stream = catalogue(4)
+    counts = np.bincount(stream.item)
+    rare = np.flatnonzero((counts > 0) & (counts <= np.quantile(counts[counts > 0], 0.4)))
+    rng = np.random.default_rng(4)
+    start, end = np.quantile(stream.ts, [0.5, 1.0])
+    rows = []
+    for user in range(10):
+        for item in rng.choice(rare, size=min(40, len(rare)), replace=False):
+            said = rng.choice(stream.rating[stream.item == item])
+            rows.append([10_000 + user, item, said, int(rng.uniform(start, end)), 0])
+    stream = stream.plus(np.array(rows))
+    watched, _ = _watched(stream)
+    assert watched.flagged(stream.user >= 10_000) <= 0.03
