@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.special import stdtr, stdtrit
+from scipy.special import log_ndtr, stdtrit
 
 from monitor.core.types import BoolArray, FloatArray, HashArray, IntArray
 
@@ -26,7 +26,8 @@ MEDIAN_CHI2 = 0.4549
 LARGEST_SHARE = 0.05
 FREEDOM = 10.0
 T_LOW, T_HIGH = stdtrit(FREEDOM, LOW), stdtrit(FREEDOM, HIGH)
-TINY, SMALLEST = 1e-9, 1e-100
+NARROWER = (8.0 * FREEDOM + 1.0) / (8.0 * FREEDOM + 3.0)
+TINY = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,9 @@ class Habits:
     def nats(self, sums: Sums) -> FloatArray:
         """float64[u]: −ln of the share of ordinary sources that lie as high or higher."""
         place = (self._places(sums) - self.start) / self.scale
-        return np.asarray(-np.log(np.maximum(stdtr(FREEDOM, -place), SMALLEST)))
+        # Wallace (1959): the normal deviate of a Student variable, right to 1 % of its nats.
+        normal = np.sqrt(FREEDOM * np.log1p(np.square(place) / FREEDOM)) * NARROWER
+        return np.asarray(-log_ndtr(-np.copysign(normal, place)), dtype=np.float64)
 
     def _places(self, sums: Sums) -> FloatArray:
         """float64[u]: standard deviations from the middle source."""
