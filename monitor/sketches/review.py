@@ -21,6 +21,7 @@ from monitor.sketches.surprise import TOP, Float32Array, Scale, expected_counts,
 
 REVIEW_NATS = 1.0
 REVIEWED_PAIRS, REVIEWED_LABELS = 6, 16
+REVIEWED_PART = 16
 LEAST_OF_SOURCE = 3
 
 
@@ -31,7 +32,9 @@ def reviewed(
     scale: Scale,
     around: tuple[FloatArray, Int32Array, HashArray, float, FloatArray, Plan],
 ) -> FloatArray:
-    """Scores float64[n], those of ``REVIEW_NATS`` and more held against the other labels.
+    """Scores float64[n], the highest held against the other labels and without their own source.
+
+    Reviewed is a sixteenth of the batch, as far as it has ``REVIEW_NATS``.
 
     Parameters
     ----------
@@ -41,7 +44,9 @@ def reviewed(
         Normal scores float64[w, n], labels int32[n], sources uint64[n], the width of a cell, the
         recent mass of each label float64[C], and the plan.
     """
-    rows = np.flatnonzero(score >= REVIEW_NATS)
+    place = len(score) - 1 - len(score) // REVIEWED_PART
+    least = max(REVIEW_NATS, float(np.partition(score, place)[place]))
+    rows = np.flatnonzero(score >= least)
     across, y, source, cell, labels, chosen = around
     if not len(rows) or np.count_nonzero(labels) < 2:
         return score
@@ -69,11 +74,13 @@ def _of_own_source(
 ) -> Float32Array:
     """float32[k, m]: weight of ``pattern`` int64[k, m] in other events of the rows' sources."""
     own = np.zeros(pattern.shape, dtype=np.float32)
-    for key in np.unique(source[rows]):
-        same = np.flatnonzero(source == key)
-        if len(same) < LEAST_OF_SOURCE or 2 * len(same) > len(source):
+    keys, who, times = np.unique(source[rows], return_inverse=True, return_counts=True)
+    # Who repeats a pattern is surprising as often.
+    for at in np.flatnonzero(times >= LEAST_OF_SOURCE):
+        same = np.flatnonzero(source == keys[at])
+        if 2 * len(same) > len(source):
             continue
-        which = np.flatnonzero(source[rows] == key)
+        which = np.flatnonzero(who == at)
         p = pattern[:, which]
         alike = counted.slot[p[:, :, None], same] == counted.slot[p, rows[which]][:, :, None]
         weight = (counted.weight[p[:, :, None], same] * alike).sum(axis=2)

@@ -245,17 +245,17 @@ def test_table_merge_adds_counts() -> None:
 
 def _stamped(seed: int, label: int = 1) -> tuple[np.ndarray, np.ndarray]:
     g, y = stream(SIZE, seed=seed)
-    g[:60, [2, 3, 5]] = (3.4, 3.6, -3.5)
-    y[:60] = label
+    g[:14, [2, 3, 5]] = (3.4, 3.6, -3.5)
+    y[:14] = label
     return g, y
 
 
 def test_a_pattern_with_every_label_is_a_change_of_the_world() -> None:
     detector, state = warm()
     g, y = _stamped(11)
-    one_label = detector.score(state, batch(g, y)).value[:60]
-    y[:60] = np.arange(60) % 2
-    every_label = detector.score(state, batch(g, y)).value[:60]
+    one_label = detector.score(state, batch(g, y)).value[:14]
+    y[:14] = np.arange(14) % 2
+    every_label = detector.score(state, batch(g, y)).value[:14]
     assert np.median(every_label) < 0.5 * np.median(one_label)
 
 
@@ -263,10 +263,10 @@ def test_what_one_account_repeats_is_left_to_the_channels_that_judge_sources() -
     detector, state = warm()
     g, y = _stamped(12)
     events = batch(g, y)
-    alone = replace(events, source=np.where(np.arange(SIZE) < 60, 7, events.source), memo={})
-    many = detector.score(state, events).value[:60]
-    one = detector.score(state, alone).value[:60]
+    alone = replace(events, source=np.where(np.arange(SIZE) < 14, 7, events.source), memo={})
+    many = detector.score(state, events).value[:14]
+    one = detector.score(state, alone).value[:14]
     assert np.median(one) < 0.5 * np.median(many)
     # Where everything comes from one source, that says nothing.
     only = replace(events, source=np.zeros(SIZE, dtype=np.uint64), memo={})
-    assert np.array_equal(detector.score(state, only).value[:60], many)
+    assert np.array_equal(detector.score(state, only).value[:14], many)
