@@ -52,8 +52,7 @@ from monitor.gate import Gate
 from monitor.runtime.process import settled
 from monitor.state.partition import GateState
 
-PRIME_EVENTS = 9_216
-"""More than the gate's youth (``YOUNG_EVENTS``), in which it judges in smaller, dearer parts."""
+PRIME_EVENTS = 6_000
 CONTESTANTS = ("decode", "gate", "river")
 
 
