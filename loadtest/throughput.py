@@ -52,7 +52,7 @@ from monitor.gate import Gate
 from monitor.runtime.process import settled
 from monitor.state.partition import GateState
 
-PRIME_EVENTS = 6_000
+PRIME_EVENTS = 8_192
 CONTESTANTS = ("decode", "gate", "river")
 
 
@@ -300,7 +300,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--events", type=int, default=20_000, help="measured events a turn")
     parser.add_argument("--features", type=int, default=16, help="numbers in an event")
     parser.add_argument("--labels", type=int, default=10, help="classes")
-    parser.add_argument("--batch", type=int, default=1024, help="events in a micro-batch")
+    parser.add_argument("--batch", type=int, default=2048, help="events in a micro-batch")
     parser.add_argument("--repeats", type=int, default=5, help="counted rounds")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write charts to FILE (.html)")

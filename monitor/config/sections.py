@@ -129,7 +129,7 @@ class BatchSettings(Section):
     """How many events are judged, and committed, together."""
 
     max_events: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        default=1024,
+        default=2048,
         description="Most events in one micro-batch. One micro-batch is one transaction.",
     )
     linger_milliseconds: Annotated[int, Field(ge=0, le=60_000)] = Field(

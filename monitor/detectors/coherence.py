@@ -35,7 +35,7 @@ from monitor.sketches.tastes import Tastes
 EVENTS, SENT, LAST_SEEN = range(3)
 EXTRA = 3
 RING = 256
-REFRESH_EVENTS = 1024
+REFRESH_EVENTS = 2048
 IDLE = 3e-3
 START_RHO = 0.25
 RHO_QUANTILE = 0.6

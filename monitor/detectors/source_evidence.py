@@ -36,7 +36,7 @@ from monitor.sketches.shared import sources
 LISTENS_TO = Family.LABEL_FLIP.value
 NATS, EVENTS, SURPRISING, BETS, WEIGHT, NOISE, LAST_SEEN = range(7)
 WIDTH = 7
-REFRESH_EVENTS = 1024
+REFRESH_EVENTS = 2048
 SURPRISE = 0.1
 TINY = 1e-6
 RARE_NATS = 6.9078  # 1 in 1,000

@@ -18,7 +18,8 @@ streams with honest seasons and regimes, with the poison spread over ordinary so
   become the new normal. Without these two bounds half of the recall is lost within a day.
 * The most surprising events are reviewed: a drift brings a combination with every label that
   belongs to it, a trigger with one (:mod:`~monitor.sketches.review`).
-* Two grids: a fine one for exact values, a coarse one for values that jitter.
+* One grid of a quarter of a standard deviation, wide enough for values that jitter. Two grids, .15
+  and .4, were measured: more false alarms in drifts, no more recall, and 3 µs an event.
 
 Needs no source: a trigger spread over ordinary accounts counts the same. The premise is that of
 activation clustering (Chen et al. 2018), without a model: backdoored rows agree with each other in
@@ -57,7 +58,7 @@ class TriggerParams(Params):
     """Parameters of :class:`Trigger`. Half-lives are in events."""
 
     cells: tuple[float, ...] = Field(
-        default=(0.15, 0.4), min_length=1, description="Grid widths in normal scores."
+        default=(0.25,), min_length=1, description="Grid widths in normal scores."
     )
     recent_events: float = Field(default=3000.0, gt=0.0, description="Half-life of recent counts.")
     anchor_events: float = Field(default=50_000.0, gt=0.0, description="Half-life of the baseline.")

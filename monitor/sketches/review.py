@@ -22,7 +22,7 @@ from monitor.sketches.surprise import TOP, Float32Array, Scale, expected_counts,
 REVIEW_NATS = 1.0
 REVIEWED_PAIRS, REVIEWED_LABELS = 6, 16
 REVIEWED_PART = 16
-LEAST_OF_SOURCE = 3
+LEAST_OF_SOURCE, LOOKED_AT = 3, 64
 
 
 def reviewed(
@@ -81,10 +81,12 @@ def _of_own_source(
         if 2 * len(same) > len(source):
             continue
         which = np.flatnonzero(who == at)
-        p = pattern[:, which]
-        alike = counted.slot[p[:, :, None], same] == counted.slot[p, rows[which]][:, :, None]
-        weight = (counted.weight[p[:, :, None], same] * alike).sum(axis=2)
-        own[:, which] = weight - counted.weight[p, rows[which]]
+        stride = max(1, len(same) // LOOKED_AT)
+        some, p = same[::stride], pattern[:, which]
+        here = counted.slot[p, rows[which]]
+        alike = counted.slot[p[:, :, None], some] == here[:, :, None]
+        weight = (counted.weight[p[:, :, None], some] * alike).sum(axis=2) * np.float32(stride)
+        own[:, which] = np.maximum(weight - counted.weight[p, rows[which]], 0.0)
     return own
 
 
