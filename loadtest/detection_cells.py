@@ -26,7 +26,7 @@ from monitor.gate import Gate, GateConfig
 from monitor.runtime import inject as injectable
 from monitor.runtime.inject import Attacked, Stream, inject
 
-BATCH = 2048
+BATCH = BatchSettings().max_events
 WARMUP = GateConfig().warmup_events
 CLEAN_PREFIX = 0.3
 RATE = 0.03
