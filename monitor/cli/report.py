@@ -203,7 +203,7 @@ def _policy(summary: Mapping[str, Any]) -> str:
     }[policy["mode"]]
     return (
         f"<p class='policy'><b>Policy {policy['version']}</b>, mode <b>{policy['mode']}</b>: "
-        f"{meaning}. Flags at most {100 * policy['flag_at']:g} % and holds back at most "
+        f"{meaning}. Meant to flag {100 * policy['flag_at']:g} % and to hold back "
         f"{100 * policy['quarantine_at']:g} % of honest events, shared out by family: {budget}.</p>"
     )
 
