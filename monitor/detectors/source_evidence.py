@@ -39,6 +39,7 @@ WIDTH = 7
 REFRESH_EVENTS = 2048
 SURPRISE = 0.1
 TINY = 1e-6
+OFTEN, LEAST_SOURCES, LEAST_SURGE, USUAL_EVENTS = 4, 16, 1.5, 8_000.0
 RARE_NATS = 6.9078  # 1 in 1,000
 
 
@@ -64,13 +65,15 @@ class SourceEvidenceParams(Params):
 class SourceEvidenceState:
     """``table``: by source hash, evidence in nats, events, surprising ones, faded bets, last seen.
 
-    ``drift`` is what a bet pays on ordinary traffic at present, a running mean
-    that is one where the channel keeps its promise. ``mean`` and ``spread`` are the running mean
-    and variance of its logarithm; ``habits``: how sources differ in it by nature.
+    ``drift`` is what a bet pays on ordinary traffic at present, a running mean that is one where
+    the channel keeps its promise; ``usual`` what the middle source's bets usually pay in a batch.
+    ``mean`` and ``spread`` are the running mean and variance of a bet's logarithm; ``habits``: how
+    sources differ in it by nature.
     """
 
     table: KeyedTable
     drift: float
+    usual: float
     mean: float
     spread: float
     habits: Habits
@@ -96,7 +99,7 @@ class SourceEvidence:
 
     def empty(self, n_columns: int) -> SourceEvidenceState:
         """No source seen."""
-        return SourceEvidenceState(KeyedTable.empty(WIDTH), 1.0, 0.0, 1.0, Habits.empty(), 0)
+        return SourceEvidenceState(KeyedTable.empty(WIDTH), 1.0, 0.0, 0.0, 1.0, Habits.empty(), 0)
 
     def score(self, view: SourceEvidenceState, batch: EventBatch) -> Scores:
         """Evidence in nats against each event's source, this batch's events included."""
@@ -116,7 +119,7 @@ class SourceEvidence:
         """Evidence counts every event; the drift baseline learns from accepted ones only."""
         if LISTENS_TO not in batch.p_value or not len(batch):
             return state
-        keys, _, rows = self._after(state, batch)
+        keys, inverse, rows = self._after(state, batch)
         table = state.table.put(keys, rows, capacity=self.params.capacity, keep_by=LAST_SEEN)
         drift, mean, spread = state.drift, state.mean, state.spread
         if accepted.any():
@@ -130,7 +133,13 @@ class SourceEvidence:
         seen = state.seen + len(batch)
         if seen // REFRESH_EVENTS != state.seen // REFRESH_EVENTS or seen < REFRESH_EVENTS:
             habits = habits.fitted()
-        return SourceEvidenceState(table, drift, mean, spread, habits, seen)
+        came = np.bincount(inverse, minlength=len(keys))
+        usual = state.usual
+        now = _middle_pay(np.exp(self._bets(batch)), inverse, came)
+        if now > 0.0:
+            slow = 1.0 - 0.5 ** (len(batch) / USUAL_EVENTS)
+            usual = usual + slow * (now - usual) if usual > 0.0 else now
+        return SourceEvidenceState(table, drift, usual, mean, spread, habits, seen)
 
     def merge(self, a: SourceEvidenceState, b: SourceEvidenceState) -> SourceEvidenceState:
         """Evidence of the same source adds up to the cap; baselines are averaged by events."""
@@ -146,6 +155,7 @@ class SourceEvidence:
         return SourceEvidenceState(
             table,
             share * a.drift + (1.0 - share) * b.drift,
+            share * a.usual + (1.0 - share) * b.usual,
             share * a.mean + (1.0 - share) * b.mean,
             share * a.spread + (1.0 - share) * b.spread,
             a.habits.merge(b.habits),
@@ -207,8 +217,13 @@ class SourceEvidence:
         # A drift makes everybody surprising. Dividing the bets by what they pay on ordinary
         # traffic at present keeps their mean at one, so it convicts nobody.
         raw = self._bets(batch)
-        bets = raw - np.log(max(1.0, state.drift))
         came = np.bincount(inverse, minlength=len(keys))
+        now = _middle_pay(np.exp(raw), inverse, came)
+        surge = now / state.usual if state.usual > 0.0 else 1.0
+        # A change from one batch to the next comes before the mean can follow: what the middle
+        # source's bets pay within this batch tells it, which few hostile ones do not set.
+        pays = max(1.0, state.drift, surge if surge > LEAST_SURGE else 1.0)
+        bets = raw - np.log(pays)
         rows[:, EVENTS] += came
         # A source that is much of the traffic meets much of any drift before the mean can follow.
         # A bet to a power below one is still a bet.
@@ -227,6 +242,15 @@ class SourceEvidence:
         rows[:, SURPRISING] += np.bincount(inverse, weights=surprising, minlength=len(keys))
         rows[:, LAST_SEEN] = state.seen + len(batch)
         return keys, inverse, rows
+
+
+def _middle_pay(pay: FloatArray, inverse: IntArray, came: IntArray) -> float:
+    """What bets float64[n] pay the middle one of the sources that came often; 0 for too few."""
+    often = came >= OFTEN
+    if np.count_nonzero(often) < LEAST_SOURCES:
+        return 0.0
+    each = np.bincount(inverse, weights=pay, minlength=len(came))[often] / came[often]
+    return float(np.median(each))
 
 
 def _sums(rows: npt.NDArray[np.float32]) -> Sums:

@@ -138,3 +138,19 @@ def test_the_sentence_names_source_count_and_family() -> None:
     assert "'acct-0' has sent 41 events" in evidence.text
     assert "41 of them" in evidence.text
     assert evidence.data["events"] == 41
+
+
+def test_a_change_that_meets_every_source_at_once_convicts_none() -> None:
+    rng = np.random.default_rng(21)
+    detector = SourceEvidence()
+    state = detector.empty(1)
+    for _ in range(6):
+        calm = _batch(rng.integers(0, 60, 1000).tolist(), rng.random(1000))
+        state = detector.observe(state, calm, np.ones(1000, dtype=bool))
+    sources = rng.integers(0, 60, 1000).tolist()
+    hit = rng.random(1000) * 0.03
+    everyone = detector.score(state, _batch(sources, hit)).value
+    few = np.where(np.array(sources) == 7, hit, rng.random(1000))
+    alone = detector.score(state, _batch(sources, few)).value[np.array(sources) == 7]
+    assert np.median(everyone) < 0.5 * np.median(alone)
+    assert np.median(alone) > 5.0
