@@ -32,14 +32,15 @@ SUSPICIOUS_SELF = 0.001
 class Judged:
     """What the channels made of a batch of n valid events.
 
-    ``events`` carries the stage-zero p-values; ``scores`` and ``reads`` (what a fitted reference
-    says of them) are by detector name; ``p_value`` by
-    family, float64[n], silent channels absent.
+    ``events`` carries the stage-zero p-values; ``scores``, ``reads`` (what a fitted reference says
+    of them) and ``own`` (p-values float64[n] of those that speak) are by detector name; ``p_value``
+    by family, float64[n], silent channels absent.
     """
 
     events: EventBatch
     scores: Mapping[str, Scores]
     reads: Mapping[str, Read]
+    own: Mapping[str, FloatArray]
     p_value: Mapping[str, FloatArray]
     combined: Combined
     verdict: ByteArray
@@ -60,6 +61,7 @@ def judge(
     """Score ``events`` against ``states`` and decide under ``policy``. Pure."""
     scores: dict[str, Scores] = {}
     reads: dict[str, Read] = {}
+    own: dict[str, FloatArray] = {}
     p_value: dict[str, FloatArray] = {}
     found: dict[str, list[FloatArray]] = {}
     for stage in (0, 1):
@@ -74,12 +76,13 @@ def judge(
                     reads[detector.name] = reference.read(scored.value, discrete=detector.discrete)
                 p = _calibrated(detector, scored, reads.get(detector.name))
                 if p is not None:
+                    own[detector.name] = p
                     found.setdefault(detector.family.value, []).append(p)
         for family, several in found.items():
             lowest = np.minimum.reduce(several) * len(several)
             p_value[family] = np.minimum(lowest, 1.0)
     combined = combine(p_value, channels_of(detectors), policy, len(events))
-    return Judged(events, scores, reads, p_value, combined, verdicts(combined.tail, policy))
+    return Judged(events, scores, reads, own, p_value, combined, verdicts(combined.tail, policy))
 
 
 def _calibrated(detector: AnyDetector, scored: Scores, read: Read | None) -> FloatArray | None:
@@ -144,8 +147,17 @@ def reasons(
         share = float(judged.combined.share[index])
         if share <= 0.0 or not len(flagged):
             continue
-        p = judged.p_value[detector.family.value][flagged]
-        speaks = (p / share <= policy.flag_at) | (judged.combined.channel[flagged] == index)
+        if detector.name not in judged.own:
+            continue
+        # A channel is as sure as the surest of its detectors, times their number; the others have
+        # nothing to say unless they are sure themselves.
+        several = sum(
+            other.family == detector.family for other in detectors if other.name in judged.own
+        )
+        of_channel = judged.p_value[detector.family.value][flagged]
+        p = np.minimum(several * judged.own[detector.name][flagged], 1.0)
+        surest = (p <= of_channel) & (judged.combined.channel[flagged] == index)
+        speaks = (p / share <= policy.flag_at) | surest
         rows = flagged[speaks]
         if not len(rows):
             continue
