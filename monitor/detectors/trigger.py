@@ -65,7 +65,7 @@ class TriggerParams(Params):
     context_events: float = Field(default=20_000.0, gt=0.0, description="Half-life of relations.")
     bits: int = Field(default=11, ge=4, le=20, description="log2 of the slots a pattern.")
     max_columns: int = Field(default=64, ge=1, description="Columns watched.")
-    max_pairs: int = Field(default=128, ge=1, description="Pairs of columns watched.")
+    max_pairs: int = Field(default=96, ge=1, description="Pairs of columns watched.")
     lag: int = Field(default=4, ge=1, description="Events before that count as context.")
     called_for: float = Field(
         default=1.0, ge=0.0, description="Nats of weight lost per nat by which context predicts."
@@ -217,12 +217,17 @@ class Trigger:
             return [Evidence("too few columns for a trigger") for _ in rows]
         grids = self._grids(view, batch)
         best = np.argmax([grid.score[rows] for grid in grids], axis=0)
+        pairs = self._pairs_of(view)
+        foreseen = [expected_counts(grid.counted, pairs, grid.scale, rows) for grid in grids]
         return [
-            self._sentence(view, batch, grids[int(which)], int(row))
-            for which, row in zip(best, rows, strict=True)
+            self._sentence(view, batch, (grids[which], foreseen[which][:, at]), int(row))
+            for at, (which, row) in enumerate(zip(best.tolist(), rows, strict=True))
         ]
 
-    def _sentence(self, view: TriggerState, batch: EventBatch, grid: _Grid, row: int) -> Evidence:
+    def _sentence(
+        self, view: TriggerState, batch: EventBatch, held: tuple[_Grid, Float32Array], row: int
+    ) -> Evidence:
+        grid, foreseen = held
         chosen = self._plan(view.n_columns)
         surprise = grid.surprise[:, row]
         order = np.argsort(-surprise, kind="stable")[:TOP]
@@ -234,9 +239,7 @@ class Trigger:
         values = [float(batch.x[row, c]) for c in columns]
         label = batch.label_names[int(batch.y[row])]
         count = float(grid.counted.count[len(chosen.columns) + best, row])
-        expected = float(
-            expected_counts(grid.counted, chosen.pairs, grid.scale, np.array([row]))[best, 0]
-        )
+        expected = float(foreseen[best])
         recent = float(view.recent_mass.max()) + len(batch)
         shown = [f"{name[:64]}≈{value:.4g}" for name, value in zip(names, values, strict=True)]
         text = (

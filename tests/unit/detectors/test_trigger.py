@@ -214,7 +214,7 @@ def test_wide_streams_stay_bounded() -> None:
     assert len(np.unique(chosen.pairs, axis=0)) == 128
     detector = Trigger(TriggerParams(bits=6))
     state = detector.empty(1000)
-    assert state.tables[0].recent.nbytes == (64 + 128) * 64 * 4
+    assert state.tables[0].recent.nbytes == (64 + 96) * 64 * 4
     rng = np.random.default_rng(0)
     events = batch(rng.standard_normal((600, 1000)), rng.integers(0, 2, 600))
     state = detector.observe(state, events, np.ones(600, dtype=bool))
