@@ -21,7 +21,16 @@ from rich.table import Table
 
 from monitor.cli import common
 from monitor.cli.inputs import Columns, Joined, open_inputs
-from monitor.cli.replay import column_option, feature_names, progress_display
+from monitor.cli.replay import (
+    FeaturesOption,
+    IdOption,
+    LabelsOption,
+    SourceOption,
+    SubjectOption,
+    TimeOption,
+    feature_names,
+    progress_display,
+)
 from monitor.core.errors import UsageError
 
 TRUTH_ENDING = ".truth.jsonl"
@@ -297,32 +306,12 @@ def command(
         bool,
         typer.Option("--json", metavar="", help="Print the summary as JSON instead of a table."),
     ] = False,
-    labels_from: Annotated[
-        str | None,
-        column_option("--labels-from", "The label. Usual names: label, class, target, y."),
-    ] = None,
-    source_from: Annotated[
-        str | None,
-        column_option("--source-from", "Who supplied the event. Else the file's name."),
-    ] = None,
-    id_from: Annotated[
-        str | None, column_option("--id-from", "Its id. Else file name and row.")
-    ] = None,
-    ts_from: Annotated[
-        str | None, column_option("--ts-from", "When it happened. Usual names: ts, timestamp.")
-    ] = None,
-    subject_from: Annotated[
-        str | None, column_option("--subject-from", "What it is about, e.g. the item.")
-    ] = None,
-    features: Annotated[
-        str | None,
-        typer.Option(
-            "--features",
-            metavar="COLUMN,...",
-            help="The features. Else all other columns.",
-            rich_help_panel="Columns of tables (CSV, Parquet)",
-        ),
-    ] = None,
+    labels_from: LabelsOption = None,
+    source_from: SourceOption = None,
+    id_from: IdOption = None,
+    ts_from: TimeOption = None,
+    subject_from: SubjectOption = None,
+    features: FeaturesOption = None,
     debug: common.DebugOption = False,
 ) -> int:
     """Write an attacked copy of a recorded stream, to find out what the monitor would catch.

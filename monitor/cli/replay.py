@@ -197,11 +197,30 @@ def feature_names(text: str | None) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip()) if text else ()
 
 
-def column_option(option: str, what: str) -> Any:
+def _column_option(option: str, what: str, metavar: str = "COLUMN") -> Any:
     """An option that names a column of a table."""
     return typer.Option(
-        option, metavar="COLUMN", help=what, rich_help_panel="Columns of tables (CSV, Parquet)"
+        option, metavar=metavar, help=what, rich_help_panel="Columns of tables (CSV, Parquet)"
     )
+
+
+LabelsOption = Annotated[
+    str | None,
+    _column_option("--labels-from", "The label. Usual names: label, class, target, y."),
+]
+SourceOption = Annotated[
+    str | None, _column_option("--source-from", "Who supplied the event. Else the file's name.")
+]
+IdOption = Annotated[str | None, _column_option("--id-from", "Its id. Else file name and row.")]
+TimeOption = Annotated[
+    str | None, _column_option("--ts-from", "When it happened. Usual names: ts, timestamp.")
+]
+SubjectOption = Annotated[
+    str | None, _column_option("--subject-from", "What it is about, e.g. the item.")
+]
+FeaturesOption = Annotated[
+    str | None, _column_option("--features", "The features. Else all other columns.", "COLUMN,...")
+]
 
 
 def command(
@@ -239,31 +258,12 @@ def command(
     no_report: Annotated[
         bool, typer.Option("--no-report", metavar="", help="Write no report.html.")
     ] = False,
-    labels_from: Annotated[
-        str | None,
-        column_option("--labels-from", "The label. Usual names: label, class, target, y."),
-    ] = None,
-    source_from: Annotated[
-        str | None, column_option("--source-from", "Who supplied the event. Else the file's name.")
-    ] = None,
-    id_from: Annotated[
-        str | None, column_option("--id-from", "Its id. Else file name and row.")
-    ] = None,
-    ts_from: Annotated[
-        str | None, column_option("--ts-from", "When it happened. Usual names: ts, timestamp.")
-    ] = None,
-    subject_from: Annotated[
-        str | None, column_option("--subject-from", "What it is about, e.g. the item.")
-    ] = None,
-    features: Annotated[
-        str | None,
-        typer.Option(
-            "--features",
-            metavar="COLUMN,...",
-            help="The features. Else all other columns.",
-            rich_help_panel="Columns of tables (CSV, Parquet)",
-        ),
-    ] = None,
+    labels_from: LabelsOption = None,
+    source_from: SourceOption = None,
+    id_from: IdOption = None,
+    ts_from: TimeOption = None,
+    subject_from: SubjectOption = None,
+    features: FeaturesOption = None,
     debug: common.DebugOption = False,
 ) -> int:
     """Judge a recorded stream: which events would have been let through, which held back, and why.
