@@ -4,7 +4,7 @@ The key is (cell of column i, cell of column j, label) on a grid of normal score
 recent count, *this batch included*, is held against what was to be expected: the larger of its
 long-run rate (learned from accepted events), and of what the two columns' recent values with
 the label give when they are independent, so that one column drifting, or one popular value, is
-no surprise, and a combination is. Six choices carry the detector; each was measured on real
+no surprise, and a combination is. Seven choices carry the detector; each was measured on real
 streams with honest seasons and regimes, with the poison spread over ordinary sources:
 
 * An occurrence counts by how little the rest of the event and the events before it call for the
@@ -18,8 +18,11 @@ streams with honest seasons and regimes, with the poison spread over ordinary so
   become the new normal. Without these two bounds half of the recall is lost within a day.
 * The most surprising events are reviewed: a drift brings a combination with every label that
   belongs to it, a trigger with one (:mod:`~monitor.sketches.review`).
-* One grid of a quarter of a standard deviation, wide enough for values that jitter. Two grids, .15
-  and .4, were measured: more false alarms in drifts, no more recall, and 3 µs an event.
+* One grid of .3 standard deviations, wide enough for values that jitter. Two grids, .15 and .4,
+  were measured: more false alarms in drifts, no more recall, and 3 µs an event.
+* On wide streams each event is counted in the pairs of its most suspicious columns only
+  (:mod:`~monitor.sketches.picks`). A fixed choice of 96 pairs, which was here before, saw none of a
+  trigger's pairs in most streams of 30 and more columns.
 
 Needs no source: a trigger spread over ordinary accounts counts the same. The premise is that of
 activation clustering (Chen et al. 2018), without a model: backdoored rows agree with each other in
@@ -30,6 +33,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
@@ -38,8 +42,19 @@ from pydantic import Field
 from monitor.core.types import BoolArray, EventBatch, Family, FloatArray, IntArray
 from monitor.detectors.base import Evidence, Params, Scores
 from monitor.sketches.context import LinearContext
-from monitor.sketches.lift import Counted, LiftTable, Plan, padded, plan, slots
-from monitor.sketches.review import reviewed
+from monitor.sketches.lift import (
+    Counted,
+    LiftTable,
+    Plan,
+    cells_of,
+    padded,
+    pair_slots,
+    plan,
+    single_slots,
+    value_keys,
+)
+from monitor.sketches.picks import Picked, pick, wide_table
+from monitor.sketches.review import Events, Pairs, reviewed
 from monitor.sketches.surprise import (
     TOP,
     Float32Array,
@@ -57,15 +72,17 @@ READY_SHARE = 0.9
 class TriggerParams(Params):
     """Parameters of :class:`Trigger`. Half-lives are in events."""
 
-    cells: tuple[float, ...] = Field(
-        default=(0.25,), min_length=1, description="Grid widths in normal scores."
+    cell: float = Field(default=0.3, gt=0.0, description="Grid width in normal scores.")
+    wide_cell: float = Field(
+        default=0.6, gt=0.0, description="Width of the two grids by which columns are picked."
     )
     recent_events: float = Field(default=3000.0, gt=0.0, description="Half-life of recent counts.")
     anchor_events: float = Field(default=50_000.0, gt=0.0, description="Half-life of the baseline.")
     context_events: float = Field(default=20_000.0, gt=0.0, description="Half-life of relations.")
-    bits: int = Field(default=11, ge=4, le=20, description="log2 of the slots a pattern.")
-    max_columns: int = Field(default=64, ge=1, description="Columns watched.")
-    max_pairs: int = Field(default=96, ge=1, description="Pairs of columns watched.")
+    bits: int = Field(default=18, ge=4, le=24, description="log2 of the slots of all pairs.")
+    single_bits: int = Field(default=9, ge=4, le=16, description="log2 of the slots a column.")
+    max_columns: int = Field(default=256, ge=1, description="Columns watched.")
+    picked: int = Field(default=12, ge=2, description="Columns of an event whose pairs count.")
     lag: int = Field(default=4, ge=1, description="Events before that count as context.")
     called_for: float = Field(
         default=1.0, ge=0.0, description="Nats of weight lost per nat by which context predicts."
@@ -81,15 +98,20 @@ class TriggerParams(Params):
 
 @dataclass(frozen=True, slots=True)
 class TriggerState:
-    """Counts by key and grid, the context model, and the number of accepted events ``seen``.
+    """Counts of keys, the context model, and the number of accepted events ``seen``.
 
-    ``recent_mass``, ``anchor_mass`` float64[p]: decayed number of events counted in each pattern;
-    ``labels`` float64[C]: decayed recent events by label, padded as labels appear.
+    ``single``, ``wide``, ``pair``: counts of values, of values on the wide grids, and of pairs.
+    ``recent_mass``, ``anchor_mass`` float64[w]: decayed number of events counted in each column;
+    ``generation`` int64[w]: how often a column has started anew; ``labels`` float64[C]: decayed
+    recent events by label, padded as labels appear.
     """
 
-    tables: tuple[LiftTable, ...]
+    single: LiftTable
+    wide: LiftTable
+    pair: LiftTable
     recent_mass: FloatArray
     anchor_mass: FloatArray
+    generation: IntArray
     labels: FloatArray
     context: LinearContext
     n_columns: int
@@ -97,17 +119,18 @@ class TriggerState:
 
 
 @dataclass(frozen=True, slots=True)
-class _Grid:
-    """One grid's view of a batch: counts, and what follows by pair and event, float32[p, n].
+class _Look:
+    """A batch held against the state.
 
-    ``learned`` float32[w + p, n]: the weight by which the baseline learns each occurrence.
+    ``learned`` float32[p, n]: the weight by which the baseline learns each pair.
     """
 
-    counted: Counted
-    surprise: Float32Array
+    single: Counted
+    picked: Picked
+    pairs: Pairs
     learned: Float32Array
     score: FloatArray
-    scale: Scale
+    labels: FloatArray
 
 
 class Trigger:
@@ -116,7 +139,7 @@ class Trigger:
     name: ClassVar[str] = "trigger"
     family: ClassVar[Family] = Family.BACKDOOR
     stage: ClassVar[int] = 0
-    state_version: ClassVar[int] = 1
+    state_version: ClassVar[int] = 2
     additive: ClassVar[bool] = False
     discrete: ClassVar[bool] = False
     # A trigger spread over ordinary sources fills the top of its own reference, so the tail is
@@ -127,19 +150,21 @@ class Trigger:
         self.params = params or TriggerParams()
 
     def _plan(self, n_columns: int) -> Plan:
-        p = self.params
-        return plan(n_columns, p.max_columns, p.max_pairs, p.seed)
+        return plan(n_columns, self.params.max_columns, self.params.seed)
 
     def empty(self, n_columns: int) -> TriggerState:
         """No event seen."""
-        chosen = self._plan(n_columns)
-        patterns = len(chosen.columns) + len(chosen.pairs)
+        p = self.params
+        w = len(self._plan(n_columns).columns)
         return TriggerState(
-            tuple(LiftTable.empty(patterns, self.params.bits) for _ in self.params.cells),
-            np.zeros(patterns),
-            np.zeros(patterns),
+            LiftTable.empty(w << p.single_bits),
+            wide_table(w, p.picked, p.single_bits),
+            LiftTable.empty(1 << p.bits),
+            np.zeros(w),
+            np.zeros(w),
+            np.zeros(w, dtype=np.int64),
             np.zeros(0),
-            LinearContext.empty(len(chosen.columns), self.params.lag),
+            LinearContext.empty(w, p.lag),
             n_columns,
             0,
         )
@@ -147,9 +172,9 @@ class Trigger:
     def score(self, view: TriggerState, batch: EventBatch) -> Scores:
         """ln(1 + s / ``log_from``), s the mean surprise of the three most surprising pairs."""
         n = len(batch)
-        if view.seen < self.params.least_events or not n or not len(self._pairs_of(view)):
+        if view.seen < self.params.least_events or not n or len(view.recent_mass) < 2:
             return Scores.silent(n)
-        surprise = np.maximum.reduce([grid.score for grid in self._grids(view, batch)])
+        surprise = self._look(view, batch).score
         return Scores(np.log1p(surprise / self.params.log_from), np.ones(n, dtype=bool))
 
     def observe(self, state: TriggerState, batch: EventBatch, accepted: BoolArray) -> TriggerState:
@@ -158,38 +183,37 @@ class Trigger:
         Were the baseline to learn accepted events only, an honest change that was once held back
         would be held back for ever.
         """
-        n, taken = len(batch), int(accepted.sum())
+        n = len(batch)
         if not n:
             return state
-        p, chosen = self.params, self._plan(state.n_columns)
+        p, look = self.params, self._look(state, batch)
         keep, keep_anchor = 0.5 ** (n / p.recent_events), 0.5 ** (n / p.anchor_events)
-        tables = []
-        for table, grid in zip(state.tables, self._grids(state, batch), strict=True):
-            tables.append(table.learned(grid.counted, grid.learned, keep_anchor))
-        labels = keep * padded(state.labels, batch.n_classes)
-        labels += np.bincount(batch.y, minlength=len(labels))
-        g = batch.g[:, chosen.columns]
+        wide = look.picked.counted
+        g = batch.g[:, self._plan(state.n_columns).columns]
         return TriggerState(
-            tuple(tables),
+            state.single.learned(look.single, look.single.weight, keep_anchor),
+            state.wide if wide is None else state.wide.learned(wide, wide.weight, keep_anchor),
+            state.pair.learned(look.pairs.counted, look.learned, keep_anchor),
             keep * state.recent_mass + n,
             keep_anchor * state.anchor_mass + n,
-            labels,
+            state.generation,
+            look.labels,
             state.context.learn(g, accepted, p.context_events, self._rows(state, batch)),
             state.n_columns,
-            state.seen + taken,
+            state.seen + int(accepted.sum()),
         )
 
     def rescaled(self, state: TriggerState, columns: IntArray) -> TriggerState:
         """Pairs with a column that came alive have no expectation yet, and start anew."""
-        chosen = self._plan(state.n_columns)
-        alone = np.isin(chosen.columns, columns)
-        fresh = np.concatenate([alone, alone[chosen.pairs].any(axis=1)])
+        fresh = np.isin(self._plan(state.n_columns).columns, columns)
         return replace(
             state,
-            tables=tuple(table.without(fresh) for table in state.tables),
+            single=state.single.without(fresh),
+            wide=state.wide.without(np.concatenate([fresh, fresh])),
             recent_mass=np.where(fresh, 0.0, state.recent_mass),
             anchor_mass=np.where(fresh, 0.0, state.anchor_mass),
-            context=state.context.with_unit_variance(np.flatnonzero(alone)),
+            generation=state.generation + fresh,
+            context=state.context.with_unit_variance(np.flatnonzero(fresh)),
         )
 
     def merge(self, a: TriggerState, b: TriggerState) -> TriggerState:
@@ -200,9 +224,12 @@ class Trigger:
             return a
         size = max(len(a.labels), len(b.labels))
         return TriggerState(
-            tuple(x.merge(y) for x, y in zip(a.tables, b.tables, strict=True)),
+            a.single.merge(b.single),
+            a.wide.merge(b.wide),
+            a.pair.merge(b.pair),
             a.recent_mass + b.recent_mass,
             a.anchor_mass + b.anchor_mass,
+            np.maximum(a.generation, b.generation),
             padded(a.labels, size) + padded(b.labels, size),
             a.context.merge(b.context),
             a.n_columns,
@@ -213,33 +240,30 @@ class Trigger:
         """The values that came together, how often, and how often they were expected."""
         if not len(rows):
             return []
-        if not len(self._pairs_of(view)):
+        if len(view.recent_mass) < 2:
             return [Evidence("too few columns for a trigger") for _ in rows]
-        grids = self._grids(view, batch)
-        best = np.argmax([grid.score[rows] for grid in grids], axis=0)
-        pairs = self._pairs_of(view)
-        foreseen = [expected_counts(grid.counted, pairs, grid.scale, rows) for grid in grids]
+        look = self._look(view, batch)
+        expected = look.pairs.expected(rows)
         return [
-            self._sentence(view, batch, (grids[which], foreseen[which][:, at]), int(row))
-            for at, (which, row) in enumerate(zip(best.tolist(), rows, strict=True))
+            self._sentence(view, batch, (look.pairs, expected[:, at]), int(row))
+            for at, row in enumerate(rows)
         ]
 
     def _sentence(
-        self, view: TriggerState, batch: EventBatch, held: tuple[_Grid, Float32Array], row: int
+        self, view: TriggerState, batch: EventBatch, held: tuple[Pairs, Float32Array], row: int
     ) -> Evidence:
-        grid, foreseen = held
-        chosen = self._plan(view.n_columns)
-        surprise = grid.surprise[:, row]
+        pairs, expected_of = held
+        watched = self._plan(view.n_columns).columns
+        surprise = pairs.surprise[:, row]
         order = np.argsort(-surprise, kind="stable")[:TOP]
         best = int(order[0])
         telling = [r for r in order if surprise[r] >= 0.3 * surprise[best]]
-        inside = dict.fromkeys(int(i) for r in telling for i in chosen.pairs[r])
-        columns = [int(chosen.columns[i]) for i in inside][:NAMED_COLUMNS]
+        inside = dict.fromkeys(int(pairs.place[i, row]) for r in telling for i in pairs.pairs[r])
+        columns = [int(watched[i]) for i in inside][:NAMED_COLUMNS]
         names = [batch.columns[c] for c in columns]
         values = [float(batch.x[row, c]) for c in columns]
         label = batch.label_names[int(batch.y[row])]
-        count = float(grid.counted.count[len(chosen.columns) + best, row])
-        expected = float(foreseen[best])
+        count, expected = float(pairs.counted.count[best, row]), float(expected_of[best])
         recent = float(view.recent_mass.max()) + len(batch)
         shown = [f"{name[:64]}≈{value:.4g}" for name, value in zip(names, values, strict=True)]
         text = (
@@ -257,9 +281,6 @@ class Trigger:
         }
         return Evidence(text, data)
 
-    def _pairs_of(self, view: TriggerState) -> IntArray:
-        return self._plan(view.n_columns).pairs
-
     def _rows(self, view: TriggerState, batch: EventBatch) -> FloatArray:
         """The context's view of a batch, computed once."""
         g = batch.g[:, self._plan(view.n_columns).columns]
@@ -271,57 +292,108 @@ class Trigger:
         weight: Float32Array = np.exp(np.float32(-self.params.called_for) * gain)
         return weight
 
-    def _grids(self, view: TriggerState, batch: EventBatch) -> tuple[_Grid, ...]:
-        """Each grid's counts, expectations and surprises, computed once for a view and a batch."""
+    def _look(self, view: TriggerState, batch: EventBatch) -> _Look:
+        """Counts, expectations and surprises, computed once for a view and a batch."""
         return batch.once(self.name, view, lambda: self._computed(view, batch))
 
-    def _computed(self, view: TriggerState, batch: EventBatch) -> tuple[_Grid, ...]:
-        p, chosen = self.params, self._plan(view.n_columns)
+    def _computed(self, view: TriggerState, batch: EventBatch) -> _Look:
+        p, chosen, n = self.params, self._plan(view.n_columns), len(batch)
         g = batch.g[:, chosen.columns]
-        weight = self._weight(view, g, self._rows(view, batch))
-        i, j = chosen.pairs.T
-        singles = len(weight)
-        ready = (view.anchor_mass >= READY_SHARE * p.least_events)[singles:, None]
-        both = np.empty((singles + len(i), len(batch)), dtype=np.float32)
-        both[:singles] = weight
-        np.multiply(weight.take(i, axis=0), weight.take(j, axis=0), out=both[singles:])
-        keep = 0.5 ** (len(batch) / p.recent_events)
+        weight, across = self._weight(view, g, self._rows(view, batch)), np.ascontiguousarray(g.T)
+        keep = 0.5 ** (n / p.recent_events)
         labels = keep * padded(view.labels, batch.n_classes)
         labels += np.bincount(batch.y, minlength=len(labels))
-        of_label = labels[batch.y].astype(np.float32)
-        ratio = (keep * view.recent_mass + len(batch)) / np.maximum(view.anchor_mass, 1.0)
-        ratio = ratio[singles:, None].astype(np.float32)
-        across = np.ascontiguousarray(g.T)
-        scale = Scale(ratio, of_label, ready, np.float32(p.smooth), np.float32(p.dispersion))
-        grids = []
-        for cell, table in zip(p.cells, view.tables, strict=True):
-            slot = slots(across, batch.y, chosen, cell=cell, bits=p.bits)
-            grid = _grid(table.count(slot, both, keep), chosen.pairs, scale)
-            around = across, batch.y, batch.source, cell, labels, chosen
-            score = reviewed(grid.counted, grid.surprise, grid.score, scale, around)
-            grids.append(replace(grid, score=score))
-        return tuple(grids)
+        ratio = (keep * view.recent_mass + n) / np.maximum(view.anchor_mass, 1.0)
+        cells = cells_of(across, p.cell)
+        single = view.single.count(
+            single_slots(cells, batch.y, chosen, p.single_bits), weight, keep
+        )
+        picked = pick(
+            view.wide,
+            across,
+            weight,
+            (batch.y, chosen, ratio.astype(np.float32), keep),
+            picked=p.picked,
+            cell=p.wide_cell,
+            bits=p.single_bits,
+            size=p.dispersion,
+        )
+        keys = value_keys(cells, chosen, view.generation)
+        events = Events(cells, keys, weight, batch.y, batch.source, labels)
+        scale = self._scale(view, picked, labels[batch.y], ratio)
+        pairs, learned = self._pairs(view, events, (picked, single.count, scale), keep)
+        score = reviewed(pairs, events, chosen, p.bits)
+        return _Look(single, picked, pairs, learned, score, labels)
+
+    def _scale(
+        self, view: TriggerState, picked: Picked, of_label: FloatArray, ratio: FloatArray
+    ) -> Scale:
+        """A pair has been counted since the later one of its columns began."""
+        p = self.params
+        if not len(ratio) or np.ptp(view.anchor_mass) == 0.0:
+            ratio, mass = ratio[:1, None], view.anchor_mass[:1, None]
+        else:
+            i, j = _among(len(picked.place)).T
+            by_event = ratio[picked.place], view.anchor_mass[picked.place]
+            ratio = np.maximum(by_event[0][i], by_event[0][j])
+            mass = np.minimum(by_event[1][i], by_event[1][j])
+        return Scale(
+            ratio.astype(np.float32),
+            of_label.astype(np.float32),
+            mass >= READY_SHARE * p.least_events,
+            np.float32(p.smooth),
+            np.float32(p.dispersion),
+        )
+
+    def _pairs(
+        self,
+        view: TriggerState,
+        events: Events,
+        held: tuple[Picked, Float32Array, Scale],
+        keep: float,
+    ) -> tuple[Pairs, Float32Array]:
+        picked, counts, scale = held
+        place, chosen = picked.place, self._plan(view.n_columns)
+        among = _among(len(place))
+        if len(place) < len(events.weight):
+            flat = place * place.shape[1] + np.arange(place.shape[1])
+            keys, weight, single = (a.take(flat) for a in (events.keys, events.weight, counts))
+        else:
+            keys, weight, single = events.keys, events.weight, counts
+        i, j = among.T
+        said = events.y.astype(np.uint32)
+        slot = pair_slots(keys.take(i, 0), keys.take(j, 0), said, chosen, self.params.bits)
+        counted = view.pair.count(slot, weight.take(i, 0) * weight.take(j, 0), keep)
+        surprise, learned, score = _surprises(counted, single, among, scale)
+        return Pairs(place, single, among, counted, surprise, score, scale), learned
 
 
-def _grid(counted: Counted, pairs: IntArray, scale: Scale) -> _Grid:
-    """In chunks of events, whose temporary arrays stay in the cache."""
-    singles, n = len(counted.slot) - len(pairs), counted.slot.shape[1]
+@lru_cache(maxsize=64)
+def _among(columns: int) -> IntArray:
+    """int64[p, 2]: all pairs i < j of ``columns`` columns."""
+    return np.stack(np.triu_indices(columns, 1), axis=1)
+
+
+def _surprises(
+    counted: Counted, single: Float32Array, pairs: IntArray, scale: Scale
+) -> tuple[Float32Array, Float32Array, FloatArray]:
+    """Surprise and learned weight float32[p, n], score float64[n].
+
+    In chunks of events, whose temporary arrays stay in the cache.
+    """
+    n = single.shape[1]
     surprise = np.empty((len(pairs), n), dtype=np.float32)
     learned = np.empty_like(counted.weight)
-    learned[:singles] = counted.weight[:singles]
     score = np.zeros(n)
     for start in range(0, n if len(pairs) else 0, CHUNK_EVENTS):
         part = slice(start, start + CHUNK_EVENTS)
-        share = surprise_of(
-            counted.count[singles:, part],
-            expected_counts(counted, pairs, scale, part),
-            scale.smooth,
-            scale.dispersion,
-            surprise[:, part],
-        )
-        if not scale.ready.all():
-            surprise[:, part] *= scale.ready
-            np.maximum(share, ~scale.ready, out=share)
-        np.multiply(counted.weight[singles:, part], share, out=learned[singles:, part])
+        here = scale.part(part)
+        counts = counted.count[:, part], counted.anchor[:, part]
+        expected = expected_counts(single[:, part], counts, pairs, here)
+        share = surprise_of(counts[0], expected, scale.smooth, scale.dispersion, surprise[:, part])
+        if not here.ready.all():
+            surprise[:, part] *= here.ready
+            np.maximum(share, ~here.ready, out=share)
+        np.multiply(counted.weight[:, part], share, out=learned[:, part])
         score[part] = highest(surprise[:, part])
-    return _Grid(counted, surprise, learned, score, scale)
+    return surprise, learned, score

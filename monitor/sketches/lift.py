@@ -1,9 +1,13 @@
-"""Hashed, decayed counts of keys, recent against long-run, in tables that fit the cache.
+"""Hashed, decayed counts of keys, recent against long-run: single values, and pairs of them.
 
-One row of slots per *pattern* (a pair of columns, or one column); a key is a pattern's cells with
-the label, hashed by multiply-add-shift (Dietzfelbinger et al. 1996) into the pattern's slots.
-Every statement is about a slot, for the recent and the long-run count alike, so a collision
-dilutes a lift and never invents one. Counts are weighted.
+A key is a cell of a column's grid, or the cells of two columns, with the label; it is hashed by
+multiply-add-shift (Dietzfelbinger et al. 1996) to a slot. Every statement is about a slot, for the
+recent and the long-run count alike, so a collision dilutes a lift and never invents one. Counts are
+weighted.
+
+Single values have rows of slots of their own, a row a column. Pairs share one row: which pairs an
+event is counted in is chosen by event (see :mod:`monitor.sketches.picks`), so that every pair of a
+wide stream can be counted and only those that matter are.
 """
 
 from __future__ import annotations
@@ -16,24 +20,26 @@ import numpy.typing as npt
 
 from monitor.core.types import BoolArray, FloatArray, Int32Array, IntArray
 
-GROUP = 32
 MAX_CELL = 2000.0
 CountTable = npt.NDArray[np.float32]
 KeyArray = npt.NDArray[np.uint32]
+_SINGLE, _LEFT, _MIX, _SLOT = (
+    np.uint32(v) for v in (0x9E3779B1, 0x27D4EB2F, 0x2C1B3C6D, 0x85EBCA6B)
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """A batch held against a table, for p patterns and n events.
+    """A batch held against a table, for p keys of each of n events.
 
     Attributes
     ----------
     slot, weight
-        int64[p, n], flat inside each group of ``GROUP`` patterns; float32[p, n].
+        int64[p, n] and float32[p, n].
     recent
-        float32[p, 2^bits], the recent counts after this batch.
+        float32[s], the recent counts after this batch.
     count, anchor
-        float32[p, n]: each event's recent count, this batch included, and its baseline count.
+        float32[p, n]: each key's recent count, this batch included, and its baseline count.
     """
 
     slot: IntArray
@@ -45,22 +51,21 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class LiftTable:
-    """Counts by pattern and slot.
+    """Counts by slot.
 
     Attributes
     ----------
     recent, anchor
-        float32[p, 2^bits]: weighted counts of recent events, and of the long-run baseline.
+        float32[s]: weighted counts of recent events, and of the long-run baseline.
     """
 
     recent: CountTable
     anchor: CountTable
 
     @classmethod
-    def empty(cls, patterns: int, bits: int) -> LiftTable:
+    def empty(cls, slots: int) -> LiftTable:
         """Nothing counted."""
-        shape = (patterns, 1 << bits)
-        return cls(np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32))
+        return cls(np.zeros(slots, dtype=np.float32), np.zeros(slots, dtype=np.float32))
 
     def count(self, slot: IntArray, weight: CountTable, keep: float) -> Counted:
         """Recent counts with the batch in them, and baseline counts.
@@ -68,33 +73,29 @@ class LiftTable:
         Parameters
         ----------
         slot, weight
-            The batch's slots int64[p, n] and weights float32[p, n], see :func:`slots`.
+            The batch's slots int64[p, n] and weights float32[p, n].
         keep
             What is left of the recent counts after this batch.
         """
-        recent = np.empty_like(self.recent)
-        count, anchor = np.empty_like(weight), np.empty_like(weight)
-        for first in range(0, len(slot), GROUP):
-            part = slice(first, first + GROUP)
-            np.multiply(self.recent[part], np.float32(keep), out=recent[part])
-            flat = recent[part].reshape(-1)
-            np.add.at(flat, slot[part].ravel(), weight[part].ravel())
-            flat.take(slot[part], out=count[part], mode="clip")
-            self.anchor[part].reshape(-1).take(slot[part], out=anchor[part], mode="clip")
-        return Counted(slot, weight, recent, count, anchor)
+        recent = self.recent * np.float32(keep)
+        np.add.at(recent, slot.ravel(), weight.ravel())
+        return Counted(
+            slot,
+            weight,
+            recent,
+            recent.take(slot, mode="clip"),
+            self.anchor.take(slot, mode="clip"),
+        )
 
     def learned(self, counted: Counted, weight: CountTable, keep: float) -> LiftTable:
         """After the batch: the baseline decayed by ``keep``, and ``weight`` float32[p, n] added."""
-        anchor = np.empty_like(self.anchor)
-        for first in range(0, len(anchor), GROUP):
-            part = slice(first, first + GROUP)
-            np.multiply(self.anchor[part], np.float32(keep), out=anchor[part])
-            np.add.at(anchor[part].reshape(-1), counted.slot[part].ravel(), weight[part].ravel())
+        anchor = self.anchor * np.float32(keep)
+        np.add.at(anchor, counted.slot.ravel(), weight.ravel())
         return LiftTable(counted.recent, anchor)
 
-    def without(self, patterns: BoolArray) -> LiftTable:
-        """With nothing counted for ``patterns`` bool[p]."""
-        keep = (~patterns).astype(np.float32)[:, None]
+    def without(self, rows: BoolArray) -> LiftTable:
+        """With nothing counted in ``rows`` bool[r], the table being r equal rows of slots."""
+        keep = np.repeat((~rows).astype(np.float32), len(self.recent) // max(1, len(rows)))
         return LiftTable(self.recent * keep, self.anchor * keep)
 
     def merge(self, other: LiftTable) -> LiftTable:
@@ -104,78 +105,71 @@ class LiftTable:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Which columns and pairs are watched, and the hash multipliers. Fixed by (columns, seed).
+    """Which columns are watched, and the hash multipliers. Fixed by (columns, seed).
 
-    ``columns`` int64[w]; ``pairs`` int64[p, 2], indices into ``columns``; ``left``, ``right``
-    uint32[w] multipliers of a cell as first and second of a pair; ``label``, ``single`` odd
-    multipliers.
+    ``columns`` int64[w]; ``factor``, ``offset`` uint32[w], the multiplier of a column's cells and
+    what tells the column from others; ``label`` an odd multiplier of labels.
     """
 
     columns: IntArray
-    pairs: IntArray
-    left: KeyArray
-    right: KeyArray
+    factor: KeyArray
+    offset: KeyArray
     label: np.uint32
-    single: np.uint32
 
 
 @lru_cache(maxsize=64)
-def plan(n_columns: int, max_columns: int, max_pairs: int, seed: int) -> Plan:
-    """All columns and pairs while they fit the limits, else a fixed pseudo-random choice."""
+def plan(n_columns: int, max_columns: int, seed: int) -> Plan:
+    """All columns while they fit the limit, else a fixed pseudo-random choice."""
     order = np.argsort(_mixed(np.arange(n_columns), seed), kind="stable")
     columns = np.sort(order[:max_columns])
     w = len(columns)
-    pairs = np.array([(i, j) for i in range(w) for j in range(i + 1, w)], dtype=np.int64)
-    pairs = pairs.reshape(-1, 2)
-    chosen = np.argsort(_mixed(np.arange(len(pairs)), seed + 1), kind="stable")[:max_pairs]
-    odd = (_mixed(np.arange(2 * w + 2), seed + 2) >> np.uint64(32)).astype(np.uint32) | np.uint32(1)
-    return Plan(columns, pairs[np.sort(chosen)], odd[:w], odd[w : 2 * w], odd[-2], odd[-1])
+    drawn = (_mixed(np.arange(2 * w + 1), seed + 2) >> np.uint64(32)).astype(np.uint32)
+    return Plan(columns, drawn[:w] | np.uint32(1), drawn[w : 2 * w], drawn[-1] | np.uint32(1))
 
 
-def cells_of(g: FloatArray, cell: float) -> Int32Array:
-    """int32 of the same shape: grid cells of width ``cell`` in normal scores."""
-    grid = np.clip(np.rint(g * (1.0 / cell)), -MAX_CELL, MAX_CELL)
-    return np.asarray(grid, dtype=np.int32)
+def cells_of(g: FloatArray, cell: float, offset: float = 0.0) -> Int32Array:
+    """int32 of the same shape: grid cells of width ``cell``, shifted by ``offset`` cells."""
+    scaled = g * (1.0 / cell)
+    if offset:
+        scaled += offset
+    return np.asarray(np.clip(np.rint(scaled), -MAX_CELL, MAX_CELL), dtype=np.int32)
 
 
-def pair_slots(cells: Int32Array, label: int, pair: IntArray, chosen: Plan, bits: int) -> IntArray:
-    """int64[k, m]: where ``pair`` int64[k, m] of events with ``cells`` int32[w, m] count ``label``.
-
-    Not flat: the place within the pair's own row of a table.
-    """
-    i, j = chosen.pairs[pair, 0], chosen.pairs[pair, 1]
-    event = np.arange(cells.shape[1])
-    whole = cells.view(np.uint32)
-    said = np.full(1, label, dtype=np.uint32) * chosen.label
-    key = whole[i, event] * chosen.left[i] + said
-    key += whole[j, event] * chosen.right[j]
-    return np.asarray(key >> np.uint32(32 - bits), dtype=np.int64)
-
-
-def slots(g: FloatArray, y: Int32Array, chosen: Plan, *, cell: float, bits: int) -> IntArray:
-    """int64[p, n]: the batch's slots, single columns first, then pairs.
-
-    Parameters
-    ----------
-    g
-        float64[w, n] normal scores of the watched columns, a column a row.
-    y
-        int32[n] labels.
-    cell
-        Width of a grid cell in normal scores.
-    """
-    cells = cells_of(g, cell).view(np.uint32)
-    left = cells * chosen.left[:, None] + y.astype(np.uint32) * chosen.label
-    right = cells * chosen.right[:, None]
-    i, j = chosen.pairs.T
-    w = len(left)
-    key = np.empty((w + len(i), len(y)), dtype=np.uint32)
-    np.multiply(left, chosen.single, out=key[:w])
-    left.take(i, axis=0, out=key[w:], mode="clip")
-    key[w:] += right.take(j, axis=0)
+def single_slots(cells: Int32Array, y: Int32Array, chosen: Plan, bits: int) -> IntArray:
+    """int64[w, n]: slots of single values, ``cells`` int32[w, n], in rows of 2^bits slots."""
+    key = cells.view(np.uint32) * chosen.factor[:, None]
+    key += y.astype(np.uint32) * chosen.label
+    key *= _SINGLE
     key >>= np.uint32(32 - bits)
-    base = (np.arange(len(key), dtype=np.uint32) % np.uint32(GROUP)) << np.uint32(bits)
-    key += base[:, None]
+    key += (np.arange(len(key), dtype=np.uint32) << np.uint32(bits))[:, None]
+    return key.astype(np.int64)
+
+
+def value_keys(cells: Int32Array, chosen: Plan, generation: IntArray) -> KeyArray:
+    """uint32[w, n]: what stands for a column's cell in the key of a pair.
+
+    ``generation`` int64[w] rises when a column starts anew, so that its old pairs are others.
+    """
+    key = cells.view(np.uint32) * chosen.factor[:, None]
+    key += (chosen.offset + generation.astype(np.uint32) * _SINGLE)[:, None]
+    key ^= key >> np.uint32(15)
+    key *= _MIX
+    return key
+
+
+def pair_slots(
+    first: KeyArray, second: KeyArray, label: KeyArray, chosen: Plan, bits: int
+) -> IntArray:
+    """int64 slots of pairs with a label, for arrays of :func:`value_keys` that broadcast.
+
+    ``first`` is of the earlier column; the shape is theirs.
+    """
+    key = first * _LEFT
+    key += second
+    key += label * chosen.label
+    key ^= key >> np.uint32(13)
+    key *= _SLOT
+    key >>= np.uint32(32 - bits)
     return key.astype(np.int64)
 
 

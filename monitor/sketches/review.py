@@ -13,10 +13,12 @@ Both are looked up only for the few events and pairs that matter.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from monitor.core.types import FloatArray, HashArray, Int32Array, IntArray
-from monitor.sketches.lift import Counted, Plan, cells_of, pair_slots
+from monitor.sketches.lift import Counted, KeyArray, Plan, pair_slots
 from monitor.sketches.surprise import TOP, Float32Array, Scale, expected_counts, surprise_of
 
 REVIEW_NATS = 1.0
@@ -25,55 +27,79 @@ REVIEWED_PART = 16
 LEAST_OF_SOURCE, LOOKED_AT = 3, 64
 
 
-def reviewed(
-    counted: Counted,
-    surprise: Float32Array,
-    score: FloatArray,
-    scale: Scale,
-    around: tuple[FloatArray, Int32Array, HashArray, float, FloatArray, Plan],
-) -> FloatArray:
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """The pairs of a batch of n events, m columns of each of them picked, and their counts.
+
+    ``place`` int64[m, n] the columns; ``single`` float32[m, n] recent counts of their values;
+    ``pairs`` int64[p, 2] rows of ``place``; ``counted`` and ``surprise`` float32[p, n] by pair;
+    ``score`` float64[n]; ``scale`` what counts are held against.
+    """
+
+    place: IntArray
+    single: Float32Array
+    pairs: IntArray
+    counted: Counted
+    surprise: Float32Array
+    score: FloatArray
+    scale: Scale
+
+    def expected(self, rows: IntArray) -> Float32Array:
+        """float32[p, k]: what the pairs of some events were expected to count."""
+        counts = self.counted.count[:, rows], self.counted.anchor[:, rows]
+        return expected_counts(self.single[:, rows], counts, self.pairs, self.scale.part(rows))
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """The events themselves.
+
+    ``cells`` int32[w, n] and ``keys`` uint32[w, n] of every watched column, ``weight`` float32[w,
+    n]; ``y`` int32[n], ``source`` uint64[n]; ``labels`` float64[C], recent events by label.
+    """
+
+    cells: Int32Array
+    keys: KeyArray
+    weight: Float32Array
+    y: Int32Array
+    source: HashArray
+    labels: FloatArray
+
+
+def reviewed(held: Pairs, events: Events, chosen: Plan, bits: int) -> FloatArray:
     """Scores float64[n], the highest held against the other labels and without their own source.
 
-    Reviewed is a sixteenth of the batch, as far as it has ``REVIEW_NATS``.
-
-    Parameters
-    ----------
-    counted, surprise, score, scale
-        The batch held against a table; surprises float32[p, n] by pair, and float64[n] by event.
-    around
-        Normal scores float64[w, n], labels int32[n], sources uint64[n], the width of a cell, the
-        recent mass of each label float64[C], and the plan.
+    Reviewed is a sixteenth of the batch, as far as it has ``REVIEW_NATS``. ``bits`` is log2 of the
+    slots that pairs are counted in.
     """
+    score, surprise, scale = held.score, held.surprise, held.scale
     place = len(score) - 1 - len(score) // REVIEWED_PART
     least = max(REVIEW_NATS, float(np.partition(score, place)[place]))
     rows = np.flatnonzero(score >= least)
-    across, y, source, cell, labels, chosen = around
-    if not len(rows) or np.count_nonzero(labels) < 2:
+    if not len(rows) or np.count_nonzero(events.labels) < 2:
         return score
     many = min(REVIEWED_PAIRS, len(surprise))
     pair = np.argpartition(-surprise[:, rows], many - 1, axis=0)[:many]
-    expected = np.take_along_axis(expected_counts(counted, chosen.pairs, scale, rows), pair, axis=0)
-    event = cells_of(across[:, rows], cell), y[rows]
-    elsewhere = _elsewhere(counted, pair, event, labels, chosen)
-    singles = len(across)
-    count = counted.count[singles + pair, rows] - _of_own_source(
-        counted, singles + pair, rows, source
-    )
-    held = np.empty(pair.shape, dtype=np.float32)
+    expected = np.take_along_axis(held.expected(rows), pair, axis=0)
+    columns = held.place[held.pairs[pair, 0], rows], held.place[held.pairs[pair, 1], rows]
+    count = held.counted.count[pair, rows] - _of_own_source(columns, rows, events)
+    elsewhere = _elsewhere(held.counted.recent, columns, rows, events, (chosen, bits))
+    again = np.empty(pair.shape, dtype=np.float32)
     np.maximum(expected, elsewhere, out=expected)
-    surprise_of(count, expected, scale.smooth, scale.dispersion, held)
-    held *= scale.ready[pair, 0]
-    best = -np.partition(-held, min(TOP, many) - 1, axis=0)[:TOP]
+    surprise_of(count, expected, scale.smooth, scale.dispersion, again)
+    again *= np.take_along_axis(np.broadcast_to(scale.ready, surprise.shape)[:, rows], pair, axis=0)
+    best = -np.partition(-again, min(TOP, many) - 1, axis=0)[:TOP]
     out = score.copy()
     out[rows] = np.minimum(score[rows], np.maximum(best.sum(axis=0) / min(TOP, many), 0.0))
     return out
 
 
 def _of_own_source(
-    counted: Counted, pattern: IntArray, rows: IntArray, source: HashArray
+    columns: tuple[IntArray, IntArray], rows: IntArray, events: Events
 ) -> Float32Array:
-    """float32[k, m]: weight of ``pattern`` int64[k, m] in other events of the rows' sources."""
-    own = np.zeros(pattern.shape, dtype=np.float32)
+    """float32[k, r]: weight of the pairs int64[k, r] in other events of the rows' sources."""
+    own = np.zeros(columns[0].shape, dtype=np.float32)
+    source = events.source
     keys, who, times = np.unique(source[rows], return_inverse=True, return_counts=True)
     # Who repeats a pattern is surprising as often.
     for at in np.flatnonzero(times >= LEAST_OF_SOURCE):
@@ -81,30 +107,39 @@ def _of_own_source(
         if 2 * len(same) > len(source):
             continue
         which = np.flatnonzero(who == at)
+        here = rows[which]
         stride = max(1, len(same) // LOOKED_AT)
-        some, p = same[::stride], pattern[:, which]
-        here = counted.slot[p, rows[which]]
-        alike = counted.slot[p[:, :, None], some] == here[:, :, None]
-        weight = (counted.weight[p[:, :, None], some] * alike).sum(axis=2) * np.float32(stride)
-        own[:, which] = np.maximum(weight - counted.weight[p, rows[which]], 0.0)
+        some = same[::stride]
+        total = np.ones((len(own), len(which), len(some)), dtype=np.float32)
+        mine = np.ones((len(own), len(which)), dtype=np.float32)
+        total *= events.y[here][:, None] == events.y[some]
+        for several in columns:
+            column = several[:, which]
+            total *= (
+                events.cells[column, here][:, :, None] == events.cells[column[:, :, None], some]
+            )
+            total *= events.weight[column[:, :, None], some]
+            mine *= events.weight[column, here]
+        own[:, which] = np.maximum(total.sum(axis=2) * np.float32(stride) - mine, 0.0)
     return own
 
 
 def _elsewhere(
-    counted: Counted,
-    pair: IntArray,
-    event: tuple[Int32Array, Int32Array],
-    labels: FloatArray,
-    chosen: Plan,
+    recent: Float32Array,
+    columns: tuple[IntArray, IntArray],
+    rows: IntArray,
+    events: Events,
+    where: tuple[Plan, int],
 ) -> Float32Array:
-    """float32[k, m]: what ``pair`` int64[k, m] would count at the rate it has with other labels."""
-    cells, y = event
-    total, mass = np.zeros(pair.shape), np.zeros(len(y))
-    bits = int(counted.recent.shape[1]).bit_length() - 1
+    """float32[k, r]: what the pairs would count at the rate they have with other labels."""
+    chosen, bits = where
+    y, labels = events.y[rows], events.labels
+    first, second = events.keys[columns[0], rows], events.keys[columns[1], rows]
+    total, mass = np.zeros(first.shape), np.zeros(len(y))
     for label in np.argsort(-labels, kind="stable")[:REVIEWED_LABELS].tolist():
         other = (y != label).astype(np.float64)
-        slot = pair_slots(cells, label, pair, chosen, bits)
-        total += other * counted.recent[len(cells) + pair, slot]
+        said = np.full(1, label, dtype=np.uint32)
+        total += other * recent[pair_slots(first, second, said, chosen, bits)]
         mass += other * labels[label]
     rate = labels[y] / np.maximum(mass, 1.0)
     return np.asarray(total * np.where(mass > 0.0, rate, 0.0), dtype=np.float32)

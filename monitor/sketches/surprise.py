@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from monitor.core.types import BoolArray, FloatArray, IntArray
-from monitor.sketches.lift import Counted
 
 Float32Array = npt.NDArray[np.float32]
 Rows = slice | IntArray
@@ -23,10 +22,11 @@ FEW_EVENTS = np.float32(150.0)
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """What counts are held against, the same for every grid.
+    """What counts are held against.
 
-    ``ratio`` float32[p, 1]: recent over baseline mass; ``of_label`` float32[n]: recent events with
-    the event's label; ``ready`` bool[p, 1]: patterns whose baseline has seen enough.
+    ``ratio`` float32[p or 1, n or 1]: recent over baseline mass; ``of_label`` float32[n]: recent
+    events with the event's label; ``ready`` bool, of the shape of ``ratio``: pairs whose baseline
+    has seen enough.
     """
 
     ratio: Float32Array
@@ -35,21 +35,41 @@ class Scale:
     smooth: np.float32
     dispersion: np.float32
 
+    def part(self, rows: Rows) -> Scale:
+        """The same for some of the events."""
+        alike = self.ratio.shape[1] == 1
+        return Scale(
+            self.ratio if alike else self.ratio[:, rows],
+            self.of_label[rows],
+            self.ready if alike else self.ready[:, rows],
+            self.smooth,
+            self.dispersion,
+        )
 
-def expected_counts(counted: Counted, pairs: IntArray, scale: Scale, part: Rows) -> Float32Array:
-    """float32[p, m]: the larger of the long-run rate and of independence, for some events.
+
+def expected_counts(
+    single: Float32Array, counted: tuple[Float32Array, Float32Array], pairs: IntArray, scale: Scale
+) -> Float32Array:
+    """float32[p, n]: the larger of the long-run rate and of independence.
 
     Independence is told from the events that have one of the two values only: of N events with the
     label, those with both would be b·c/d by the others in the 2 × 2 table. The product of the
     margins would count the trigger itself, and in a rare label leave nothing to be surprised at.
     But where hardly any event is without one of the values, or the label has few events, the table
     says little, and that product counts in part or in whole.
+
+    Parameters
+    ----------
+    single
+        float32[m, n] recent counts of single values.
+    counted
+        Recent and baseline counts of their pairs, float32[p, n] each.
+    pairs
+        int64[p, 2], rows of ``single``.
     """
-    singles = len(counted.slot) - len(pairs)
-    of_label = scale.of_label[part]
+    both, anchor = counted
+    of_label = scale.of_label
     inverse = np.float32(1.0) / of_label
-    both = counted.count[singles:, part]
-    single = counted.count[:singles, part]
     # An array as the other side of a maximum is three times faster than a number, and a row of
     # numbers twice.
     first: Float32Array = single.take(pairs[:, 0], axis=0)
@@ -70,7 +90,7 @@ def expected_counts(counted: Counted, pairs: IntArray, scale: Scale, part: Rows)
     first *= second
     first /= neither
     np.maximum(first, product, out=first)
-    np.multiply(counted.anchor[singles:, part], scale.ratio, out=second)
+    np.multiply(anchor, scale.ratio, out=second)
     return np.maximum(second, first, out=second)
 
 

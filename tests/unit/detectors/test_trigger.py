@@ -100,8 +100,8 @@ def test_the_baseline_learns_no_more_of_a_pattern_than_it_expected() -> None:
     everyone = np.ones(SIZE, dtype=bool)
     honest = detector.observe(state, batch(g, y), everyone)
     attacked = detector.observe(state, batch(stamped, label), everyone)
-    learned = (attacked.tables[0].anchor - honest.tables[0].anchor)[6:].max()
-    counted = (attacked.tables[0].recent - honest.tables[0].recent)[6:].max()
+    learned = (attacked.pair.anchor - honest.pair.anchor).max()
+    counted = (attacked.pair.recent - honest.pair.recent).max()
     assert counted > 50.0
     assert learned < counted / 5.0
 
@@ -148,7 +148,7 @@ def test_rejected_events_count_as_recent_and_never_reach_the_context() -> None:
     one = detector.observe(state, batch(g, y), accepted)
     two = detector.observe(state, batch(other, y), accepted)
     assert np.array_equal(one.context.second, two.context.second)
-    assert not np.array_equal(one.tables[0].recent, two.tables[0].recent)
+    assert not np.array_equal(one.pair.recent, two.pair.recent)
     assert one.seen == state.seen + accepted.sum()
 
 
@@ -157,18 +157,18 @@ def test_observe_and_score_change_nothing_and_repeat_exactly() -> None:
     g, y = stream(SIZE, seed=6)
     events = batch(g, y)
     before = [
-        state.tables[0].recent.copy(),
-        state.tables[0].anchor.copy(),
+        state.pair.recent.copy(),
+        state.pair.anchor.copy(),
         state.context.second.copy(),
     ]
     accepted = np.arange(SIZE) % 3 > 0
     one, two = (detector.observe(state, events, accepted) for _ in range(2))
-    assert np.array_equal(one.tables[0].recent, two.tables[0].recent)
+    assert np.array_equal(one.pair.recent, two.pair.recent)
     first, second = (detector.score(state, events).value for _ in range(2))
     assert np.array_equal(first, second)
-    after = [state.tables[0].recent, state.tables[0].anchor, state.context.second]
+    after = [state.pair.recent, state.pair.anchor, state.context.second]
     assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
-    assert not np.shares_memory(one.tables[0].recent, state.tables[0].recent)
+    assert not np.shares_memory(one.pair.recent, state.pair.recent)
 
 
 def test_merge_is_commutative_and_empty_is_neutral() -> None:
@@ -176,10 +176,10 @@ def test_merge_is_commutative_and_empty_is_neutral() -> None:
     g, y = stream(SIZE, seed=7)
     b = detector.observe(a, batch(g, y), np.ones(SIZE, dtype=bool))
     ab, ba = detector.merge(a, b), detector.merge(b, a)
-    assert np.array_equal(ab.tables[0].anchor, ba.tables[0].anchor)
+    assert np.array_equal(ab.pair.anchor, ba.pair.anchor)
     assert np.allclose(ab.context.precision, ba.context.precision)
     same = detector.merge(detector.empty(6), b)
-    assert np.array_equal(same.tables[0].recent, b.tables[0].recent)
+    assert np.array_equal(same.pair.recent, b.pair.recent)
     assert np.array_equal(same.context.tail, b.context.tail)
 
 
@@ -208,17 +208,48 @@ def test_the_explanation_names_columns_values_and_label() -> None:
 
 
 def test_wide_streams_stay_bounded() -> None:
-    chosen = plan(1000, 64, 128, 1)
-    assert len(chosen.columns) == 64
-    assert len(chosen.pairs) == 128
-    assert len(np.unique(chosen.pairs, axis=0)) == 128
-    detector = Trigger(TriggerParams(bits=6))
+    assert len(plan(1000, 64, 1).columns) == 64
+    detector = Trigger(TriggerParams(bits=10, single_bits=6, max_columns=64))
     state = detector.empty(1000)
-    assert state.tables[0].recent.nbytes == (64 + 96) * 64 * 4
     rng = np.random.default_rng(0)
     events = batch(rng.standard_normal((600, 1000)), rng.integers(0, 2, 600))
-    state = detector.observe(state, events, np.ones(600, dtype=bool))
-    assert detector.score(state, events).ready.all()
+    grown = detector.observe(state, events, np.ones(600, dtype=bool))
+    assert detector.score(grown, events).ready.all()
+    for tables in (state, grown):
+        assert tables.pair.recent.nbytes == 4 << 10
+        assert tables.single.recent.nbytes == 64 * (4 << 6)
+        assert tables.wide.recent.nbytes == 2 * 64 * (4 << 6)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+def test_a_trigger_is_found_in_any_three_of_many_columns(noise: float) -> None:
+    g, y = stream(8192, d=40)
+    rng = np.random.default_rng(3)
+    late = np.arange(4096, 8192)
+    bad = rng.choice(late, 160, replace=False)
+    for column, value in zip(rng.choice(40, 3, replace=False), (1.4, -0.9, 1.8), strict=True):
+        g[bad, column] = value + noise * rng.standard_normal(len(bad))
+    y[bad] = 1
+    score = run(g, y)
+    clean = np.setdiff1d(late, bad)
+    assert (score[bad[bad > 4600]] > np.quantile(score[clean], 0.99)).mean() > 0.8
+
+
+def test_pairs_of_a_column_that_came_alive_start_anew() -> None:
+    detector, state = warm()
+    fresh = detector.rescaled(state, np.array([2]))
+    assert fresh.anchor_mass[2] == 0.0
+    assert fresh.anchor_mass[3] == state.anchor_mass[3]
+    g, y = stream(SIZE, seed=3)
+    g[:30, [2, 3, 5]] = (1.2, -0.3, 0.6)
+    y[:30] = 1
+    events = batch(g, y)
+    before, after = (
+        detector.explain(state, events, np.arange(2)),
+        detector.explain(fresh, events, np.arange(2)),
+    )
+    assert "f2" in before[0].data["columns"]
+    assert "f2" not in after[0].data["columns"]
 
 
 def test_the_context_explains_related_values_only() -> None:
@@ -235,12 +266,13 @@ def test_the_context_explains_related_values_only() -> None:
 def test_table_merge_adds_counts() -> None:
     slot = np.array([[3, 3, 5], [16 + 1, 16 + 2, 16 + 1]])
     weight = np.ones((2, 3), dtype=np.float32)
-    counted = LiftTable.empty(2, 4).count(slot, weight, 1.0)
-    table = LiftTable.empty(2, 4).learned(counted, weight, 1.0)
+    counted = LiftTable.empty(32).count(slot, weight, 1.0)
+    table = LiftTable.empty(32).learned(counted, weight, 1.0)
     merged = table.merge(table)
-    assert merged.recent[0, 3] == merged.anchor[0, 3] == 4.0
-    assert merged.recent[1, 1] == merged.anchor[1, 1] == 4.0
+    assert merged.recent[3] == merged.anchor[3] == 4.0
+    assert merged.recent[17] == merged.anchor[17] == 4.0
     assert merged.recent.sum() == merged.anchor.sum() == 12.0
+    assert merged.without(np.array([True, False])).recent.nonzero()[0].tolist() == [17, 18]
 
 
 def _stamped(seed: int, label: int = 1) -> tuple[np.ndarray, np.ndarray]:

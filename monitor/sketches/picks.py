@@ -1,0 +1,87 @@
+"""Which columns of each event may hold a trigger: those with the most surprising single values.
+
+A stream of w columns has w(w − 1)/2 pairs, far too many to count for every event, and a trigger in
+two to four of the columns may sit in any. But a value that a trigger wrote also comes more often
+*by itself* with its label than it used to, and is not called for by the rest of the event. So each
+event's columns are ranked by that, on two wide grids shifted by half a cell, which a noisy value
+cannot straddle both, and only pairs among the foremost are counted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from monitor.core.types import FloatArray, Int32Array, IntArray
+from monitor.sketches.lift import Counted, LiftTable, Plan, cells_of, single_slots
+
+Float32Array = npt.NDArray[np.float32]
+GRIDS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Picked:
+    """The foremost columns of each event.
+
+    ``place`` int64[m, n], rising, indices among the watched columns; ``counted`` the wide grids'
+    counts, None where all columns are taken.
+    """
+
+    place: IntArray
+    counted: Counted | None
+
+
+def wide_table(columns: int, picked: int, bits: int) -> LiftTable:
+    """The empty table of the wide grids; of no slots where nothing has to be chosen."""
+    return LiftTable.empty((GRIDS * columns << bits) if columns > picked else 0)
+
+
+def pick(
+    table: LiftTable,
+    across: FloatArray,
+    weight: Float32Array,
+    around: tuple[Int32Array, Plan, Float32Array, float],
+    *,
+    picked: int,
+    cell: float,
+    bits: int,
+    size: float,
+) -> Picked:
+    """Choose ``picked`` columns for each event.
+
+    Parameters
+    ----------
+    table
+        Counts of the wide grids, see :func:`wide_table`.
+    across, weight
+        Normal scores float64[w, n], and how little each is called for, float32[w, n].
+    around
+        Labels int32[n], the plan, each column's recent over baseline mass float32[w], and what is
+        left of recent counts after this batch.
+    cell
+        Width of the wide grids' cells in normal scores.
+    bits
+        log2 of the slots a column and grid.
+    size
+        Negative-binomial size: counts must be off by a factor, not only by chance.
+    """
+    y, chosen, ratio, keep = around
+    w, n = across.shape
+    if w <= picked:
+        return Picked(np.broadcast_to(np.arange(w)[:, None], (w, n)), None)
+    slots = [single_slots(cells_of(across, cell, shift), y, chosen, bits) for shift in (0.0, 0.5)]
+    slots[1] += w << bits
+    counted = table.count(np.concatenate(slots), np.concatenate([weight, weight]), keep)
+    expected = counted.anchor * np.concatenate([ratio, ratio])[:, None]
+    excess = counted.count - expected
+    expected += np.float32(0.5)
+    # The standard deviation of a negative-binomial count.
+    excess /= np.sqrt(expected * (np.float32(1.0 / size) * expected + np.float32(1.0)))
+    foremost = np.maximum(excess[:w], excess[w:])
+    foremost *= weight
+    # An event a row: partitioning along the first axis takes twice as long.
+    by_event = np.argpartition(np.ascontiguousarray(-foremost.T), picked - 1, axis=1)[:, :picked]
+    by_event.sort(axis=1)
+    return Picked(np.ascontiguousarray(by_event.T), counted)
