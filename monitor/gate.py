@@ -7,7 +7,6 @@ goes on with the old one.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -52,7 +51,7 @@ from monitor.state import partition
 from monitor.state.partition import GateState
 
 # A young state learns more from every event than a batch may wait for: it is judged in parts.
-YOUNG_EVENTS, YOUNG_PART = 8192, 64
+YOUNG_PART, YOUNG_SHARE = 64, 8
 Range = tuple[FloatArray, FloatArray]
 
 
@@ -176,9 +175,7 @@ class Gate:
         """How many records to judge at once from ``start`` on: few while the state is young."""
         if state.schema is None:
             return max(1, self._until_warm(state, raw, start) - start)
-        if state.events >= YOUNG_EVENTS:
-            return sys.maxsize
-        return max(YOUNG_PART, state.events // 8)
+        return max(YOUNG_PART, state.events // YOUNG_SHARE)
 
     def _until_warm(self, state: GateState, raw: RawBatch, start: int) -> int:
         """The end of ``raw``, or the place after the record that completes the warm-up."""

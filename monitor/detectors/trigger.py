@@ -18,7 +18,8 @@ streams with honest seasons and regimes, with the poison spread over ordinary so
   become the new normal. Without these two bounds half of the recall is lost within a day.
 * The most surprising events are reviewed: a drift brings a combination with every label that
   belongs to it, a trigger with one (:mod:`~monitor.sketches.review`).
-* One grid of .3 standard deviations, wide enough for values that jitter. Two grids, .15 and .4,
+* One grid of .28 standard deviations, wide enough for values that jitter, narrow enough
+  that honest changes of rate do not add up. Two grids, .15 and .4,
   were measured: more false alarms in drifts, no more recall, and 3 µs an event.
 * On wide streams each event is counted in the pairs of its most suspicious columns only
   (:mod:`~monitor.sketches.picks`). A fixed choice of 96 pairs, which was here before, saw none of a
@@ -72,7 +73,7 @@ READY_SHARE = 0.9
 class TriggerParams(Params):
     """Parameters of :class:`Trigger`. Half-lives are in events."""
 
-    cell: float = Field(default=0.3, gt=0.0, description="Grid width in normal scores.")
+    cell: float = Field(default=0.28, gt=0.0, description="Grid width in normal scores.")
     wide_cell: float = Field(
         default=0.6, gt=0.0, description="Width of the two grids by which columns are picked."
     )
@@ -80,7 +81,7 @@ class TriggerParams(Params):
     anchor_events: float = Field(default=50_000.0, gt=0.0, description="Half-life of the baseline.")
     context_events: float = Field(default=20_000.0, gt=0.0, description="Half-life of relations.")
     bits: int = Field(default=18, ge=4, le=24, description="log2 of the slots of all pairs.")
-    single_bits: int = Field(default=9, ge=4, le=16, description="log2 of the slots a column.")
+    single_bits: int = Field(default=10, ge=4, le=16, description="log2 of the slots a column.")
     max_columns: int = Field(default=256, ge=1, description="Columns watched.")
     picked: int = Field(default=12, ge=2, description="Columns of an event whose pairs count.")
     lag: int = Field(default=4, ge=1, description="Events before that count as context.")

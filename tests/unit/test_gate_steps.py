@@ -10,7 +10,7 @@ import pytest
 
 from monitor.core.errors import RejectCode
 from monitor.core.types import Action, DecisionBatch, RawBatch, Verdict
-from monitor.gate import YOUNG_EVENTS, YOUNG_PART, Gate, GateConfig, GateState
+from monitor.gate import YOUNG_PART, YOUNG_SHARE, Gate, GateConfig, GateState
 
 CONFIG = GateConfig(warmup_events=100)
 INVALID = [b"{", b"\xff", b"[]", b'{"id":1}']
@@ -41,6 +41,10 @@ def values(n: int, seed: int = 0) -> list[bytes]:
     return found
 
 
+OLD = 1500 * YOUNG_SHARE + 500
+"""Events after which the batches here are judged whole."""
+
+
 def raw(n: int, start: int = 0, seed: int = 0) -> RawBatch:
     whole = values(start + n, seed)
     return RawBatch.of(whole[start:], start=start)
@@ -53,8 +57,8 @@ def states() -> dict[str, GateState]:
     found = {"new": gate.start()}
     found["half warm"] = gate.step(found["new"], raw(40))[1]
     found["young"] = gate.step(found["new"], raw(700))[1]
-    found["old"] = gate.step(found["young"], raw(YOUNG_EVENTS + 500, 700))[1]
-    assert found["young"].events < YOUNG_EVENTS <= found["old"].events
+    found["old"] = gate.step(found["young"], raw(OLD, 700))[1]
+    assert found["young"].events < OLD <= found["old"].events
     return found
 
 
@@ -96,10 +100,8 @@ def test_a_step_is_its_parts_one_after_the_other(age: str, states: dict[str, Gat
             size = 1
             while gate.step(state, batch.part(start, start + size))[1].schema is None:
                 size += 1
-        elif state.events < YOUNG_EVENTS:
-            size = max(YOUNG_PART, state.events // 8)
         else:
-            size = len(batch)
+            size = max(YOUNG_PART, state.events // YOUNG_SHARE)
         part, state = gate.step(state, batch.part(start, start + size))
         parts.append(part)
         lengths.append(len(part))
@@ -155,7 +157,7 @@ def test_a_restart_between_any_two_batches_changes_nothing() -> None:
         two, restarted = gate.step(gate.load(gate.dump(restarted)), part)
         assert list(one.records) == list(two.records)
         assert calm.digest(state) == gate.digest(restarted)
-    assert state.events > YOUNG_EVENTS
+    assert state.events > 8000
 
 
 @pytest.mark.parametrize("age", AGES)
