@@ -11,6 +11,7 @@ from monitor.detectors.gradient import Gradient
 from monitor.detectors.label_conflict import LabelConflict
 from monitor.detectors.novelty import Novelty
 from monitor.detectors.replay import Replay
+from monitor.detectors.ring import Ring
 from monitor.detectors.source_evidence import SourceEvidence
 from monitor.detectors.subject import Subject
 from monitor.detectors.trigger import Trigger
@@ -25,6 +26,7 @@ DETECTORS: tuple[type[Any], ...] = (
     Replay,
     Coherence,
     SourceEvidence,
+    Ring,
     Gradient,
     Subject,
 )
