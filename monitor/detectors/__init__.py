@@ -44,5 +44,13 @@ def default_detectors() -> tuple[Detector[Any], ...]:
 
 
 def optional_detectors() -> tuple[Detector[Any], ...]:
-    """One instance of each detector that is built and tested, but not in the default set."""
+    """One instance of each detector that is built and tested, but does not pay in the default set.
+
+    Beside the default ones, on nine streams with 3 % of events poisoned by ordinary sources, each
+    left recall at 1 % false positives where it was: snapped clean-label .137 → .136 (half_space),
+    .136 (collision), snapped boiling frog .116 → .116, .115, snapped gradient .497 → .491, .503. By
+    themselves their scores reach .13, .11, .31 and .12, .09, .33: the most where classes lie apart
+    (Shuttle clean-label .87 and .99), which ``label_conflict`` and ``undo`` have found already.
+    They cost some 2 % and 9 % of the gate's time at 16 columns.
+    """
     return tuple(kind() for kind in OPTIONAL)
