@@ -192,9 +192,11 @@ def _padded_log(log_p: FloatArray, classes: int) -> FloatArray:
 
 def _unexplained(second: FloatArray, descent: FloatArray, off: FloatArray) -> float:
     """The share, 0 to 1, of the holdout's gradient that sampling noise does not explain."""
-    classes = descent.shape[1]
+    rank = int(descent.shape[1]) - 1
     whitened = np.linalg.solve(second + np.eye(len(second)), descent)
     variance = np.square(off).mean(axis=0) + 1e-9
     chi = float((np.einsum("pc,pc->c", descent, whitened) / variance).sum())
-    chi *= (classes - 1) / classes
-    return max(0.0, 1.0 - len(second) * (classes - 1) / max(chi, 1e-9))
+    # Residuals add up to zero over the classes.
+    chi *= rank / (rank + 1)
+    explained: float = len(second) * rank / max(chi, 1e-9)
+    return max(0.0, 1.0 - explained)
