@@ -29,7 +29,6 @@ DETECTORS: tuple[type[Any], ...] = (
     Undo,
     Novelty,
     Continuity,
-    Structure,
     Trigger,
     Replay,
     Coherence,
@@ -39,7 +38,7 @@ DETECTORS: tuple[type[Any], ...] = (
     Subject,
 )
 
-OPTIONAL: tuple[type[Any], ...] = (HalfSpace, Collision, Spectral, Influence)
+OPTIONAL: tuple[type[Any], ...] = (Structure, HalfSpace, Collision, Spectral, Influence)
 """Not worth their cost on the benchmark's streams as a whole; each says what was measured."""
 
 
