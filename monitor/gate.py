@@ -194,7 +194,12 @@ class Gate:
         decoded = self._decoder.columns(parsed, state.schema, state.labels)
         parsed.forget_features()
         judged = judge(
-            self.detectors, state.detectors, state.references, decoded.events, self.policy
+            self.detectors,
+            state.detectors,
+            state.references,
+            decoded.events,
+            self.policy,
+            recent=state.recent,
         )
         decisions = self._decisions(raw, parsed, decoded, judged, state)
         return decisions, self._learn(
@@ -260,6 +265,7 @@ class Gate:
             labels=state.labels.counted(events.y[accepted], events.source[accepted]),
             detectors=detectors,
             references=references,
+            recent=judged.recent,
         )
         return self._revive(learned, events.x[accepted])
 

@@ -14,11 +14,13 @@ from monitor.core.types import (
     ByteArray,
     EventBatch,
     FloatArray,
+    IntArray,
     Reason,
     Verdict,
 )
 from monitor.decide.channels import NO_CHANNEL, Combined, combine
 from monitor.decide.verdicts import verdicts
+from monitor.decide.world import Recent, based_anew
 from monitor.detectors.base import Detector, Scores
 from monitor.detectors.calibration import SMALLEST_P, Read, Reference
 
@@ -34,7 +36,8 @@ class Judged:
 
     ``events`` carries the stage-zero p-values; ``scores``, ``reads`` (what a fitted reference says
     of them) and ``own`` (p-values float64[n] of those that speak) are by detector name; ``p_value``
-    by family, float64[n], silent channels absent.
+    by family, float64[n], silent channels absent. Where the world has changed, ``reads`` and
+    ``own`` are based anew; ``recent`` remembers them as they were.
     """
 
     events: EventBatch
@@ -44,6 +47,7 @@ class Judged:
     p_value: Mapping[str, FloatArray]
     combined: Combined
     verdict: ByteArray
+    recent: Recent
 
 
 def channels_of(detectors: Sequence[AnyDetector]) -> tuple[str, ...]:
@@ -57,8 +61,15 @@ def judge(
     references: Mapping[str, Reference],
     events: EventBatch,
     policy: Policy,
+    *,
+    recent: Recent | None = None,
 ) -> Judged:
-    """Score ``events`` against ``states`` and decide under ``policy``. Pure."""
+    """Score ``events`` against ``states`` and decide under ``policy``. Pure.
+
+    ``recent`` is what the batch before left (:attr:`Judged.recent`).
+    """
+    recent = Recent.empty() if recent is None else recent
+    claimed: dict[str, FloatArray] = {}
     scores: dict[str, Scores] = {}
     reads: dict[str, Read] = {}
     own: dict[str, FloatArray] = {}
@@ -76,13 +87,35 @@ def judge(
                     reads[detector.name] = reference.read(scored.value, discrete=detector.discrete)
                 p = _calibrated(detector, scored, reads.get(detector.name))
                 if p is not None:
+                    if _mass_tells(detector):
+                        claimed[detector.name] = p
+                        rows = recent.changed(detector.name, events.source, p)
+                        if len(rows):
+                            p = based_anew(p, rows)
+                            reads[detector.name] = _read_anew(reads[detector.name], rows)
                     own[detector.name] = p
                     found.setdefault(detector.family.value, []).append(p)
         for family, several in found.items():
             lowest = np.minimum.reduce(several) * len(several)
             p_value[family] = np.minimum(lowest, 1.0)
     combined = combine(p_value, channels_of(detectors), policy, len(events))
-    return Judged(events, scores, reads, own, p_value, combined, verdicts(combined.tail, policy))
+    verdict = verdicts(combined.tail, policy)
+    after = recent.put(events.source, claimed)
+    return Judged(events, scores, reads, own, p_value, combined, verdict, after)
+
+
+def _mass_tells(detector: AnyDetector) -> bool:
+    """Whether surprise in masses says that the detector's calibration does not hold.
+
+    Not of robust tails, which follow the world by themselves and belong to detectors that tell a
+    drift from an attack by what they count, and not where evidence may be a fact.
+    """
+    return not (getattr(detector, "robust", False) or hasattr(detector, "certain"))
+
+
+def _read_anew(read: Read, rows: IntArray) -> Read:
+    """What the reference says, so that nothing is measured while the world changes."""
+    return Read(*(based_anew(p, rows) for p in (read.fitted, read.moved, read.p)))
 
 
 def _calibrated(detector: AnyDetector, scored: Scores, read: Read | None) -> FloatArray | None:

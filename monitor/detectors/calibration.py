@@ -20,7 +20,8 @@ Four layers, each for a failure of the one before:
    (a column came alive, an upstream unit changed), and holding everybody back would be an outage
    that also starves the baselines of the new normal. The channel is suspended until its reference
    has caught up. Attackers who could cause this would have to be a third of all traffic, from
-   sources that nothing speaks against.
+   sources that nothing speaks against. :mod:`monitor.decide.world`, which sees the sources, mostly
+   comes before it, and its p-values are what is measured here.
 
 What is ordinary is decided by an event's context, never by its own score: dropping what scores
 high truncates the reference, which lowers the threshold, which drops more (see the README).

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -14,13 +14,15 @@ from monitor.core.labels import LabelTable
 from monitor.core.revive import DeadColumns
 from monitor.core.schema import Schema
 from monitor.decide.judge import empty_reference
+from monitor.decide.world import Recent
 from monitor.detectors.base import Detector
 from monitor.detectors.calibration import Reference
 from monitor.state import codec
 
-FORMAT = 2
-READABLE = (1, FORMAT)
-"""Format 1 did not keep who brought a label, and how often and when it was used."""
+FORMAT = 3
+READABLE = (1, 2, FORMAT)
+"""Format 1 did not keep who brought a label, and how often and when it was used; format 2 not what
+the last events looked like, by which a change of the world is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,8 @@ class GateState:
         Detector states and their calibration references, by detector name.
     dead
         Columns that have not varied yet; None during the warm-up.
+    recent
+        The last events, for telling a change of the world.
     """
 
     events: int
@@ -50,6 +54,7 @@ class GateState:
     detectors: Mapping[str, Any]
     references: Mapping[str, Reference]
     dead: DeadColumns | None = None
+    recent: Recent = field(default_factory=Recent.empty)
 
 
 def dump(state: GateState, detectors: Sequence[Detector[Any]]) -> bytes:
@@ -66,6 +71,7 @@ def dump(state: GateState, detectors: Sequence[Detector[Any]]) -> bytes:
             if d.name in state.detectors
         },
         "dead": None if state.dead is None else codec.dump(state.dead),
+        "recent": codec.dump(state.recent),
         "references": {name: codec.dump(ref) for name, ref in state.references.items()},
     }
     return codec.seal(tree)
@@ -82,7 +88,7 @@ def load(data: bytes, detectors: Sequence[Detector[Any]]) -> GateState:
     tree = codec.unseal(data)
     if tree.get("format") not in READABLE:
         raise StateError(
-            f"stored state has format {tree.get('format')}, this version reads 1 and {FORMAT}; "
+            f"stored state has format {tree.get('format')}, this version reads 1 to {FORMAT}; "
             "start from an empty state folder or run the version that wrote it"
         )
     try:
@@ -113,6 +119,7 @@ def load(data: bytes, detectors: Sequence[Detector[Any]]) -> GateState:
             fresh
             | {name: codec.load(Reference, blob) for name, blob in tree["references"].items()},
             None if tree["dead"] is None else codec.load(DeadColumns, tree["dead"]),
+            codec.load(Recent, tree["recent"]) if "recent" in tree else Recent.empty(),
         )
     except (KeyError, TypeError, ValueError, msgspec.MsgspecError) as error:
         raise StateError(f"stored state cannot be read: {error}") from error

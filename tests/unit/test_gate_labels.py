@@ -83,10 +83,13 @@ def test_a_restart_in_the_middle_of_an_attack_changes_nothing() -> None:
     assert watched.digest(one) == watched.digest(other)
 
 
-def test_a_state_of_format_1_goes_on() -> None:
+@pytest.mark.parametrize("written", [1, 2])
+def test_a_state_of_an_older_format_goes_on(written: int) -> None:
     watched = gate()
     tree = codec.unseal(watched.dump(watched.state))
-    old = {**tree, "format": 1, "labels": [row[:2] for row in tree["labels"]]}
+    old = {name: part for name, part in tree.items() if name != "recent"} | {"format": written}
+    if written == 1:
+        old["labels"] = [row[:2] for row in tree["labels"]]
     loaded = watched.load(codec.seal(old))
     assert loaded.labels.values == watched.state.labels.values
     part = ordinary(200, 4000)
