@@ -18,6 +18,7 @@ from monitor.core.limits import Limits
 from monitor.core.ports import Observer, Transport
 from monitor.core.schema import SchemaSpec
 from monitor.gate import Gate, GateConfig
+from monitor.runtime.detector_watch import DetectorWatch
 from monitor.runtime.service import Service
 from monitor.runtime.status import Status
 from monitor.telemetry.metrics import Metrics
@@ -51,6 +52,7 @@ def make_gate(settings: Settings, *, local: bool) -> Gate:
         warmup_max_bytes=gate.warmup_max_bytes,
         schema=None if features is None else schema_spec([(f.name, f.kind) for f in features]),
         local=local,
+        on_detector_error=gate.on_detector_error,
     )
     return Gate(config, settings.policy)
 
@@ -77,6 +79,8 @@ def identity(settings: Settings, *, policy: bool) -> str:
     values = deciding(settings)
     if not policy:
         del values["policy"]
+        # Whether a failed batch was flagged or held, nothing was learned from it.
+        del values["gate"]["on_detector_error"]
     del values["batch"]["linger_milliseconds"]
     return orjson.dumps(values, option=orjson.OPT_SORT_KEYS).decode()
 
@@ -174,10 +178,11 @@ def make_service(
     status: Status | None = None,
 ) -> Service[Any]:
     """The loop, told of to ``observers`` and ``status``."""
+    watch = DetectorWatch(lambda text: None if status is None else status.notice(text))
     return Service(
         gate,
         transport,
-        observers=tuple(observers) if status is None else (status, *observers),
+        observers=tuple(observers) if status is None else (status, watch, *observers),
         on_status=status,
         batch_events=settings.batch.max_events,
         linger_seconds=settings.batch.linger_milliseconds / 1000,

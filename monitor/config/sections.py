@@ -56,6 +56,14 @@ class GateSettings(Section):
         description="Most bytes of events that are kept (and stored) during the warm-up. Of a "
         "larger sample the longest events are left out, but at least 16 are kept.",
     )
+    on_detector_error: Literal["quarantine", "flag", "stop"] = Field(
+        default="flag",
+        description="What happens to the events of a micro-batch on which a detector fails (an "
+        "error, or a score that is no number). flag: they pass, flagged. quarantine: they are held "
+        "back (in mode enforce). stop: the process ends with exit code 4 and nothing of the batch "
+        "is let through. With flag and quarantine the other detectors go on, nothing is learned "
+        "from these events, and the reasons name the detector and the error.",
+    )
     hash_seed: int = Field(
         default=0,
         ge=0,
