@@ -53,7 +53,7 @@ from monitor.decide.judge import (
     reasons,
 )
 from monitor.decide.verdicts import actions
-from monitor.decide.warmup import first_look, keep, second_look, unjudged
+from monitor.decide.warmup import Look, first_look, keep, let_by, second_look, unjudged
 from monitor.detectors import default_detectors
 from monitor.detectors.base import Rescaling
 from monitor.state import partition
@@ -182,6 +182,23 @@ class Gate:
             parts.append(decisions)
             start = end
         return DecisionBatch.joined(parts), state
+
+    def let_by(self, state: GateState, raw: RawBatch) -> DecisionBatch:
+        """Let ``raw`` pass, flagged as not judged; only invalid records are refused. Pure."""
+        parsed = self._decoder.parse(raw)
+        look = first_look(parsed, self.config.schema)
+        if state.schema is not None:
+            decoded = self._decoder.columns(parsed, state.schema, state.labels)
+            look = Look(decoded.reject, decoded.detail)
+        return self._encoded(raw, parsed, let_by(raw, look, self.policy, self.channels))
+
+    def relive(self, state: GateState, raw: RawBatch) -> GateState:
+        """The state after a batch that was committed before: a detector's failure stops nothing."""
+        gate = self
+        if self.config.on_detector_error == "stop":
+            config = replace(self.config, on_detector_error="flag")
+            gate = Gate(config, self.policy, self.detectors)
+        return gate.step(state, raw)[1]
 
     def _pace(self, state: GateState, raw: RawBatch, start: int) -> int:
         """How many records to judge at once from ``start`` on: few while the state is young."""

@@ -19,6 +19,7 @@ from monitor.core.ports import Observer, Transport
 from monitor.core.schema import SchemaSpec
 from monitor.gate import Gate, GateConfig
 from monitor.runtime.detector_watch import DetectorWatch
+from monitor.runtime.overload import Overload
 from monitor.runtime.service import Service
 from monitor.runtime.status import Status
 from monitor.telemetry.metrics import Metrics
@@ -188,6 +189,11 @@ def make_service(
         linger_seconds=settings.batch.linger_milliseconds / 1000,
         snapshot_every_batches=settings.state.snapshot_every_batches,
         snapshot_every_events=settings.state.snapshot_every_events,
+        overload=Overload(
+            fail_open=settings.overload.mode == "fail_open",
+            lag_events=settings.overload.lag_events,
+            after_seconds=settings.overload.after_seconds,
+        ),
     )
 
 

@@ -147,6 +147,27 @@ class BatchSettings(Section):
     )
 
 
+class OverloadSettings(Section):
+    """What happens when events come faster than they can be judged."""
+
+    mode: Literal["fail_closed", "fail_open"] = Field(
+        default="fail_closed",
+        description="fail_closed: events wait, the lag grows, and nothing reaches the learner "
+        "unjudged; the learner falls behind. fail_open: in an overload valid events reach the "
+        "learner at once, flagged, with the reason `not judged: overload`, and the gate learns "
+        "nothing from them; whoever can flood the input can then slip poison through.",
+    )
+    lag_events: Annotated[int, Field(ge=2)] = Field(
+        default=500_000,
+        description="An overload begins when more events than this wait in the partitions of this "
+        "instance, and ends when fewer than half of them do. Needs an input that can tell (Kafka).",
+    )
+    after_seconds: Annotated[float, Field(ge=0.0)] = Field(
+        default=30.0,
+        description="How long the lag must stay above that before an overload begins.",
+    )
+
+
 class StateSettings(Section):
     """How often what the gate has learned is stored."""
 

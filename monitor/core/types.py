@@ -276,6 +276,8 @@ class DecisionBatch:
     failures
         Detectors that failed on this batch, or on a part of it; the setting ``on_detector_error``
         decided about its events then.
+    unjudged
+        True when the whole batch was let by in an overload.
     """
 
     partition: int
@@ -294,6 +296,7 @@ class DecisionBatch:
     records: Sequence[bytes] = ()
     families: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     failures: tuple[DetectorFailure, ...] = ()
+    unjudged: bool = False
 
     def __len__(self) -> int:
         return len(self.offset)

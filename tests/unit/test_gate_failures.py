@@ -60,9 +60,6 @@ class Failing:
         after = self.inner.observe(state, batch, accepted)
         if self._due(batch) and self.how == "observe":
             raise ZeroDivisionError
-        if self._due(batch) and self.how == "nan_state":
-            spoilt = np.full_like(after.counts, np.nan, dtype=np.float64)
-            return replace(after, counts=spoilt)
         return after
 
     def explain(self, view: Any, batch: Any, rows: Any) -> Any:
@@ -93,21 +90,10 @@ def warm(made: Gate) -> Gate:
 
 
 STEP = {"score": "score", "nan": "score", "inf": "score", "shape": "score", "observe": "observe"}
-STEP |= {"nan_state": "observe", "explain": "explain", "explain_short": "explain"}
-# The state that is spoilt above must have this field.
-HOLDER = {"nan_state": "label_conflict"}
+STEP |= {"explain": "explain", "explain_short": "explain"}
 
 
-def names_of(how: str) -> str:
-    return HOLDER.get(how, BAD)
-
-
-def spoilable() -> str:
-    """A detector and field for a state with NaN: whichever has a float array."""
-    return "class_moments"
-
-
-@pytest.mark.parametrize("how", [h for h in STEP if h != "nan_state"])
+@pytest.mark.parametrize("how", STEP)
 def test_the_batch_is_flagged_and_the_reason_names_detector_and_error(how: str) -> None:
     made = warm(gate(how))
     before = made.state
@@ -132,7 +118,7 @@ def test_the_batch_is_flagged_and_the_reason_names_detector_and_error(how: str) 
             np.testing.assert_array_equal(getattr(old, field), getattr(new, field))
 
 
-@pytest.mark.parametrize("how", [h for h in STEP if h != "nan_state"])
+@pytest.mark.parametrize("how", STEP)
 def test_the_next_batch_is_judged_as_ever(how: str) -> None:
     """And as by a gate that was never to fail, had its events been flagged there too."""
     made = warm(gate(how))
@@ -239,9 +225,7 @@ def test_the_gate_looks_at_states() -> None:
             after = self.inner.observe(state, batch, accepted)
             return replace(after, seen=float("nan")) if self._due(batch) else after
 
-    name = next(
-        d.name for d in default_detectors() if hasattr(d.empty(3), "seen")
-    )
+    name = next(d.name for d in default_detectors() if hasattr(d.empty(3), "seen"))
     detectors = [Spoils(d, "") if d.name == name else d for d in default_detectors()]
     made = warm(Gate(CONFIG, Policy(), detectors))
     before = made.state.detectors[name]
