@@ -20,19 +20,22 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from rich.progress import track
 
 from tests.fuzz.hostile import CORPUS, mutated
-from tests.fuzz.target import SEPARATOR, neighbour, one_input
 
 SMALL = 20_000
 
 
 def seeds() -> list[bytes]:
     """Inputs to begin with."""
+    from tests.fuzz.target import neighbour
+
     small = [value for value in CORPUS.values() if len(value) < SMALL]
     return [b"\1" + value for value in small] + [b"\0" + neighbour(i) for i in range(5)]
 
 
 def plain(runs: int, seed: int) -> int:
     """Mutations at random; the exit code."""
+    from tests.fuzz.target import SEPARATOR, one_input
+
     rng, pool = random.Random(seed), seeds()
     for number in track(range(runs), description="fuzzing"):
         picked = [mutated(rng.choice(pool)[1:], rng) for _ in range(rng.randint(1, 4))]
@@ -51,10 +54,13 @@ def guided(runs: int, seed: int, folder: Path) -> int:
     """With atheris; does not return."""
     import atheris
 
+    with atheris.instrument_imports(include=["monitor.core", "monitor.decide"]):
+        from tests.fuzz.target import one_input, warm
+
+    warm()
     folder.mkdir(parents=True, exist_ok=True)
     for value in seeds():
         (folder / hashlib.sha256(value).hexdigest()[:16]).write_bytes(value)
-    atheris.instrument_all()
     options = [f"-atheris_runs={runs}", f"-seed={seed}", f"-max_len={SMALL}", str(folder)]
     atheris.Setup([sys.argv[0], *options], one_input)
     atheris.Fuzz()
