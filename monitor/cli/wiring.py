@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from monitor.runtime.detector_watch import DetectorWatch
 from monitor.runtime.overload import Overload
 from monitor.runtime.service import Service
 from monitor.runtime.status import Status
+from monitor.runtime.watchdog import Watchdog
 from monitor.telemetry.metrics import Metrics
 from monitor.transport.local import (
     FileLines,
@@ -150,6 +152,13 @@ def _local_transport(settings: Settings) -> LocalTransport:
 def make_status() -> Status:
     """Counts of what the service does."""
     return Status()
+
+
+def watched(settings: Settings, status: Status) -> contextlib.AbstractContextManager[Any]:
+    """Within this, a loop that hangs in Kafka's client ends the process; exit code 3."""
+    if settings.transport != "kafka":
+        return contextlib.nullcontext()
+    return Watchdog(status.idle_seconds, settings.kafka.max_poll_interval_seconds, status.notice)
 
 
 def make_metrics(settings: Settings, status: Status, *, live: bool) -> Metrics:

@@ -149,7 +149,9 @@ class KafkaTransport:
             batches = [self._batch(p, rows) for p, rows in fetched.items() if p not in moved]
             self._starving(bool(batches or moved))
             return Polled(batches, assigned, revoked, lag_events=self._lag())
-        except kafka_errors.KafkaError as error:
+        except MonitorError:
+            raise
+        except Exception as error:  # the client's own faults too: a restart mends them
             raise as_transport_error(error, "reading from Kafka", self.config) from error
 
     def _fetch(self, max_events: int, timeout_seconds: float) -> dict[int, list[Any]]:

@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from kafka import TopicPartition
-from kafka import errors as kafka_errors
 
-from monitor.core.errors import StateError, TransportError
+from monitor.core.errors import MonitorError, StateError, TransportError
 from monitor.core.ports import Resume
 from monitor.core.types import RawBatch
 from monitor.transport import kafka_state
@@ -124,7 +123,9 @@ def read_range(config: KafkaConfig, partition: int, start: int, stop: int) -> It
             records = [r for r in records if r.offset < stop]
             if records:
                 yield raw_batch(partition, records)[0]
-    except kafka_errors.KafkaError as error:
+    except MonitorError:
+        raise
+    except Exception as error:  # the client's own faults too: a restart mends them
         raise TransportError(f"reading partition {partition} again: {error!r}") from error
     finally:
         consumer.close(autocommit=False, timeout_ms=_POLL_MS)
