@@ -79,8 +79,8 @@ def fed(at: Setting, fleet: Fleet) -> Iterator[Feeder]:
     feeder = Feeder(fleet.address, fleet.topics.input, size.events, size.per_second)
     try:
         yield feeder
-        fleet.until(size.events, at.tell)
         feeder.finish()
+        fleet.until(size.events, at.tell)
     finally:
         feeder.stop()
         fleet.close()
@@ -88,7 +88,7 @@ def fed(at: Setting, fleet: Fleet) -> Iterator[Feeder]:
 
 def share(at: Setting, number: int) -> int:
     """Decisions after which fault ``number`` comes: spread over the stream."""
-    return number * at.size.events // (at.size.faults + 2) + 1
+    return int(0.8 * number * at.size.events / (at.size.faults + 2)) + 1
 
 
 def kill(at: Setting) -> Fleet:

@@ -26,6 +26,7 @@ from monitor.transport.kafka import KafkaConfig, KafkaTransport, Topics
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTITIONS = 4
+TRICKLE_SECONDS = 0.05
 RESTARTS = (3,)
 """Exit codes after which an orchestrator starts the process again."""
 
@@ -49,11 +50,15 @@ def events(count: int, seed: int) -> Iterator[tuple[int, bytes, bytes]]:
 
 
 class Feeder:
-    """Produces the events in a thread, each exactly once (idempotent), at most so fast."""
+    """Produces the events in a thread, each exactly once (idempotent), at most so fast.
+
+    With a rate, the last fifth only trickles until ``finish`` is called: so there is something to
+    commit until the last fault has shown its effect, however slow the machine.
+    """
 
     def __init__(self, address: str, topic: str, count: int, per_second: float | None) -> None:
         self.sent = 0
-        self._stop = threading.Event()
+        self._stop, self._hurry = threading.Event(), threading.Event()
         self._error: BaseException | None = None
         self._of = (address, topic, count, per_second)
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -85,6 +90,8 @@ class Feeder:
                     ahead = self.sent / per_second - (time.monotonic() - began)
                     if self._stop.wait(max(0.0, ahead)):
                         return
+                if per_second and self.sent > 0.8 * count:
+                    self._hurry.wait(TRICKLE_SECONDS)
             left = producer.flush(300)
             if left:
                 raise RuntimeError(f"{left} events could not be produced")
@@ -93,12 +100,14 @@ class Feeder:
 
     def finish(self) -> None:
         """Wait until everything is produced."""
+        self._hurry.set()
         self._thread.join()
         if self._error is not None:
             raise self._error
 
     def stop(self) -> None:
         """Give up."""
+        self._hurry.set()
         self._stop.set()
 
 

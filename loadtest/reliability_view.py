@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -28,7 +29,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
 
 def show(console: Console, result: dict[str, Any]) -> None:
     """Print the table, and what else is wrong if anything is."""
-    table = Table(title=f"Apache Kafka {result['kafka']}, read_committed")
+    table = Table(title=f"Apache Kafka {result['kafka']}, read_committed", box=box.SIMPLE_HEAD)
     for head in HEADS:
         table.add_column(head, justify="left" if head == "fault" else "right")
     for row in result["rows"]:

@@ -39,6 +39,7 @@ from monitor.core.ports import CommitUnit
 from monitor.gate import Gate
 from monitor.runtime.service import Service
 from monitor.runtime.status import Status
+from monitor.state.recovery import Stamp
 from monitor.telemetry.metrics import Metrics
 
 BATCH = 2048
@@ -73,21 +74,24 @@ class Part:
     shape: Shape
     quick_events: int
     every: int
+    snapshot_every_batches: int
     limits: Limits
 
 
 PARTS = {
     "many": Part(
         Shape(events=1_120_000, features=16, labels=1000, sources=1_000_000),
-        quick_events=200_000,
+        quick_events=340_000,
         every=20_480,
-        limits=Limits(resident_megabytes=700, state_megabytes=96),
+        snapshot_every_batches=128,
+        limits=Limits(resident_megabytes=900, state_megabytes=80),
     ),
     "wide": Part(
         Shape(events=24_576, features=4096, labels=1000, sources=1_000_000),
         quick_events=8_192,
         every=2_048,
-        limits=Limits(resident_megabytes=1400, state_megabytes=224),
+        snapshot_every_batches=3,
+        limits=Limits(resident_megabytes=1900, state_megabytes=224),
     ),
 }
 
@@ -142,17 +146,17 @@ class TimedGate(Gate):
         return result
 
 
-def child(shape: Shape, every: int, send: Connection) -> None:
+def child(shape: Shape, every: int, snapshots: int, send: Connection) -> None:
     """Run one stream to its end, then recover; readings, then the outcome, go into ``send``."""
     meter, transport = Meter(every, send), Endless(shape)
-    service, status = _service(transport, meter)
+    service, status = _service(transport, meter, snapshots)
     service.run(threading.Event())
     held = service._held[0]
     gate = Gate()
     expected = gate.digest(held.state)
     del service, held
     began = time.perf_counter()
-    again, status = _service(transport, Meter(1 << 60, send))
+    again, status = _service(transport, Meter(1 << 60, send), snapshots)
     again.run(threading.Event())  # at the end of the input: it only recovers
     took = status.snapshot()["stage_seconds"]["restore"]
     send.send(
@@ -160,20 +164,25 @@ def child(shape: Shape, every: int, send: Connection) -> None:
             "recovered": gate.digest(again._held[0].state) == expected,
             "restore_seconds": took,
             "start_seconds": time.perf_counter() - began,
-            "replayed_events": shape.events % 65_536,
+            "replayed_events": sum(Stamp.decode(transport.stamp or b"").counts),
             "decided": transport.records,
         }
     )
 
 
-def _service(transport: Endless, meter: Meter) -> tuple[Service[Any], Status]:
+def _service(transport: Endless, meter: Meter, snapshots: int) -> tuple[Service[Any], Status]:
     status, gate = Status(), TimedGate()
     gate.meter = meter
     metrics = Metrics(status=status.snapshot)
     observers = (status, metrics, meter)
-    return Service(
-        gate, transport, observers=observers, on_status=status, batch_events=BATCH
-    ), status
+    service = Service(
+        *(gate, transport),
+        observers=observers,
+        on_status=status,
+        batch_events=BATCH,
+        snapshot_every_batches=snapshots,
+    )
+    return service, status
 
 
 @dataclass
@@ -220,7 +229,9 @@ def run(name: str, progress: Progress, *, quick: bool) -> Outcome:
     task = progress.add_task(name, total=events, said="")
     context = multiprocessing.get_context("spawn")
     receive, send = context.Pipe(duplex=False)
-    process = context.Process(target=child, args=(shape, part.every, send), daemon=True)
+    process = context.Process(
+        target=child, args=(shape, part.every, part.snapshot_every_batches, send), daemon=True
+    )
     process.start()
     send.close()
     try:

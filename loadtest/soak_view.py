@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -18,20 +19,11 @@ CURVES = (
 
 def show(console: Console, result: dict[str, Any]) -> None:
     """One row a stream, then the limits that were broken."""
-    table = Table()
-    heads = (
-        "events",
-        "memory MB",
-        "limit",
-        "state MB",
-        "limit",
-        "µs early",
-        "µs late",
-        "restore s",
-    )
-    table.add_column("stream")
-    for head in (*heads, "restore s"):
-        table.add_column(head, justify="right")
+    table = Table(box=box.SIMPLE_HEAD)
+    heads = ("events", "memory", "limit", "state", "limit", "µs early", "µs late", "back in")
+    table.add_column("stream", no_wrap=True)
+    for head in heads:
+        table.add_column(head, justify="right", no_wrap=True)
     for stream in result["streams"]:
         rows, limits = stream["readings"], stream["limits"]
         if not rows:
@@ -45,9 +37,10 @@ def show(console: Console, result: dict[str, Any]) -> None:
             f"{limits['state_megabytes']:.0f}",
             f"{rows[len(rows) // 3]['cpu_us']:.0f}",
             f"{rows[-1]['cpu_us']:.0f}",
-            f"{stream['recovery'].get('restore_seconds', float('nan')):.1f}",
+            f"{stream['recovery'].get('restore_seconds', float('nan')):.1f} s",
         )
     console.print(table)
+    console.print("Memory and state in MB, at their largest. µs: CPU time of an event.")
     for stream in result["streams"]:
         found = stream["recovery"]
         if found:

@@ -98,7 +98,7 @@ def test_any_record_of_the_soak_can_be_made_again() -> None:
 def test_a_short_soak() -> None:
     """In this process: what is told on the way, and that the state comes back."""
     receive, send = multiprocessing.Pipe(duplex=False)
-    soak.child(SHAPE, BLOCK, send)
+    soak.child(SHAPE, BLOCK, 2, send)
     rows: list[dict[str, Any]] = []
     while receive.poll():
         rows.append(receive.recv())
