@@ -302,7 +302,7 @@ def main() -> int:
     temporary = None if args.keep else tempfile.TemporaryDirectory(prefix="reliability-")
     folder = args.keep.absolute() if args.keep else Path(temporary.name)  # type: ignore[union-attr]
     module = broker_module()
-    broker = module.Broker(folder / "broker")
+    broker = module.Broker(folder / "kafka")
     try:
         broker.start()
     except module.UnavailableError as error:

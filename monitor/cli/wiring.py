@@ -158,7 +158,11 @@ def watched(settings: Settings, status: Status) -> contextlib.AbstractContextMan
     """Within this, a loop that hangs in Kafka's client ends the process; exit code 3."""
     if settings.transport != "kafka":
         return contextlib.nullcontext()
-    return Watchdog(status.idle_seconds, settings.kafka.max_poll_interval_seconds, status.notice)
+    kafka = settings.kafka
+    # Coming back from a failed commit, or waiting for someone else's to end, may take these.
+    deadlines = 4 * (kafka.request_timeout_seconds + kafka.commit_deadline_seconds)
+    bound = kafka.max_poll_interval_seconds + deadlines
+    return Watchdog(status.idle_seconds, bound, status.notice)
 
 
 def make_metrics(settings: Settings, status: Status, *, live: bool) -> Metrics:
