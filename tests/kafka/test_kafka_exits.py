@@ -92,3 +92,33 @@ def test_a_call_that_hangs_is_given_up(opened) -> None:
     with pytest.raises(TransportError, match="restart the process"):
         opened._worker.call("anything", 0.05, int)
     release.set()
+
+
+def test_refused_offsets_are_not_sent_again_with_the_next_transaction(opened, monkeypatch) -> None:
+    """The client keeps them (3.0.12), so after a failed commit there is another producer."""
+    from unittest.mock import MagicMock
+
+    from kafka.structs import ConsumerGroupMetadata, MemberState
+
+    from monitor.core.types import RawBatch
+    from monitor.transport import kafka_clients
+    from monitor.transport.kafka_state import StoredState
+    from tests.kafka.kafka_helpers import unit
+
+    first, second = MagicMock(name="first"), MagicMock(name="second")
+    first.send_offsets_to_transaction.side_effect = kafka_errors.CommitFailedError()
+    monkeypatch.setattr(kafka_clients, "new_producer", lambda *_: second)
+    opened._producer, opened._committed, opened._stored = first, {0: 0}, {0: StoredState()}
+    opened._counts = dict.fromkeys(opened.config.topics.names().values(), 1)
+    opened._counts["state"] = 1
+    opened._group = MagicMock(spec=ConsumerGroupMetadata)
+    opened._group.state, opened._group.generation_id = MemberState.STABLE, 3
+    raw = RawBatch.of([b"{}"])
+    with pytest.raises(TransportError):
+        opened.commit(unit(raw))
+    first.abort_transaction.assert_called_once()
+    first.close.assert_called_once()
+    second.init_transactions.assert_called_once()
+    opened.commit(unit(raw))
+    first.commit_transaction.assert_not_called()
+    second.commit_transaction.assert_called_once()
