@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -32,27 +33,35 @@ from monitor.core.types import (
     Verdict,
 )
 from monitor.decide.channels import NO_CHANNEL
+from monitor.decide.guard import (
+    OBSERVE,
+    Failures,
+    OnError,
+    escalated,
+    failed_warmup,
+    stop_on,
+    with_failures,
+)
 from monitor.decide.judge import (
     AnyDetector,
     Judged,
     channels_of,
     empty_reference,
     judge,
-    ordinary,
+    learned,
     reasons,
-    suspicions,
 )
 from monitor.decide.verdicts import actions
-from monitor.decide.warmup import first_look, keep, second_look, unjudged
+from monitor.decide.warmup import Look, first_look, keep, let_by, second_look, unjudged
 from monitor.detectors import default_detectors
 from monitor.detectors.base import Rescaling
-from monitor.detectors.calibration import Reference
 from monitor.state import partition
 from monitor.state.partition import GateState
 
 # A young state learns more from every event than a batch may wait for: it is judged in parts.
 YOUNG_PART, YOUNG_SHARE = 64, 8
 Range = tuple[FloatArray, FloatArray]
+Why = tuple[tuple[dict[int, tuple[Reason, ...]], dict[int, tuple[str, ...]]], Failures]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +73,8 @@ class GateConfig:
     with every verdict; :mod:`monitor.decide.warmup` says which of them are checked all the same.
     ``warmup_max_bytes`` bounds what is kept of them until then. ``schema`` gives names and kinds
     instead of learning them, and holds from the first event on; ``local`` numbers lines instead
-    of offsets in decisions.
+    of offsets in decisions. ``on_detector_error`` says what becomes of a batch that a detector
+    fails on, see :mod:`monitor.decide.guard`.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -74,6 +84,7 @@ class GateConfig:
     warmup_max_bytes: int = 1 << 24
     schema: SchemaSpec | None = None
     local: bool = False
+    on_detector_error: OnError = "flag"
 
 
 class Gate:
@@ -171,6 +182,23 @@ class Gate:
             start = end
         return DecisionBatch.joined(parts), state
 
+    def let_by(self, state: GateState, raw: RawBatch) -> DecisionBatch:
+        """Let ``raw`` pass, flagged as not judged; only invalid records are refused. Pure."""
+        parsed = self._decoder.parse(raw)
+        look = first_look(parsed, self.config.schema)
+        if state.schema is not None:
+            decoded = self._decoder.columns(parsed, state.schema, state.labels)
+            look = Look(decoded.reject, decoded.detail)
+        return self._encoded(raw, parsed, let_by(raw, look, self.policy, self.channels))
+
+    def relive(self, state: GateState, raw: RawBatch) -> GateState:
+        """The state after a batch that was committed before: a detector's failure stops nothing."""
+        gate = self
+        if self.config.on_detector_error == "stop":
+            config = replace(self.config, on_detector_error="flag")
+            gate = Gate(config, self.policy, self.detectors)
+        return gate.step(state, raw)[1]
+
     def _pace(self, state: GateState, raw: RawBatch, start: int) -> int:
         """How many records to judge at once from ``start`` on: few while the state is young."""
         if state.schema is None:
@@ -193,23 +221,40 @@ class Gate:
             return self._warm_up(state, raw, parsed)
         decoded = self._decoder.columns(parsed, state.schema, state.labels)
         parsed.forget_features()
+        failures = Failures()
         judged = judge(
-            self.detectors,
-            state.detectors,
-            state.references,
-            decoded.events,
-            self.policy,
+            *(self.detectors, state.detectors, state.references, decoded.events, self.policy),
             recent=state.recent,
+            failures=failures,
         )
-        decisions = self._decisions(raw, parsed, decoded, judged, state)
-        return decisions, self._learn(
-            replace(state, labels=decoded.labels, schema=decoded.schema), judged
-        )
+        why = reasons(self.detectors, state.detectors, judged, self.policy, failures)
+        seen = replace(state, labels=decoded.labels, schema=decoded.schema)
+        judged, after = self._settled(seen, judged, failures)
+        stop_on(failures, self.config.on_detector_error, raw)
+        return self._decisions(raw, parsed, decoded, judged, (why, failures)), after
+
+    def _settled(
+        self, state: GateState, judged: Judged, failures: Failures
+    ) -> tuple[Judged, GateState]:
+        """Learn, by verdicts that take into account what failed, in the learning too."""
+        setting = self.config.on_detector_error
+        while True:
+            before = len(failures)
+            if before:
+                judged = replace(judged, verdict=escalated(judged.verdict, setting))
+            after = self._learn(state, judged, failures)
+            # What failed only now has changed the verdicts, after which the others learn less.
+            if before or not failures:
+                return judged, after
 
     def _decisions(
-        self, raw: RawBatch, parsed: Parsed, decoded: Decoded, judged: Judged, state: GateState
+        self, raw: RawBatch, parsed: Parsed, decoded: Decoded, judged: Judged, why: Why
     ) -> DecisionBatch:
         n, row = len(raw), decoded.row
+        (because, families), failures = why
+        failed = failures.all()
+        if failed:
+            because = with_failures(because, range(len(row)), failed, self.policy)
         verdict = np.full(n, Verdict.INVALID, dtype=np.uint8)
         verdict[row] = judged.verdict
         risk = np.zeros(n)
@@ -220,7 +265,6 @@ class Gate:
         for i, name in enumerate(self.channels):
             if name in judged.p_value:
                 p_value[row, i] = judged.p_value[name]
-        why, families = reasons(self.detectors, state.detectors, judged, self.policy)
         decisions = DecisionBatch(
             partition=raw.partition,
             offset=raw.offset,
@@ -232,10 +276,11 @@ class Gate:
             warmup=np.zeros(n, dtype=bool),
             p_value=p_value,
             channels=self.channels,
-            reasons={int(row[i]): found for i, found in why.items()} | _invalid(decoded.detail),
+            reasons={int(row[i]): f for i, f in because.items()} | _invalid(decoded.detail),
             policy_version=self.policy.version,
             mode=self.policy.mode,
             families={int(row[i]): found for i, found in families.items()},
+            failures=failed,
         )
         return self._encoded(raw, parsed, decisions)
 
@@ -243,23 +288,13 @@ class Gate:
         records = encode_decisions(raw, parsed, decisions, local=self.config.local)
         return replace(decisions, records=records)
 
-    def _learn(self, state: GateState, judged: Judged) -> GateState:
+    def _learn(self, state: GateState, judged: Judged, failures: Failures) -> GateState:
         events = judged.events
         accepted = judged.verdict == Verdict.ACCEPT
-        detectors: dict[str, Any] = {}
-        references: dict[str, Reference] = {}
-        contexts = suspicions(judged, state.references)
-        for detector in self.detectors:
-            name = detector.name
-            detectors[name] = detector.observe(state.detectors[name], events, accepted)
-            rows = ordinary(judged, detector, contexts)
-            read = judged.reads.get(name)
-            references[name] = state.references[name].admit(
-                judged.scores[name].value[rows],
-                discrete=detector.discrete,
-                read=None if read is None else read.rows(rows),
-            )
-        learned = replace(
+        detectors, references = learned(
+            self.detectors, state.detectors, state.references, judged, failures
+        )
+        after = replace(
             state,
             events=state.events + len(events),
             labels=state.labels.counted(events.y[accepted], events.source[accepted]),
@@ -267,9 +302,9 @@ class Gate:
             references=references,
             recent=judged.recent,
         )
-        return self._revive(learned, events.x[accepted])
+        return self._revive(after, events.x[accepted], failures)
 
-    def _revive(self, state: GateState, x: FloatArray) -> GateState:
+    def _revive(self, state: GateState, x: FloatArray, failures: Failures) -> GateState:
         """Give columns that have come alive a scale, and tell the detectors."""
         if state.dead is None or state.schema is None or not len(state.dead.columns):
             return state
@@ -278,31 +313,34 @@ class Gate:
         if not len(alive):
             return replace(state, dead=dead)
         schema, dead = dead.revive(state.schema, alive)
-        detectors = {
-            d.name: d.rescaled(state.detectors[d.name], alive)
-            if isinstance(d, Rescaling)
-            else state.detectors[d.name]
-            for d in self.detectors
-        }
+        detectors = dict(state.detectors)
+        for d in self.detectors:
+            if isinstance(d, Rescaling):
+                held = detectors[d.name]
+                rescaled = partial(d.rescaled, held, alive)
+                detectors[d.name] = failures.attempt(d.name, OBSERVE, rescaled, held)
         references = {name: held.rejuvenated() for name, held in state.references.items()}
         return replace(state, schema=schema, dead=dead, detectors=detectors, references=references)
 
     def _warm_up(
         self, state: GateState, raw: RawBatch, parsed: Parsed
     ) -> tuple[DecisionBatch, GateState]:
-        config = self.config
+        config, failures = self.config, Failures()
         look = first_look(parsed, config.schema)
         valid = np.flatnonzero(look.reject == 0).tolist()
         warm = keep(state.warm, [raw.values[i] for i in valid], config.warmup_max_bytes)
         grown = replace(state, warm=warm, events=state.events + len(valid))
         if grown.events >= config.warmup_events:
-            grown, schema, (low, high) = self._bootstrap(grown)
+            grown, schema, (low, high) = self._bootstrap(grown, failures)
             look = second_look(self._decoder.columns(parsed, schema, grown.labels), low, high)
+            stop_on(failures, config.on_detector_error, raw)
         hold = config.warmup == "hold"
         decisions = unjudged(raw, look, self.policy, self.channels, hold=hold)
+        if failures:
+            decisions = failed_warmup(decisions, failures, config.on_detector_error, self.policy)
         return self._encoded(raw, parsed, decisions), grown
 
-    def _bootstrap(self, state: GateState) -> tuple[GateState, Schema, Range]:
+    def _bootstrap(self, state: GateState, failures: Failures) -> tuple[GateState, Schema, Range]:
         """Learn the schema from the warm-up events, then live through them in small batches.
 
         Events that do not fit it, or hold values beyond belief, are left out. Also returns what
@@ -325,9 +363,15 @@ class Gate:
         )
         for first in range(0, len(events), YOUNG_PART):
             chunk = events.select(np.arange(first, min(first + YOUNG_PART, len(events))))
-            judged = judge(self.detectors, fresh.detectors, fresh.references, chunk, self.policy)
+            # A detector that fails on one part of the sample may well learn from the next.
+            found = Failures()
+            judged = judge(
+                *(self.detectors, fresh.detectors, fresh.references, chunk, self.policy),
+                failures=found,
+            )
             everything = np.full(len(chunk), Verdict.ACCEPT, dtype=np.uint8)
-            fresh = self._learn(fresh, replace(judged, verdict=everything))
+            fresh = self._learn(fresh, replace(judged, verdict=everything), found)
+            failures.add(found)
         return fresh, schema, believable
 
 

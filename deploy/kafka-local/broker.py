@@ -12,6 +12,7 @@ or died, 2 bad usage, 69 cannot be had here (no Java, no Maven, or the download 
 from __future__ import annotations
 
 import argparse
+import base64
 import os
 import re
 import shutil
@@ -22,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -122,13 +124,27 @@ def answers(port: int) -> bool:
         return False
 
 
+@dataclass
+class Node:
+    """A broker's place in a cluster; by default it is alone."""
+
+    node_id: int = 1
+    voters: str = ""
+    cluster_id: str = ""
+    replicas: int = 1
+    heap_megabytes: int = 512
+
+
 class Broker:
     """One broker process. Its data, settings and log are in ``data``."""
 
-    def __init__(self, data: Path, port: int = 0, controller_port: int = 0) -> None:
+    def __init__(
+        self, data: Path, port: int = 0, controller_port: int = 0, *, node: Node | None = None
+    ) -> None:
         self.data = data
         self.port = port or free_port()
         self.controller_port = controller_port or free_port()
+        self.node = node or Node()
         self.version = "unknown"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -139,11 +155,16 @@ class Broker:
 
     def start(self) -> None:
         """Fetch, format a fresh data folder, start, and wait until the broker answers."""
+        self.launch()
+        self.wait_until_up()
+
+    def launch(self) -> None:
+        """Start the process, without waiting for an answer."""
         java, libs = find_java(), fetch()
         self.version = kafka_version(libs)
         settings = self._write_settings()
-        run = [java, f"-Dlog4j2.configurationFile={HERE / 'log4j2.properties'}", "-Xmx512m"]
-        run += ["-XX:+UseSerialGC", "-cp", f"{libs}/*"]
+        run = [java, f"-Dlog4j2.configurationFile={HERE / 'log4j2.properties'}"]
+        run += [f"-Xmx{self.node.heap_megabytes}m", "-XX:+UseSerialGC", "-cp", f"{libs}/*"]
         if not (self.data / "logs" / "meta.properties").exists():
             self._format(run, settings)
         with (self.data / "broker.log").open("ab") as log:
@@ -155,6 +176,10 @@ class Broker:
                 cwd=self.data,
                 start_new_session=True,
             )
+
+    def wait_until_up(self) -> None:
+        """Wait until the broker answers. Raises StartError."""
+        assert self._process is not None
         deadline = time.monotonic() + START_SECONDS
         while not answers(self.port):
             ended = self._process.poll()
@@ -167,8 +192,17 @@ class Broker:
     def _write_settings(self) -> Path:
         self.data.mkdir(parents=True, exist_ok=True)
         text = (HERE / "server.properties").read_text()
-        values = {"port": self.port, "controller_port": self.controller_port}
-        for name, value in {**values, "log_dir": self.data / "logs"}.items():
+        alone = f"{self.node.node_id}@127.0.0.1:{self.controller_port}"
+        values = {
+            "port": self.port,
+            "controller_port": self.controller_port,
+            "node_id": self.node.node_id,
+            "voters": self.node.voters or alone,
+            "replicas": self.node.replicas,
+            "in_sync": max(1, self.node.replicas - 1),
+            "log_dir": self.data / "logs",
+        }
+        for name, value in values.items():
             text = text.replace(f"{{{name}}}", str(value))
         settings = self.data / "server.properties"
         settings.write_text(text)
@@ -176,8 +210,7 @@ class Broker:
 
     def _format(self, run: list[str], settings: Path) -> None:
         tool = [*run, "kafka.tools.StorageTool"]
-        made = subprocess.run([*tool, "random-uuid"], capture_output=True, text=True, check=False)
-        cluster = made.stdout.split()[-1] if made.stdout.split() else ""
+        cluster = self.node.cluster_id or random_cluster_id()
         command = [*tool, "format", "-t", cluster, "-c", str(settings)]
         ran = subprocess.run(command, capture_output=True, text=True, check=False)
         if ran.returncode != 0:
@@ -193,6 +226,12 @@ class Broker:
         """Wait until the broker ends by itself, and return its exit code."""
         return self._process.wait() if self._process else 0
 
+    def kill(self) -> None:
+        """Kill the broker: nothing is flushed or handed over."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
     def stop(self) -> None:
         """Stop the broker, gently first."""
         if self._process is None or self._process.poll() is not None:
@@ -203,6 +242,51 @@ class Broker:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+
+def random_cluster_id() -> str:
+    """A cluster id in Kafka's own form, which may not begin with a dash."""
+    while (made := base64.urlsafe_b64encode(os.urandom(16)).decode().rstrip("=")).startswith("-"):
+        pass
+    return made
+
+
+class BrokerCluster:
+    """Several brokers on this machine that replicate each other; any one of them may be away."""
+
+    def __init__(self, data: Path, count: int = 3, heap_megabytes: int = 320) -> None:
+        ports = [free_port() for _ in range(count)]
+        voters = ",".join(f"{i + 1}@127.0.0.1:{port}" for i, port in enumerate(ports))
+        cluster = random_cluster_id()
+        self.brokers = [
+            Broker(
+                data / f"broker-{i + 1}",
+                controller_port=port,
+                node=Node(i + 1, voters, cluster, count, heap_megabytes),
+            )
+            for i, port in enumerate(ports)
+        ]
+
+    @property
+    def address(self) -> str:
+        """What to set bootstrap_servers to."""
+        return ",".join(broker.address for broker in self.brokers)
+
+    def start(self) -> None:
+        """Start all of them, then wait until each answers."""
+        try:
+            for broker in self.brokers:
+                broker.launch()
+            for broker in self.brokers:
+                broker.wait_until_up()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End all of them, and not gently: the last ones would wait for a quorum in vain."""
+        for broker in self.brokers:
+            broker.kill()
 
 
 def main() -> int:

@@ -24,7 +24,8 @@ up. Then `replay` judges a file of your own, and `run` is the service.
 """
 
 EPILOG = """\
-Exit codes: 0 done, 1 a check failed, 2 bad usage, input or setting, 3 input or output failed,
+Exit codes: 0 done, 1 a check failed, 2 bad usage, input or setting, 3 input or output failed
+(start it again: nothing is lost), 4 a detector failed and gate.on_detector_error is stop,
 130 interrupted.
 """
 

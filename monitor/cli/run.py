@@ -46,7 +46,7 @@ def serve(settings: Settings) -> int:
             mode=settings.policy.mode.value,
             http=None if http is None else http.url,
         )
-        with common.stop_on_signals(stop) as signals:
+        with common.stop_on_signals(stop) as signals, wiring.watched(settings, status):
             service.run(stop)
     finally:
         if http is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Sequence
@@ -18,8 +19,11 @@ from monitor.core.limits import Limits
 from monitor.core.ports import Observer, Transport
 from monitor.core.schema import SchemaSpec
 from monitor.gate import Gate, GateConfig
+from monitor.runtime.detector_watch import DetectorWatch
+from monitor.runtime.overload import Overload
 from monitor.runtime.service import Service
 from monitor.runtime.status import Status
+from monitor.runtime.watchdog import Watchdog
 from monitor.telemetry.metrics import Metrics
 from monitor.transport.local import (
     FileLines,
@@ -51,6 +55,7 @@ def make_gate(settings: Settings, *, local: bool) -> Gate:
         warmup_max_bytes=gate.warmup_max_bytes,
         schema=None if features is None else schema_spec([(f.name, f.kind) for f in features]),
         local=local,
+        on_detector_error=gate.on_detector_error,
     )
     return Gate(config, settings.policy)
 
@@ -77,6 +82,8 @@ def identity(settings: Settings, *, policy: bool) -> str:
     values = deciding(settings)
     if not policy:
         del values["policy"]
+        # Whether a failed batch was flagged or held, nothing was learned from it.
+        del values["gate"]["on_detector_error"]
     del values["batch"]["linger_milliseconds"]
     return orjson.dumps(values, option=orjson.OPT_SORT_KEYS).decode()
 
@@ -147,6 +154,17 @@ def make_status() -> Status:
     return Status()
 
 
+def watched(settings: Settings, status: Status) -> contextlib.AbstractContextManager[Any]:
+    """Within this, a loop that hangs in Kafka's client ends the process; exit code 3."""
+    if settings.transport != "kafka":
+        return contextlib.nullcontext()
+    kafka = settings.kafka
+    # Coming back from a failed commit, or waiting for someone else's to end, may take these.
+    deadlines = 4 * (kafka.request_timeout_seconds + kafka.commit_deadline_seconds)
+    bound = kafka.max_poll_interval_seconds + deadlines
+    return Watchdog(status.idle_seconds, bound, status.notice)
+
+
 def make_metrics(settings: Settings, status: Status, *, live: bool) -> Metrics:
     """The Prometheus metrics; ``live`` when the events' own times are of now."""
     clock = time.time if live else None
@@ -174,15 +192,21 @@ def make_service(
     status: Status | None = None,
 ) -> Service[Any]:
     """The loop, told of to ``observers`` and ``status``."""
+    watch = DetectorWatch(lambda text: None if status is None else status.notice(text))
     return Service(
         gate,
         transport,
-        observers=tuple(observers) if status is None else (status, *observers),
+        observers=tuple(observers) if status is None else (status, watch, *observers),
         on_status=status,
         batch_events=settings.batch.max_events,
         linger_seconds=settings.batch.linger_milliseconds / 1000,
         snapshot_every_batches=settings.state.snapshot_every_batches,
         snapshot_every_events=settings.state.snapshot_every_events,
+        overload=Overload(
+            fail_open=settings.overload.mode == "fail_open",
+            lag_events=settings.overload.lag_events,
+            after_seconds=settings.overload.after_seconds,
+        ),
     )
 
 

@@ -56,6 +56,14 @@ class GateSettings(Section):
         description="Most bytes of events that are kept (and stored) during the warm-up. Of a "
         "larger sample the longest events are left out, but at least 16 are kept.",
     )
+    on_detector_error: Literal["quarantine", "flag", "stop"] = Field(
+        default="flag",
+        description="What happens to the events of a micro-batch on which a detector fails (an "
+        "error, or a score that is no number). flag: they pass, flagged. quarantine: they are held "
+        "back (in mode enforce). stop: the process ends with exit code 4 and nothing of the batch "
+        "is let through. With flag and quarantine the other detectors go on, nothing is learned "
+        "from these events, and the reasons name the detector and the error.",
+    )
     hash_seed: int = Field(
         default=0,
         ge=0,
@@ -136,6 +144,27 @@ class BatchSettings(Section):
         default=100,
         description="Longest wait for more events before a micro-batch that is not full is "
         "judged. Lower means less delay, higher means more throughput.",
+    )
+
+
+class OverloadSettings(Section):
+    """What happens when events come faster than they can be judged."""
+
+    mode: Literal["fail_closed", "fail_open"] = Field(
+        default="fail_closed",
+        description="fail_closed: events wait, the lag grows, and nothing reaches the learner "
+        "unjudged; the learner falls behind. fail_open: in an overload valid events reach the "
+        "learner at once, flagged, with the reason `not judged: overload`, and the gate learns "
+        "nothing from them; whoever can flood the input can then slip poison through.",
+    )
+    lag_events: Annotated[int, Field(ge=2)] = Field(
+        default=500_000,
+        description="An overload begins when more events than this wait in the partitions of this "
+        "instance, and ends when fewer than half of them do. Needs an input that can tell (Kafka).",
+    )
+    after_seconds: Annotated[float, Field(ge=0.0)] = Field(
+        default=30.0,
+        description="How long the lag must stay above that before an overload begins.",
     )
 
 

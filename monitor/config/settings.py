@@ -31,6 +31,7 @@ from monitor.config.sections import (
     LimitSettings,
     LocalSettings,
     LogSettings,
+    OverloadSettings,
     StateSettings,
 )
 from monitor.config.sources import (
@@ -78,6 +79,10 @@ not 99999
     batch: BatchSettings = Field(
         default_factory=BatchSettings,
         description="How many events are judged, and committed, together.",
+    )
+    overload: OverloadSettings = Field(
+        default_factory=OverloadSettings,
+        description="What happens when events come faster than they can be judged.",
     )
     state: StateSettings = Field(
         default_factory=StateSettings,

@@ -111,8 +111,10 @@ class Decoder:
         events: list[Event] = []
         bad: list[int] = []
         add = events.append
-        slow = crowded(values)
-        if not slow and max(map(len, values), default=0) <= most:
+        # What is too long is not looked at: not even for this.
+        within = max(map(len, values), default=0) <= most
+        slow = crowded(values if within else [v if len(v) <= most else b"" for v in values])
+        if not slow and within:
             try:
                 return [decode(value) for value in values], list(range(len(values))), bad
             except (msgspec.MsgspecError, ValueError, RecursionError):

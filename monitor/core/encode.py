@@ -74,7 +74,8 @@ def encode_decisions(
     records = _plain_records(heads, places, risks, decisions, place)
     bare = [row for row, record in enumerate(records) if not record]
     for row in _busy_rows(decisions).union(bare):
-        records[row] = _full_record(row, heads[row], (place, places[row]), decisions, parsed)
+        at = (place, places[row], risks[row])
+        records[row] = _full_record(row, heads[row], at, decisions, parsed)
     return records
 
 
@@ -124,20 +125,21 @@ def _encoded(line: Any) -> bytes:
 
 
 def _full_record(
-    row: int, head: Any, place: tuple[str, int], decisions: DecisionBatch, parsed: Parsed
+    row: int, head: Any, at: tuple[str, int, float], decisions: DecisionBatch, parsed: Parsed
 ) -> bytes:
-    """The record of one row with all that there is to say."""
+    """The record of one row with all that there is to say; ``at`` is its place and its risk."""
+    place, number, risk = at
     record: dict[str, Any] = {
         "id": head.id,
         "ts": head.ts,
         "source": head.source,
         "label": head.label,
         "partition": decisions.partition,
-        place[0]: place[1],
+        place: number,
         "verdict": VERDICT_WORDS[int(decisions.verdict[row])],
         "action": ACTION_WORDS[int(decisions.action[row])],
         "mode": decisions.mode.value,
-        "risk": float(np.round(decisions.risk[row], 6)),
+        "risk": risk,
         "families": NOTHING,
         "reasons": NOTHING,
         "policy_version": decisions.policy_version,

@@ -49,6 +49,12 @@ class StateError(MonitorError):
     """Stored state that cannot be used: wrong version, damaged, or from another stream."""
 
 
+class DetectorError(MonitorError):
+    """A detector failed and the setting says that the process ends then."""
+
+    exit_code = 4
+
+
 class TransportError(MonitorError):
     """Input or output failed in a way that a restart may mend."""
 

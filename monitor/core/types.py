@@ -240,6 +240,15 @@ class Reason:
 
 
 @dataclass(frozen=True, slots=True)
+class DetectorFailure:
+    """A detector that failed on a batch: in which step, and with what error."""
+
+    detector: str
+    step: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class DecisionBatch:
     """What was decided about every record of a raw batch.
 
@@ -264,6 +273,11 @@ class DecisionBatch:
         The encoded decision record of each row, in order.
     families
         By row, the families whose channels speak against the event; rows without any are absent.
+    failures
+        Detectors that failed on this batch, or on a part of it; the setting ``on_detector_error``
+        decided about its events then.
+    unjudged
+        True when the whole batch was let by in an overload.
     """
 
     partition: int
@@ -281,6 +295,8 @@ class DecisionBatch:
     mode: Mode
     records: Sequence[bytes] = ()
     families: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    failures: tuple[DetectorFailure, ...] = ()
+    unjudged: bool = False
 
     def __len__(self) -> int:
         return len(self.offset)
@@ -313,4 +329,5 @@ class DecisionBatch:
             reasons=by_row("reasons"),
             families=by_row("families"),
             records=[record for part in parts for record in part.records],
+            failures=tuple(dict.fromkeys(f for part in parts for f in part.failures)),
         )

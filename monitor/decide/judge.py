@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,18 @@ from monitor.core.types import (
     Verdict,
 )
 from monitor.decide.channels import NO_CHANNEL, Combined, combine
+from monitor.decide.guard import (
+    EXPLAIN,
+    OBSERVE,
+    SCORE,
+    BadValueError,
+    Failures,
+    finite,
+    still_finite,
+)
 from monitor.decide.verdicts import verdicts
 from monitor.decide.world import Recent, based_anew
-from monitor.detectors.base import Detector, Scores
+from monitor.detectors.base import Detector, Evidence, Scores
 from monitor.detectors.calibration import SMALLEST_P, Read, Reference
 
 AnyDetector = Detector[Any]
@@ -63,10 +73,12 @@ def judge(
     policy: Policy,
     *,
     recent: Recent | None = None,
+    failures: Failures | None = None,
 ) -> Judged:
     """Score ``events`` against ``states`` and decide under ``policy``. Pure.
 
-    ``recent`` is what the batch before left (:attr:`Judged.recent`).
+    ``recent`` is what the batch before left (:attr:`Judged.recent`). A detector that fails is noted
+    in ``failures`` and silent; without them its error is raised.
     """
     recent = Recent.empty() if recent is None else recent
     claimed: dict[str, FloatArray] = {}
@@ -79,22 +91,23 @@ def judge(
         if stage == 1:
             events = replace(events, p_value=dict(p_value))
         for detector in detectors:
-            if detector.stage == stage:
-                scored = detector.score(states[detector.name], events)
-                scores[detector.name] = scored
-                reference = references[detector.name]
-                if reference.ready:
-                    reads[detector.name] = reference.read(scored.value, discrete=detector.discrete)
-                p = _calibrated(detector, scored, reads.get(detector.name))
-                if p is not None:
-                    if _mass_tells(detector):
-                        claimed[detector.name] = p
-                        rows = recent.changed(detector.name, events.source, p)
-                        if len(rows):
-                            p = based_anew(p, rows)
-                            reads[detector.name] = _read_anew(reads[detector.name], rows)
-                    own[detector.name] = p
-                    found.setdefault(detector.family.value, []).append(p)
+            if detector.stage != stage:
+                continue
+            name = detector.name
+            scored, read, p = _spoken(
+                detector, states[name], references[name], events, failures=failures
+            )
+            scores[name] = scored
+            if p is not None:
+                if read is not None and _mass_tells(detector):
+                    claimed[name] = p
+                    rows = recent.changed(name, events.source, p)
+                    if len(rows):
+                        p, read = based_anew(p, rows), _read_anew(read, rows)
+                own[name] = p
+                found.setdefault(detector.family.value, []).append(p)
+            if read is not None:
+                reads[name] = read
         for family, several in found.items():
             lowest = np.minimum.reduce(several) * len(several)
             p_value[family] = np.minimum(lowest, 1.0)
@@ -116,6 +129,38 @@ def _mass_tells(detector: AnyDetector) -> bool:
 def _read_anew(read: Read, rows: IntArray) -> Read:
     """What the reference says, so that nothing is measured while the world changes."""
     return Read(*(based_anew(p, rows) for p in (read.fitted, read.moved, read.p)))
+
+
+Spoken = tuple[Scores, Read | None, FloatArray | None]
+
+
+def _spoken(
+    detector: AnyDetector,
+    state: Any,
+    reference: Reference,
+    events: EventBatch,
+    *,
+    failures: Failures | None,
+) -> Spoken:
+    """Scores, what a fitted reference says of them, and p-values if the detector speaks."""
+    n = len(events)
+
+    def speak() -> Spoken:
+        scored = detector.score(state, events)
+        finite("its score", scored.value, n)
+        if scored.context is not None:
+            finite("its context", scored.context, n)
+        ready = reference.ready
+        read = reference.read(scored.value, discrete=detector.discrete) if ready else None
+        p = _calibrated(detector, scored, read)
+        if p is not None:
+            finite("its p-value", p, n)
+        return scored, read, p
+
+    if failures is None:
+        return speak()
+    silent: Spoken = (Scores.silent(n), None, None)
+    return failures.attempt(detector.name, SCORE, speak, silent)
 
 
 def _calibrated(detector: AnyDetector, scored: Scores, read: Read | None) -> FloatArray | None:
@@ -170,8 +215,12 @@ def reasons(
     states: Mapping[str, Any],
     judged: Judged,
     policy: Policy,
+    failures: Failures,
 ) -> tuple[dict[int, tuple[Reason, ...]], dict[int, tuple[str, ...]]]:
-    """Evidence and families of each flagged row, strongest channel first."""
+    """Evidence and families of each flagged row, strongest channel first.
+
+    A detector that cannot explain is noted in ``failures``; its scores stay as reasons.
+    """
     flagged = np.flatnonzero(judged.verdict != Verdict.ACCEPT)
     by_row: dict[int, list[tuple[float, str, Reason]]] = {int(row): [] for row in flagged}
     channels = channels_of(detectors)
@@ -195,7 +244,7 @@ def reasons(
         if not len(rows):
             continue
         score = judged.scores[detector.name].value
-        evidence = detector.explain(states[detector.name], judged.events, rows)
+        evidence = _explained(detector, states[detector.name], judged.events, rows, failures)
         for row, p_row, item in zip(rows, p[speaks], evidence, strict=True):
             reason = Reason(
                 detector.name,
@@ -213,12 +262,64 @@ def reasons(
     )
 
 
+def _explained(
+    detector: AnyDetector, state: Any, events: EventBatch, rows: IntArray, failures: Failures
+) -> Sequence[Evidence]:
+    def explain() -> Sequence[Evidence]:
+        evidence = detector.explain(state, events, rows)
+        if len(evidence) != len(rows):
+            raise BadValueError(f"{len(evidence)} pieces of evidence for {len(rows)} events")
+        return evidence
+
+    nothing = [Evidence("no explanation: the detector failed while it was asked for one")]
+    return failures.attempt(detector.name, EXPLAIN, explain, nothing * len(rows))
+
+
+def learned(
+    detectors: Sequence[AnyDetector],
+    states: Mapping[str, Any],
+    references: Mapping[str, Reference],
+    judged: Judged,
+    failures: Failures,
+) -> tuple[dict[str, Any], dict[str, Reference]]:
+    """States and references after a batch. Of a detector that fails, or has failed, the old ones.
+
+    ``judged.verdict`` says what was accepted.
+    """
+    accepted = judged.verdict == Verdict.ACCEPT
+    contexts = suspicions(judged, references)
+    after: dict[str, Any] = {}
+    fitted: dict[str, Reference] = {}
+
+    def observe(detector: AnyDetector) -> tuple[Any, Reference]:
+        name = detector.name
+        state = detector.observe(states[name], judged.events, accepted)
+        still_finite(states[name], state)
+        rows, read = ordinary(judged, detector, contexts), judged.reads.get(name)
+        reference = references[name].admit(
+            judged.scores[name].value[rows],
+            discrete=detector.discrete,
+            read=None if read is None else read.rows(rows),
+        )
+        return state, reference
+
+    for detector in detectors:
+        name = detector.name
+        after[name], fitted[name] = states[name], references[name]
+        if name not in failures:
+            after[name], fitted[name] = failures.attempt(
+                name, OBSERVE, partial(observe, detector), (states[name], references[name])
+            )
+    return after, fitted
+
+
 __all__ = [
     "NO_CHANNEL",
     "Judged",
     "channels_of",
     "empty_reference",
     "judge",
+    "learned",
     "ordinary",
     "reasons",
     "suspicions",

@@ -1,4 +1,4 @@
-"""The first events of a stream: what is kept of them, and what is decided without a judgement.
+"""Decisions without a judgement: the first events of a stream, and those let by in an overload.
 
 Until the schema is learned nothing can be scored, so the setting ``warmup`` decides about every
 event that can be read at all. Two checks are made as soon as they can be:
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -36,6 +36,7 @@ from monitor.decide.channels import NO_CHANNEL
 from monitor.decide.verdicts import actions
 
 LEAST_KEPT = 16
+OVERLOAD = "not judged: overload; let through because the setting overload.mode is fail_open"
 
 
 def keep(kept: tuple[bytes, ...], more: Sequence[bytes], max_bytes: int) -> tuple[bytes, ...]:
@@ -134,4 +135,23 @@ def unjudged(
         policy_version=policy.version,
         mode=policy.mode,
         families=dict.fromkeys(look.absurd, (Family.CLEAN_LABEL.value,)),
+    )
+
+
+def let_by(raw: RawBatch, look: Look, policy: Policy, channels: tuple[str, ...]) -> DecisionBatch:
+    """Decisions, without records, about n records that pass because of an overload.
+
+    Every valid one is flagged and passes, whatever the mode.
+    """
+    decisions = unjudged(raw, look, policy, channels, hold=False)
+    rows = np.flatnonzero(decisions.verdict == Verdict.ACCEPT)
+    verdict = decisions.verdict.copy()
+    verdict[rows] = Verdict.FLAG
+    why = (Reason("overload", 0.0, 1.0, policy.flag_at, OVERLOAD),)
+    return replace(
+        decisions,
+        verdict=verdict,
+        warmup=np.zeros(len(raw), dtype=bool),
+        reasons=dict(decisions.reasons) | dict.fromkeys(rows.tolist(), why),
+        unjudged=True,
     )

@@ -26,6 +26,7 @@ from monitor.core.ports import (
     Transport,
 )
 from monitor.core.types import DecisionBatch, RawBatch
+from monitor.runtime.overload import Overload
 from monitor.runtime.process import settled
 from monitor.state.recovery import SnapshotRule, Stamp, advance, due, recover, seal
 from monitor.transport.local_output import OutputClosedError
@@ -45,6 +46,12 @@ class GateLike(Protocol[G]):
 
     def step(self, state: G, raw: RawBatch) -> tuple[DecisionBatch, G]:
         """Judge a batch: what was decided, and the state after it."""
+
+    def let_by(self, state: G, raw: RawBatch) -> DecisionBatch:
+        """Let a batch pass unjudged. Learns nothing."""
+
+    def relive(self, state: G, raw: RawBatch) -> G:
+        """The state after a batch that was judged and committed before."""
 
     def dump(self, state: G) -> bytes:
         """The state as bytes."""
@@ -108,6 +115,8 @@ class Service(Generic[G]):
         How long a poll may wait for a micro-batch to fill.
     snapshot_every_batches, snapshot_every_events
         A partition's state is stored at whichever comes first.
+    overload
+        Says when events are let by unjudged; None for never.
     digests
         Put a digest of the state into every commit; costs about as much as a snapshot.
     """
@@ -123,6 +132,7 @@ class Service(Generic[G]):
         linger_seconds: float = 0.1,
         snapshot_every_batches: int = 128,
         snapshot_every_events: int = 65_536,
+        overload: Overload | None = None,
         digests: bool = False,
     ) -> None:
         self._gate = gate
@@ -133,6 +143,7 @@ class Service(Generic[G]):
         self._linger_seconds = linger_seconds
         self._rule = SnapshotRule(snapshot_every_batches, snapshot_every_events)
         self._digests = digests
+        self._overload = overload
         self._held: Mapping[int, _Held[G]] = {}
         self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
         self._over = False
@@ -226,6 +237,8 @@ class Service(Generic[G]):
             polled = self._transport.poll(self._batch_events, self._linger_seconds)
             waited = time.perf_counter() - began
             self._reassign(polled)
+            if self._overload is not None:
+                self._overload.update(polled.lag_events, self._tell)
             try:
                 self._judge(polled.batches, {"poll": waited})
                 failures = 0
@@ -263,7 +276,7 @@ class Service(Generic[G]):
             resume,
             start=gate.start,
             load=gate.load,
-            step=lambda state, raw: gate.step(state, raw)[1],
+            step=gate.relive,
             read_range=self._transport.read_range,
             digest=gate.digest,
             policy_version=getattr(getattr(gate, "policy", None), "version", None),
@@ -305,7 +318,11 @@ class Service(Generic[G]):
                 "before its state was restored to that place: start the service again."
             )
         began = time.perf_counter()
-        decisions, state = self._gate.step(held.state, raw)
+        is_judged = self._overload is None or not self._overload.lets_by
+        if is_judged:
+            decisions, state = self._gate.step(held.state, raw)
+        else:
+            decisions, state = self._gate.let_by(held.state, raw), held.state
         judged = time.perf_counter()
         policy = decisions.policy_version
         store = due(held.stamp, len(raw), policy, self._rule)
@@ -316,6 +333,7 @@ class Service(Generic[G]):
             policy_version=policy,
             snapshot=store,
             digest=self._gate.digest(state) if self._digests else "",
+            judged=is_judged,
         )
         body = self._gate.dump(state) if store else None
         snapshot = None if body is None else seal(raw.partition, raw.next_offset, body)

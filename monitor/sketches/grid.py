@@ -157,8 +157,9 @@ def between(across: FloatArray, decimals: IntArray) -> BoolArray:
     >>> between(np.array([[0.25, 0.2512, 7.0]]), np.array([2])).tolist()
     [[False, True, False]]
     """
-    scaled = across * _POWERS[decimals][:, None]
-    return np.asarray(np.abs(scaled - np.rint(scaled)) > 1e-6 + 1e-9 * np.abs(scaled))
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is a whole number
+        scaled = across * _POWERS[decimals][:, None]
+        return np.asarray(np.abs(scaled - np.rint(scaled)) > 1e-6 + 1e-9 * np.abs(scaled))
 
 
 def _by_decimals(sample: FloatArray) -> FloatArray:

@@ -83,7 +83,8 @@ def load(data: bytes, detectors: Sequence[Detector[Any]]) -> GateState:
     Raises
     ------
     StateError
-        When damaged, or written by detectors of another version.
+        When damaged, or written by a later version. A detector whose stored form is an older one
+        starts from nothing.
     """
     tree = codec.unseal(data)
     if tree.get("format") not in READABLE:
@@ -97,14 +98,15 @@ def load(data: bytes, detectors: Sequence[Detector[Any]]) -> GateState:
         fresh: dict[str, Reference] = {}
         width = 0 if schema is None else len(schema.columns)
         for detector in detectors:
-            if detector.name not in tree["detectors"]:
-                # Listed since this was stored: it starts from nothing, and is silent at first.
+            version, blob = tree["detectors"].get(detector.name, (0, b""))
+            if version < detector.state_version:
+                # Listed since this was stored, or keeping something else since: it starts from
+                # nothing, and is silent at first.
                 if schema is not None:
                     states[detector.name] = detector.empty(schema.n_columns)
                     fresh[detector.name] = empty_reference(detector)
                 continue
-            version, blob = tree["detectors"][detector.name]
-            if version != detector.state_version:
+            if version > detector.state_version:
                 raise StateError(
                     f"stored state of {detector.name} has version {version}, "
                     f"this version reads {detector.state_version}"
@@ -117,7 +119,11 @@ def load(data: bytes, detectors: Sequence[Detector[Any]]) -> GateState:
             LabelTable.from_list(tree["labels"]),
             states,
             fresh
-            | {name: codec.load(Reference, blob) for name, blob in tree["references"].items()},
+            | {
+                name: codec.load(Reference, blob)
+                for name, blob in tree["references"].items()
+                if name not in fresh
+            },
             None if tree["dead"] is None else codec.load(DeadColumns, tree["dead"]),
             codec.load(Recent, tree["recent"]) if "recent" in tree else Recent.empty(),
         )

@@ -19,7 +19,9 @@ from monitor.core.errors import StateError
 from monitor.core.ports import Resume
 from monitor.core.types import Header, RawBatch
 
-STAMP_VERSION = 1
+STAMP_VERSION = 2
+READABLE_STAMPS = (1, STAMP_VERSION)
+"""Version 1 knew no batches that were let by unjudged."""
 SNAPSHOT_VERSION = 1
 FROM_EMPTY = -1
 
@@ -44,6 +46,9 @@ class Stamp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     counts
         Records in each of those batches. Offsets may have gaps, so that only the counts can
         tell a gap from records that were deleted.
+    unjudged
+        Those of ``boundaries`` whose batches were let by unjudged in an overload: nothing was
+        learned from them.
     digest
         Digest of the state in hexadecimal digits, empty when it was not computed.
     policy_version
@@ -56,6 +61,7 @@ class Stamp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     start_offset: int = 0
     boundaries: tuple[int, ...] = ()
     counts: tuple[int, ...] = ()
+    unjudged: tuple[int, ...] = ()
     digest: str = ""
     policy_version: int = 0
     version: int = STAMP_VERSION
@@ -80,13 +86,13 @@ class Stamp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
                 f"The stored state stamp cannot be read ({error}). It is damaged or was written by "
                 "another version of the monitor: use that version, or start with empty state."
             ) from None
-        if stamp.version != STAMP_VERSION:
+        if stamp.version not in READABLE_STAMPS:
             raise StateError(
-                f"The stored state stamp has version {stamp.version}, this monitor reads version "
-                f"{STAMP_VERSION}: use the version that wrote it, or start with empty state."
+                f"The stored state stamp has version {stamp.version}, this monitor reads versions "
+                f"up to {STAMP_VERSION}: use the version that wrote it, or start with empty state."
             )
         _check(stamp)
-        return stamp
+        return msgspec.structs.replace(stamp, version=STAMP_VERSION)
 
     @property
     def replay_from(self) -> int:
@@ -98,7 +104,8 @@ def _check(stamp: Stamp) -> None:
     ends = (stamp.replay_from, *stamp.boundaries)
     rising = all(a < b for a, b in itertools.pairwise(ends))
     whole = len(stamp.counts) == len(stamp.boundaries) and all(n > 0 for n in stamp.counts)
-    if not (rising and whole and ends[-1] == stamp.next_offset):
+    known = set(stamp.unjudged) <= set(stamp.boundaries)
+    if not (rising and whole and known and ends[-1] == stamp.next_offset):
         raise StateError(
             f"The stored state stamp of partition {stamp.partition} contradicts itself: restore "
             "the state from a copy, or start with empty state."
@@ -177,8 +184,10 @@ def advance(
     policy_version: int,
     snapshot: bool,
     digest: str = "",
+    judged: bool = True,
 ) -> Stamp:
     """The stamp after a batch of ``count`` > 0 records that ends before ``next_offset``."""
+    passed = stamp.unjudged if judged else (*stamp.unjudged, next_offset)
     if next_offset <= stamp.next_offset or count <= 0:
         raise StateError(
             f"Partition {stamp.partition} went from offset {stamp.next_offset} to {next_offset} "
@@ -190,6 +199,7 @@ def advance(
         snapshot_offset=next_offset if snapshot else stamp.snapshot_offset,
         boundaries=() if snapshot else (*stamp.boundaries, next_offset),
         counts=() if snapshot else (*stamp.counts, count),
+        unjudged=() if snapshot else passed,
         policy_version=policy_version,
         digest=digest,
     )
@@ -251,8 +261,10 @@ def recover(
     state = start() if stamp.snapshot_offset == FROM_EMPTY else load(_body(stamp, resume.snapshot))
     if stamp.boundaries:
         records = read_range(stamp.partition, stamp.replay_from, stamp.next_offset)
-        for batch in recut(records, stamp):
-            state = step(state, batch)
+        passed = frozenset(stamp.unjudged)
+        for end, batch in zip(stamp.boundaries, recut(records, stamp), strict=True):
+            if end not in passed:
+                state = step(state, batch)
     if digest is not None and stamp.digest and digest(state) != stamp.digest:
         raise StateError(
             f"The state of partition {stamp.partition} at offset {stamp.next_offset} came out "

@@ -104,6 +104,12 @@ class Metrics:
         self._evidence = self._counter(
             "evidence", "Pieces of evidence given in decisions, by detector.", "detector"
         )
+        self._unjudged = self._counter(
+            "unjudged_events", "Valid events let by unjudged in an overload."
+        )
+        self._failures = self._counter(
+            "detector_errors", "Micro-batches on which a detector failed, by detector.", "detector"
+        )
         self._rejects = self._counter("rejects", "Invalid records, by cause.", "code")
         self._warmup = self._counter("warmup_events", "Events decided by the warm-up setting.")
         for verdict in Verdict:
@@ -201,6 +207,10 @@ class Metrics:
         for reasons in decisions.reasons.values():
             for reason in reasons:
                 self._evidence.labels(reason.detector).inc()
+        if decisions.unjudged:
+            self._unjudged.inc(int((verdict != Verdict.INVALID).sum()))
+        for detector in {failure.detector for failure in decisions.failures}:
+            self._failures.labels(detector).inc()
         self._policy_version.set(decisions.policy_version)
         self._show_mode(decisions.mode)
 

@@ -27,10 +27,11 @@ from monitor.transport.kafka_clients import (
     KafkaConfig,
     RefusedError,
     Worker,
+    after_abort,
     as_transport_error,
     new_admin,
     new_member,
-    new_producer,
+    ready_producer,
     unreachable,
 )
 from monitor.transport.kafka_headers import accept_any_header_name
@@ -84,6 +85,7 @@ class KafkaTransport:
         self._member: Any = None
         self._producer: Any = None
         self._counts: dict[str, int] = {}
+        self._largest = 0
         self._group = ConsumerGroupMetadata(self.config.group_id)
         self._stored: dict[int, StoredState] = {}
         self._committed: dict[int, int] = {}
@@ -123,12 +125,14 @@ class KafkaTransport:
             raise unreachable(self.config) from error
         try:
             self._counts = ensure_topics(admin, self.config)
-            largest = largest_record(admin, self.config)
+            self._largest = largest_record(admin, self.config)
         finally:
             admin.close()
-        self._producer = new_producer(self.config, largest)
-        self._producer.init_transactions()
+        self._producer = ready_producer(self.config, self._largest)
         self._member = new_member(self.config, self._events)
+
+    def _abort_transaction(self) -> None:
+        self._producer = after_abort(self._producer, self.config, self._largest)
 
     def poll(self, max_events: int, timeout_seconds: float) -> Polled:
         """At most ``max_events`` records, at most one batch a partition.
@@ -149,7 +153,9 @@ class KafkaTransport:
             batches = [self._batch(p, rows) for p, rows in fetched.items() if p not in moved]
             self._starving(bool(batches or moved))
             return Polled(batches, assigned, revoked, lag_events=self._lag())
-        except kafka_errors.KafkaError as error:
+        except MonitorError:
+            raise
+        except Exception as error:  # the client's own faults too: a restart mends them
             raise as_transport_error(error, "reading from Kafka", self.config) from error
 
     def _fetch(self, max_events: int, timeout_seconds: float) -> dict[int, list[Any]]:
@@ -326,7 +332,7 @@ class KafkaTransport:
         """Abort after a failed commit; whether that went well. If not, only a restart helps."""
         if self._broken is None and self._in_transaction:
             try:
-                self._call("aborting", self._producer.abort_transaction)
+                self._call("aborting", self._abort_transaction)
                 self._in_transaction = False
             except Exception:
                 self._broken = str(failure)

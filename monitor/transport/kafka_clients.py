@@ -30,6 +30,7 @@ _METADATA_AGE_MS = 30_000
 # The client's own 30 s would outlast the commit deadline after a broker's restart.
 _RECONNECT_MS = 2_000
 _BOOTSTRAP_SECONDS = 10.0
+_CLOSE_SECONDS = 5.0
 _OPTION_PREFIXES = ("security_", "sasl_", "ssl_", "api_version", "client_dns_", "proxy_")
 
 _FENCED = (
@@ -211,6 +212,24 @@ def new_producer(config: KafkaConfig, max_record_bytes: int) -> Any:
         compression_type=config.compression,
         allow_auto_create_topics=False,
     )
+
+
+def ready_producer(config: KafkaConfig, max_record_bytes: int) -> Any:
+    """A transactional producer that has cut off its predecessors."""
+    producer = new_producer(config, max_record_bytes)
+    producer.init_transactions()
+    return producer
+
+
+def after_abort(producer: Any, config: KafkaConfig, max_record_bytes: int) -> Any:
+    """Abort the transaction of ``producer``; another one to go on with.
+
+    kafka-python 3.0.12 keeps offsets that the group refused and sends them along with the next
+    transaction's: under the new generation they are taken, and set the group back.
+    """
+    producer.abort_transaction()
+    producer.close(_CLOSE_SECONDS)
+    return ready_producer(config, max_record_bytes)
 
 
 def new_admin(config: KafkaConfig) -> Any:

@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from kafka import TopicPartition
-from kafka import errors as kafka_errors
 
-from monitor.core.errors import StateError, TransportError
+from monitor.core.errors import MonitorError, StateError, TransportError
 from monitor.core.ports import Resume
 from monitor.core.types import RawBatch
 from monitor.transport import kafka_state
@@ -23,6 +22,7 @@ log = logging.getLogger(__name__)
 _POLL_MS = 200
 _RANGE_RECORDS = 5000
 _SETTLE_SECONDS = 10.0
+_STILL_READINGS = 10
 
 
 def read_states(config: KafkaConfig, partitions: Sequence[int]) -> dict[int, StoredState]:
@@ -63,9 +63,19 @@ def resume(
 
     The previous owner may have died with a transaction half done, or may be completing one
     right now. The group coordinator answers only when no offset is pending, but the state topic
-    may still lag behind it by a moment: so both are read until they agree.
+    may still lag behind it by a moment: so both are read until they agree, or until neither has
+    moved for a while. The clock alone decides nothing: this process may have been suspended
+    between the two readings.
+
+    Raises
+    ------
+    TransportError
+        When they go on changing: another instance is working on these partitions.
     """
-    deadline = time.monotonic() + min(_SETTLE_SECONDS, config.request_timeout_seconds)
+    patience = min(_SETTLE_SECONDS, config.request_timeout_seconds)
+    deadline = time.monotonic() + patience
+    before: dict[int, tuple[int | None, int | None]] = {}
+    still = readings = 0
     while True:
         committed = {p: _committed(config, member, p) for p in partitions}
         stored = read_states(config, partitions)
@@ -74,8 +84,17 @@ def resume(
             for p in partitions
             if stored[p].next_offset != committed[p] and committed[p] is not None
         ]
-        if not apart or time.monotonic() > deadline:
+        seen = {p: (committed[p], stored[p].next_offset) for p in partitions}
+        still, before = still + 1 if seen == before else 0, seen
+        readings += 1
+        late = time.monotonic() - deadline
+        if not apart or (late > 0 and still >= _STILL_READINGS):
             break
+        if late > patience and readings > _STILL_READINGS and not still:
+            raise TransportError(
+                f"the state of partitions {apart} goes on changing: another instance works on "
+                "them, and this one has been away; restart the process"
+            )
         time.sleep(_POLL_MS / 1000)
     for p in apart:
         if stored[p].next_offset is not None:
@@ -124,7 +143,9 @@ def read_range(config: KafkaConfig, partition: int, start: int, stop: int) -> It
             records = [r for r in records if r.offset < stop]
             if records:
                 yield raw_batch(partition, records)[0]
-    except kafka_errors.KafkaError as error:
+    except MonitorError:
+        raise
+    except Exception as error:  # the client's own faults too: a restart mends them
         raise TransportError(f"reading partition {partition} again: {error!r}") from error
     finally:
         consumer.close(autocommit=False, timeout_ms=_POLL_MS)

@@ -37,7 +37,7 @@ class Cluster:
 
     def __init__(self, bootstrap: str) -> None:
         self.bootstrap = bootstrap
-        self.mark = uuid.uuid4().hex[:8]
+        self.mark = f"m{uuid.uuid4().hex[:8]}"  # a bare 12e4 would be a number in YAML
         names = {role: f"{self.mark}.{name}" for role, name in Topics().names().items()}
         self.topics = Topics(**names)
         self.opened: deque[KafkaTransport] = deque()

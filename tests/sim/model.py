@@ -56,10 +56,44 @@ class Store:
     )
     batches: list[tuple[int, list[int]]] = field(default_factory=list)
     snapshots: int = 0
+    epoch: int = 0
+    on_its_way: list[tuple[int, CommitUnit]] = field(default_factory=list)
+    applied: set[int] = field(default_factory=set)
+    fenced: int = 0
+    repeated: int = 0
+    _kept: list[CommitUnit] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for partition in self.records:
             self.committed.setdefault(partition, Committed(0))
+
+    def deliver(self, epoch: int, unit: CommitUnit) -> bool:
+        """A commit arrives: taken once, and only from the latest process. Whether it was taken."""
+        if id(unit) in self.applied:
+            self.repeated += 1
+            return False
+        if epoch != self.epoch:
+            self.fenced += 1
+            return False
+        self.applied.add(id(unit))
+        self._kept.append(unit)  # so that no other unit gets its id
+        for part in unit.parts:
+            raw, decisions = part.raw, part.decisions
+            for action, name in NAMES.items():
+                rows = decisions.rows(action).tolist()
+                found = [(raw.partition, int(raw.offset[r]), raw.values[r]) for r in rows]
+                self.outputs[name].extend(found)
+            self.outputs["decisions"].extend(
+                (raw.partition, int(at), record)
+                for at, record in zip(raw.offset.tolist(), decisions.records, strict=True)
+            )
+            done = self.committed[raw.partition]
+            done.next_offset, done.stamp = part.next_offset, part.stamp
+            if part.snapshot is not None:
+                done.snapshot = part.snapshot
+                self.snapshots += 1
+            self.batches.append((raw.partition, raw.offset.tolist()))
+        return True
 
 
 Fault = Callable[[str], None]
@@ -80,6 +114,11 @@ class ModelTransport:
         Gives the size of the next batch, at most what was asked for.
     churn
         Chance that a poll takes a partition away and gives it back.
+    stale
+        Chance that a poll brings records that were read before once more.
+    delay
+        Chance that a commit is still on its way when its process dies. It may arrive before the
+        next process begins, after it, twice, or never.
     """
 
     def __init__(
@@ -89,14 +128,25 @@ class ModelTransport:
         *,
         cut: Callable[[int], int] = lambda n: n,
         churn: float = 0.0,
+        stale: float = 0.0,
+        delay: float = 0.0,
         seed: int = 0,
     ) -> None:
         self.store, self.fault, self.cut, self.churn = store, fault, cut, churn
+        self.stale, self.delay, self.epoch = stale, delay, -1
         self._rng = random.Random(seed)
         self._position: dict[int, int] = {}
 
     def open(self) -> None:
         self.fault("open")
+        late = self.store.on_its_way
+        for _ in range(self._rng.randint(0, 2) if late else 0):
+            self.store.deliver(*late[-1])
+        self.store.epoch += 1
+        self.epoch = self.store.epoch
+        for _ in range(self._rng.randint(0, 2) if late else 0):
+            self.store.deliver(*late[-1])
+        late.clear()
 
     def poll(self, max_events: int, timeout_seconds: float) -> Polled:
         self.fault("poll")
@@ -106,6 +156,9 @@ class ModelTransport:
             moved = self._rng.choice(sorted(self._position))
             return Polled(revoked=[moved], assigned=[self._resume(moved)])
         batches = []
+        if self._rng.random() < self.stale:
+            for partition, done in self.store.committed.items():
+                self._position[partition] = max(0, done.next_offset - self._rng.randint(1, 20))
         for partition in sorted(self._position):
             found = self._after(partition)[: max(1, self.cut(max_events))]
             if found:
@@ -134,22 +187,11 @@ class ModelTransport:
     def commit(self, unit: CommitUnit) -> None:
         for step in STEPS[:-1]:
             self.fault(step)
-        for part in unit.parts:
-            raw, decisions = part.raw, part.decisions
-            for action, name in NAMES.items():
-                rows = decisions.rows(action).tolist()
-                found = [(raw.partition, int(raw.offset[r]), raw.values[r]) for r in rows]
-                self.store.outputs[name].extend(found)
-            self.store.outputs["decisions"].extend(
-                (raw.partition, int(at), record)
-                for at, record in zip(raw.offset.tolist(), decisions.records, strict=True)
-            )
-            done = self.store.committed[raw.partition]
-            done.next_offset, done.stamp = part.next_offset, part.stamp
-            if part.snapshot is not None:
-                done.snapshot = part.snapshot
-                self.store.snapshots += 1
-            self.store.batches.append((raw.partition, raw.offset.tolist()))
+        if self._rng.random() < self.delay:
+            self.store.on_its_way.append((self.epoch, unit))
+            raise Crash("delayed")
+        if not self.store.deliver(self.epoch, unit):
+            raise TransportError("fenced")
         self.fault(STEPS[-1])
 
     def abort(self) -> None:

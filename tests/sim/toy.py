@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xxhash
@@ -73,6 +73,16 @@ class ToyGate:
             mode=Mode.ENFORCE,
             records=records,
         )
+
+    def let_by(self, state: ToyState, raw: RawBatch) -> DecisionBatch:
+        verdict = np.full(len(raw), Verdict.FLAG, dtype=np.uint8)
+        records = [
+            json.dumps({"offset": at, "unjudged": True}).encode() for at in raw.offset.tolist()
+        ]
+        return replace(self._decisions(raw, verdict, records), unjudged=True)
+
+    def relive(self, state: ToyState, raw: RawBatch) -> ToyState:
+        return self.step(state, raw)[1]
 
     def dump(self, state: ToyState) -> bytes:
         return json.dumps([state.events, state.chain]).encode()
