@@ -1,4 +1,4 @@
-"""Every listed detector obeys the laws of :mod:`tests.checks.detector_laws`."""
+"""Every detector, also the optional ones, obeys :mod:`tests.checks.detector_laws`."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitor.detectors import DETECTORS
+from monitor.detectors import DETECTORS, OPTIONAL
 from tests.checks import detector_laws as laws
 from tests.checks.detector_laws import COLUMNS, Shape, batch_of, shapes, warm
 
-pytestmark = pytest.mark.parametrize("kind", DETECTORS, ids=lambda kind: kind.name)
+ALL = (*DETECTORS, *OPTIONAL)
+pytestmark = pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.name)
 few = settings(max_examples=12, deadline=None)
 
 
 def test_names_are_unique(kind: type[Any]) -> None:
-    assert [other.name for other in DETECTORS].count(kind.name) == 1
+    assert [other.name for other in ALL].count(kind.name) == 1
     laws.declares_itself(kind())
 
 
