@@ -18,6 +18,7 @@ from monitor.config.settings import Settings, as_dict
 from monitor.core.limits import Limits
 from monitor.core.ports import Observer, Transport
 from monitor.core.schema import SchemaSpec
+from monitor.detectors import default_detectors
 from monitor.gate import Gate, GateConfig
 from monitor.runtime.detector_watch import DetectorWatch
 from monitor.runtime.overload import Overload
@@ -57,7 +58,7 @@ def make_gate(settings: Settings, *, local: bool) -> Gate:
         local=local,
         on_detector_error=gate.on_detector_error,
     )
-    return Gate(config, settings.policy)
+    return Gate(config, settings.policy, default_detectors(gate.extra_detectors))
 
 
 def schema_spec(features: Sequence[tuple[str, str]]) -> SchemaSpec:

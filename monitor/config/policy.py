@@ -19,6 +19,7 @@ DEFAULT_BUDGET: dict[str, float] = {
     Family.REPLAY: 0.03,
     Family.GRADIENT: 0.08,
     Family.SHILLING: 0.08,
+    Family.BOILING_FROG: 0.06,
 }
 
 

@@ -64,6 +64,12 @@ class GateSettings(Section):
         "is let through. With flag and quarantine the other detectors go on, nothing is learned "
         "from these events, and the reasons name the detector and the error.",
     )
+    extra_detectors: tuple[str, ...] = Field(
+        default=(),
+        strict=False,
+        description="Optional detectors to run beside the default ones: collision, half_space, "
+        "influence, slow_drift, spectral, structure. Each shares its family's part of the budget.",
+    )
     hash_seed: int = Field(
         default=0,
         ge=0,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from monitor.core.errors import UsageError
 from monitor.detectors.base import Detector
 from monitor.detectors.class_moments import ClassMoments
 from monitor.detectors.coherence import Coherence
@@ -16,6 +18,7 @@ from monitor.detectors.label_conflict import LabelConflict
 from monitor.detectors.novelty import Novelty
 from monitor.detectors.replay import Replay
 from monitor.detectors.ring import Ring
+from monitor.detectors.slow_drift import SlowDrift
 from monitor.detectors.source_evidence import SourceEvidence
 from monitor.detectors.spectral import Spectral
 from monitor.detectors.structure import Structure
@@ -38,13 +41,31 @@ DETECTORS: tuple[type[Any], ...] = (
     Subject,
 )
 
-OPTIONAL: tuple[type[Any], ...] = (Structure, HalfSpace, Collision, Spectral, Influence)
+OPTIONAL: tuple[type[Any], ...] = (
+    Structure,
+    HalfSpace,
+    Collision,
+    Spectral,
+    Influence,
+    SlowDrift,
+)
 """Not worth their cost on the benchmark's streams as a whole; each says what was measured."""
 
 
-def default_detectors() -> tuple[Detector[Any], ...]:
-    """One instance of each detector with its default parameters, in scoring order."""
-    return tuple(kind() for kind in DETECTORS)
+def default_detectors(extra: Sequence[str] = ()) -> tuple[Detector[Any], ...]:
+    """One instance of each detector with its default parameters, in scoring order.
+
+    ``extra`` names optional ones to run beside them. Raises UsageError for an unknown name.
+    """
+    optional = {kind.name: kind for kind in OPTIONAL}
+    for name in extra:
+        if name not in optional:
+            raise UsageError(
+                f"unknown optional detector {name!r}; there are {', '.join(sorted(optional))}"
+            )
+    return tuple(
+        kind() for kind in (*DETECTORS, *(optional[name] for name in dict.fromkeys(extra)))
+    )
 
 
 def optional_detectors() -> tuple[Detector[Any], ...]:

@@ -1,4 +1,4 @@
-"""Every listed detector obeys the laws of :mod:`tests.checks.detector_laws`."""
+"""Every detector, also the optional ones, obeys :mod:`tests.checks.detector_laws`."""
 
 from __future__ import annotations
 
