@@ -301,6 +301,8 @@ def main() -> int:
     console = Console()
     temporary = None if args.keep else tempfile.TemporaryDirectory(prefix="reliability-")
     folder = args.keep.absolute() if args.keep else Path(temporary.name)  # type: ignore[union-attr]
+    # The same way out for SIGTERM as for Ctrl-C: brokers and members are stopped, not left behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     module = broker_module()
     broker = module.Broker(folder / "kafka")
     try:
