@@ -46,10 +46,10 @@ from monitor.decide.judge import (
 from monitor.decide.verdicts import actions
 from monitor.decide.warmup import first_look, keep, second_look, unjudged
 from monitor.detectors import default_detectors
-from monitor.detectors.base import Rescaling
 from monitor.detectors.calibration import Reference
 from monitor.state import partition
-from monitor.state.partition import GateState
+from monitor.state.partition import GateState, root_of
+from monitor.state.view import Exchanged, exchange, rescaled
 
 # A young state learns more from every event than a batch may wait for: it is judged in parts.
 YOUNG_EVENTS, YOUNG_PART = 8192, 64
@@ -65,7 +65,8 @@ class GateConfig:
     with every verdict; :mod:`monitor.decide.warmup` says which of them are checked all the same.
     ``warmup_max_bytes`` bounds what is kept of them until then. ``schema`` gives names and kinds
     instead of learning them, and holds from the first event on; ``local`` numbers lines instead
-    of offsets in decisions.
+    of offsets in decisions. With ``several`` partitions the warm-up events are kept while the
+    state is young, since it may have to learn them again (:mod:`monitor.state.view`).
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -75,6 +76,7 @@ class GateConfig:
     warmup_max_bytes: int = 1 << 24
     schema: SchemaSpec | None = None
     local: bool = False
+    several: bool = False
 
 
 class Gate:
@@ -129,6 +131,23 @@ class Gate:
         """32 hex digits that identify ``state``."""
         return partition.digest(state, self.detectors)
 
+    def summary(self, data: bytes) -> GateState:
+        """What another partition has learned itself, of what it stored. Raises StateError."""
+        return partition.load(data, self.detectors, only_own=True)
+
+    def exchange(
+        self, state: GateState, number: int, peers: Mapping[int, GateState]
+    ) -> Exchanged:
+        """The state of partition ``number`` with a new view of the others' summaries. Pure."""
+        return exchange(
+            state,
+            number,
+            peers,
+            self.detectors,
+            relearn=self._relearned,
+            label_limit=self.config.limits.max_labels,
+        )
+
     def check(self, batch: RawBatch | Sequence[bytes | str | Mapping[str, Any]]) -> DecisionBatch:
         """Judge a batch and remember it.
 
@@ -176,9 +195,9 @@ class Gate:
         """How many records to judge at once from ``start`` on: few while the state is young."""
         if state.schema is None:
             return max(1, self._until_warm(state, raw, start) - start)
-        if state.events >= YOUNG_EVENTS:
+        if state.known >= YOUNG_EVENTS:
             return sys.maxsize
-        return max(YOUNG_PART, state.events // 8)
+        return max(YOUNG_PART, state.known // 8)
 
     def _until_warm(self, state: GateState, raw: RawBatch, start: int) -> int:
         """The end of ``raw``, or the place after the record that completes the warm-up."""
@@ -197,7 +216,7 @@ class Gate:
         decoded = self._decoder.columns(parsed, state.schema, state.labels)
         parsed.forget_features()
         judged = judge(
-            self.detectors, state.detectors, state.references, decoded.events, self.policy
+            self.detectors, state.scored_against, state.read_against, decoded.events, self.policy
         )
         decisions = self._decisions(raw, parsed, decoded, judged, state)
         return decisions, self._learn(
@@ -218,7 +237,7 @@ class Gate:
         for i, name in enumerate(self.channels):
             if name in judged.p_value:
                 p_value[row, i] = judged.p_value[name]
-        why, families = reasons(self.detectors, state.detectors, judged, self.policy)
+        why, families = reasons(self.detectors, state.scored_against, judged, self.policy)
         decisions = DecisionBatch(
             partition=raw.partition,
             offset=raw.offset,
@@ -244,25 +263,38 @@ class Gate:
     def _learn(self, state: GateState, judged: Judged) -> GateState:
         events = judged.events
         accepted = judged.verdict == Verdict.ACCEPT
+        view = state.view
         detectors: dict[str, Any] = {}
+        merged: dict[str, Any] = {}
         references: dict[str, Reference] = {}
-        contexts = suspicions(judged, state.references)
+        pooled: dict[str, Reference] = {}
+        contexts = suspicions(judged, state.read_against)
         for detector in self.detectors:
             name = detector.name
             detectors[name] = detector.observe(state.detectors[name], events, accepted)
             rows = ordinary(judged, detector, contexts)
             read = judged.reads.get(name)
+            score = judged.scores[name].value[rows]
+            read = None if read is None else read.rows(rows)
+            if view is not None:
+                merged[name] = detector.observe(view.detectors[name], events, accepted)
+                pooled[name] = view.references[name].admit(
+                    score, discrete=detector.discrete, read=read
+                )
+                read = None
             references[name] = state.references[name].admit(
-                judged.scores[name].value[rows],
-                discrete=detector.discrete,
-                read=None if read is None else read.rows(rows),
+                score, discrete=detector.discrete, read=read
             )
+        if view is not None:
+            events_known = view.events + len(events)
+            view = replace(view, events=events_known, detectors=merged, references=pooled)
         learned = replace(
             state,
             events=state.events + len(events),
             labels=state.labels.counted(events.y[accepted], events.source[accepted]),
             detectors=detectors,
             references=references,
+            view=view,
         )
         return self._revive(learned, events.x[accepted])
 
@@ -275,14 +307,7 @@ class Gate:
         if not len(alive):
             return replace(state, dead=dead)
         schema, dead = dead.revive(state.schema, alive)
-        detectors = {
-            d.name: d.rescaled(state.detectors[d.name], alive)
-            if isinstance(d, Rescaling)
-            else state.detectors[d.name]
-            for d in self.detectors
-        }
-        references = {name: held.rejuvenated() for name, held in state.references.items()}
-        return replace(state, schema=schema, dead=dead, detectors=detectors, references=references)
+        return rescaled(replace(state, schema=schema, dead=dead), self.detectors, alive)
 
     def _warm_up(
         self, state: GateState, raw: RawBatch, parsed: Parsed
@@ -293,13 +318,15 @@ class Gate:
         warm = keep(state.warm, [raw.values[i] for i in valid], config.warmup_max_bytes)
         grown = replace(state, warm=warm, events=state.events + len(valid))
         if grown.events >= config.warmup_events:
-            grown, schema, (low, high) = self._bootstrap(grown)
+            grown, schema, (low, high) = self._bootstrap(grown, raw.partition)
             look = second_look(self._decoder.columns(parsed, schema, grown.labels), low, high)
         hold = config.warmup == "hold"
         decisions = unjudged(raw, look, self.policy, self.channels, hold=hold)
         return self._encoded(raw, parsed, decisions), grown
 
-    def _bootstrap(self, state: GateState) -> tuple[GateState, Schema, Range]:
+    def _bootstrap(
+        self, state: GateState, founder: int
+    ) -> tuple[GateState, Schema, Range]:
         """Learn the schema from the warm-up events, then live through them in small batches.
 
         Events that do not fit it, or hold values beyond belief, are left out. Also returns what
@@ -307,25 +334,46 @@ class Gate:
         """
         parsed = self._decoder.parse(RawBatch.of(state.warm))
         schema = Schema.learn(parsed, self.config.limits, spec=self.config.schema)
-        decoded = self._decoder.columns(parsed, schema, state.labels)
+        root = root_of(schema)
+        fresh, believable = self._lived(state, parsed, replace(state, schema=schema))
+        warm = state.warm if self.config.several else ()
+        return replace(fresh, warm=warm, root=root, founder=founder), schema, believable
+
+    def _lived(
+        self, state: GateState, parsed: Parsed, model: GateState
+    ) -> tuple[GateState, Range]:
+        """What the warm-up events teach under the schema and labels of ``model``."""
+        schema = model.schema
+        assert schema is not None
+        decoded = self._decoder.columns(parsed, schema, model.labels)
         believable = plausible(decoded.events.x)
         events = decoded.events.select(is_plausible(decoded.events.x, *believable))
         fresh = replace(
             state,
-            warm=(),
             events=0,
             schema=schema,
             labels=decoded.labels,
             detectors={d.name: d.empty(schema.n_columns) for d in self.detectors},
             references={d.name: empty_reference(d) for d in self.detectors},
             dead=DeadColumns.watch(schema),
+            root=model.root,
+            founder=model.founder,
+            view=None,
         )
         for first in range(0, len(events), YOUNG_PART):
             chunk = events.select(np.arange(first, min(first + YOUNG_PART, len(events))))
             judged = judge(self.detectors, fresh.detectors, fresh.references, chunk, self.policy)
             everything = np.full(len(chunk), Verdict.ACCEPT, dtype=np.uint8)
             fresh = self._learn(fresh, replace(judged, verdict=everything))
-        return fresh, schema, believable
+        return fresh, believable
+
+    def _relearned(self, state: GateState, model: GateState) -> GateState:
+        """The young ``state`` under another partition's schema and labels.
+
+        Its references stay: it goes on being judged, by thresholds that follow what they meet.
+        """
+        fresh, _ = self._lived(state, self._decoder.parse(RawBatch.of(state.warm)), model)
+        return replace(fresh, events=state.events, references=state.references)
 
 
 def _invalid(detail: Mapping[int, str]) -> dict[int, tuple[Reason, ...]]:

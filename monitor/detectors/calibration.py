@@ -165,6 +165,12 @@ class Reference:
         """After a change of what scores mean, such as a column that came alive."""
         return replace(self, young_until=self.seen + YOUNG_WINDOWS * len(self.ring))
 
+    def refitted(self, *, discrete: bool = False, least: int = 256) -> Reference:
+        """With the tail fitted to the scores at hand, if there are enough."""
+        if self.seen < least:
+            return self
+        return replace(self, **self._fit(self.ring, self.seen, discrete))
+
     @property
     def young(self) -> bool:
         """Whether little is known yet of what is ordinary."""
