@@ -47,6 +47,7 @@ from monitor.decide.verdicts import actions
 from monitor.decide.warmup import first_look, keep, second_look, unjudged
 from monitor.detectors import default_detectors
 from monitor.detectors.calibration import Reference
+from monitor.detectors.pooling import admitted
 from monitor.state import partition
 from monitor.state.partition import GateState, root_of
 from monitor.state.view import Exchanged, exchange, rescaled
@@ -276,14 +277,13 @@ class Gate:
             read = judged.reads.get(name)
             score = judged.scores[name].value[rows]
             read = None if read is None else read.rows(rows)
-            if view is not None:
-                merged[name] = detector.observe(view.detectors[name], events, accepted)
-                pooled[name] = view.references[name].admit(
-                    score, discrete=detector.discrete, read=read
-                )
-                read = None
-            references[name] = state.references[name].admit(
-                score, discrete=detector.discrete, read=read
+            held = state.references[name]
+            if view is None:
+                references[name] = held.admit(score, discrete=detector.discrete, read=read)
+                continue
+            merged[name] = detector.observe(view.detectors[name], events, accepted)
+            pooled[name], references[name] = admitted(
+                view.references[name], held, score, discrete=detector.discrete, read=read
             )
         if view is not None:
             events_known = view.events + len(events)

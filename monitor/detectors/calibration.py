@@ -274,6 +274,13 @@ class Reference:
         """
         if not len(score):
             return self
+        kept, changes = self.worth(score, discrete=discrete, read=read)
+        return self.put(kept, changes, discrete=discrete, every=every, least=least)
+
+    def worth(
+        self, score: FloatArray, *, discrete: bool = False, read: Read | None = None
+    ) -> tuple[FloatArray, dict[str, Any]]:
+        """Those of the ``score`` that may be learned, and the rates after them, for :meth:`put`."""
         changes: dict[str, Any] = {}
         if len(self.fitted):
             read = self.read(score, discrete=discrete) if read is None else read
@@ -292,6 +299,18 @@ class Reference:
                 changes["shut_out"] = out
                 if out < LARGEST_SHUT_OUT:
                     score = score[possible]
+        return score, changes
+
+    def put(
+        self,
+        score: FloatArray,
+        changes: dict[str, Any],
+        *,
+        discrete: bool = False,
+        every: int = 1024,
+        least: int = 256,
+    ) -> Reference:
+        """With ``score`` in the ring, the ``changes`` made, and the tail fitted when it is time."""
         count, window = len(score), len(self.ring)
         ring = self.ring.copy()
         kept = score[-window:]
@@ -300,7 +319,7 @@ class Reference:
         ring[start : start + straight] = kept[:straight]
         ring[: len(kept) - straight] = kept[straight:]
         seen = self.seen + count
-        changes |= {"ring": ring, "seen": seen}
+        changes = {**changes, "ring": ring, "seen": seen}
         if seen - self.fitted_at >= (every if len(self.fitted) else least):
             body_rate = changes.get("body_rate", self.body_rate)
             # Half of the movement is in the new fit's window.

@@ -13,7 +13,21 @@ from dataclasses import replace
 import numpy as np
 
 from monitor.core.types import FloatArray
-from monitor.detectors.calibration import YOUNG_WINDOWS, Reference
+from monitor.detectors.calibration import YOUNG_WINDOWS, Read, Reference
+
+
+def admitted(
+    view: Reference, own: Reference, score: FloatArray, *, discrete: bool, read: Read | None
+) -> tuple[Reference, Reference]:
+    """Both references with the ``score`` float64[n] of ordinary own events added.
+
+    What may be learned is for the view's to say, which knows more: a young reference learns
+    whatever it meets, and would bring poison into everybody's.
+    """
+    if not len(score):
+        return view, own
+    kept, changes = view.worth(score, discrete=discrete, read=read)
+    return view.put(kept, changes, discrete=discrete), own.put(kept, {}, discrete=discrete)
 
 
 def pooled(
@@ -44,7 +58,7 @@ def pooled(
     parts = []
     for reference in held:
         scores = _in_order(reference)
-        share = max(1, round(room * reference.seen / seen))
+        share = -(-room * reference.seen // seen)
         parts.append(scores[max(0, len(scores) - share) :])
     # Where each score stands among its partition's latest tells how old it is among all.
     age = np.concatenate([np.arange(len(part), 0, -1) / len(part) for part in parts])
