@@ -138,7 +138,7 @@ class Gate:
 
     def exchange(
         self, state: GateState, number: int, peers: Mapping[int, GateState]
-    ) -> Exchanged:
+    ) -> Exchanged[GateState]:
         """The state of partition ``number`` with a new view of the others' summaries. Pure."""
         return exchange(
             state,
@@ -148,6 +148,10 @@ class Gate:
             relearn=self._relearned,
             label_limit=self.config.limits.max_labels,
         )
+
+    def view_digest(self, state: GateState) -> str:
+        """32 hex digits of what ``state`` knows of the other partitions; empty for nothing."""
+        return "" if state.view is None else state.view.digest
 
     def check(self, batch: RawBatch | Sequence[bytes | str | Mapping[str, Any]]) -> DecisionBatch:
         """Judge a batch and remember it.
@@ -324,9 +328,7 @@ class Gate:
         decisions = unjudged(raw, look, self.policy, self.channels, hold=hold)
         return self._encoded(raw, parsed, decisions), grown
 
-    def _bootstrap(
-        self, state: GateState, founder: int
-    ) -> tuple[GateState, Schema, Range]:
+    def _bootstrap(self, state: GateState, founder: int) -> tuple[GateState, Schema, Range]:
         """Learn the schema from the warm-up events, then live through them in small batches.
 
         Events that do not fit it, or hold values beyond belief, are left out. Also returns what
@@ -339,9 +341,7 @@ class Gate:
         warm = state.warm if self.config.several else ()
         return replace(fresh, warm=warm, root=root, founder=founder), schema, believable
 
-    def _lived(
-        self, state: GateState, parsed: Parsed, model: GateState
-    ) -> tuple[GateState, Range]:
+    def _lived(self, state: GateState, parsed: Parsed, model: GateState) -> tuple[GateState, Range]:
         """What the warm-up events teach under the schema and labels of ``model``."""
         schema = model.schema
         assert schema is not None

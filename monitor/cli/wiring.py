@@ -51,6 +51,7 @@ def make_gate(settings: Settings, *, local: bool) -> Gate:
         warmup_max_bytes=gate.warmup_max_bytes,
         schema=None if features is None else schema_spec([(f.name, f.kind) for f in features]),
         local=local,
+        several=not local and settings.state.exchange_min_events > 0,
     )
     return Gate(config, settings.policy)
 
@@ -183,6 +184,7 @@ def make_service(
         linger_seconds=settings.batch.linger_milliseconds / 1000,
         snapshot_every_batches=settings.state.snapshot_every_batches,
         snapshot_every_events=settings.state.snapshot_every_events,
+        exchange_events=settings.state.exchange_min_events,
     )
 
 

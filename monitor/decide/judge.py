@@ -20,7 +20,8 @@ from monitor.core.types import (
 from monitor.decide.channels import NO_CHANNEL, Combined, combine
 from monitor.decide.verdicts import verdicts
 from monitor.detectors.base import Detector, Scores
-from monitor.detectors.calibration import SMALLEST_P, Read, Reference
+from monitor.detectors.calibration import Read, Reference
+from monitor.sketches.tails import SMALLEST_P
 
 AnyDetector = Detector[Any]
 MAX_REASONS = 3

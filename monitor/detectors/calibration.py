@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 
 from monitor.core.types import BoolArray, FloatArray
-from monitor.sketches.tails import ROBUST_QUANTILES, pareto, weibull
+from monitor.sketches.tails import ROBUST_QUANTILES, bounded, pareto, shares_below, weibull
 
 TAIL_SHARE = 0.05
 MAX_EXPONENT = 2.0
@@ -47,9 +47,7 @@ SPARSE_SCALE, SPARSE_YOUNG, SPARSE_OLD = (1.0, 4.0), (1.5, 1e-3), (1.02, 5e-5)
 BODY, BODY_KNOTS = 0.1, 1024
 LOG_BODY = math.log(BODY)
 LARGEST_SHUT_OUT, SHUT_OUT_HALF_LIFE = 0.2, 512.0
-SMALLEST_P = 1e-12
 LEVELS = np.array([0.01, 0.001, 0.0001])
-COMMON, *RARE = (float(level) for level in LEVELS)
 HALF_LIVES = np.array([1500.0, 6000.0, 24_000.0])
 MIN_CORRECTION = np.array([0.5, 0.5, 0.5])
 MAX_CORRECTION = np.array([3.0, 6.0, 12.0])
@@ -165,12 +163,6 @@ class Reference:
         """After a change of what scores mean, such as a column that came alive."""
         return replace(self, young_until=self.seen + YOUNG_WINDOWS * len(self.ring))
 
-    def refitted(self, *, discrete: bool = False, least: int = 256) -> Reference:
-        """With the tail fitted to the scores at hand, if there are enough."""
-        if self.seen < least:
-            return self
-        return replace(self, **self._fit(self.ring, self.seen, discrete))
-
     @property
     def young(self) -> bool:
         """Whether little is known yet of what is ordinary."""
@@ -215,7 +207,7 @@ class Reference:
             return p
         rate = max(BODY, self.body_rate - UNEXPLAINED) if self.body_rate > BODY else self.body_rate
         power = math.log(min(max(rate, 0.5 * BODY), MAX_BODY_RATE)) / LOG_BODY
-        return _bounded(p ** min(power, MAX_POWER), 1.0)
+        return bounded(p ** min(power, MAX_POWER), 1.0)
 
     def _fitted_p(self, score: FloatArray, discrete: bool) -> FloatArray:
         m = len(self.fitted)
@@ -236,7 +228,7 @@ class Reference:
         else:
             survival = (1.0 + self.shape * excess) ** (-1.0 / self.shape)
         p[tail] = self.above * survival
-        return _bounded(p, 1.0)
+        return bounded(p, 1.0)
 
     def _corrected(self, p: FloatArray) -> FloatArray:
         most = MAX_CORRECTION
@@ -248,7 +240,7 @@ class Reference:
             return p
         out, low = p.copy(), p[tail]
         shift = np.interp(-np.log10(low), GRID, np.append(0.0, factor))
-        out[tail] = _bounded(low * 10.0**shift, BODY)
+        out[tail] = bounded(low * 10.0**shift, BODY)
         if self.ignorant and not self.law_known:
             # So few scores cannot speak of much rarer ones: beyond what they reach, p goes on
             # falling, for the order, but hardly.
@@ -355,7 +347,7 @@ class Reference:
     def _measured(self, read: Read) -> dict[str, Any]:
         """The rates of layers 3 and 4 after ordinary events."""
         plain, p = read.fitted, read.moved
-        met = _shares(p)
+        met = shares_below(p, LEVELS)
         gain = 1.0 - 0.5 ** (len(p) / GAIN_HALF_LIVES)
         alarm = self.alarm + float(gain[-1]) * (float(met[0]) - self.alarm)
         suspended = alarm > (RESUME_AT if self.suspended else BREAK_AT)
@@ -367,7 +359,7 @@ class Reference:
                 # A lump far beyond the tail is poison or a new world, and no misfit of the tail.
                 tail = p[p > (YOUNG_LUMP if self.ignorant else LUMP)]
                 if len(tail):
-                    met = _shares(tail)
+                    met = shares_below(tail, LEVELS)
         # What was measured while the world changed says nothing about the world after it.
         rate = self.rate if suspended else self.rate + gain[:-1] * (met - self.rate)
         return {"rate": rate, "alarm": alarm, "suspended": suspended, "body_rate": body}
@@ -399,15 +391,3 @@ class Reference:
             "shape": shape,
             "above": float(above),
         }
-
-
-def _bounded(p: FloatArray, most: float) -> FloatArray:
-    """``p`` within [SMALLEST_P, ``most``]; ``np.clip`` has several times the overhead."""
-    return np.minimum(np.maximum(p, SMALLEST_P), most)
-
-
-def _shares(p: FloatArray) -> FloatArray:
-    """float64[3]: the share of p-values float64[n], n ≥ 1, at or below each of LEVELS."""
-    low = p[p <= COMMON]
-    n = len(p)
-    return np.array([len(low) / n, *(np.count_nonzero(low <= level) / n for level in RARE)])

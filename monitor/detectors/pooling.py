@@ -70,7 +70,8 @@ def pooled(
     left = max(0, now.young_until - now.seen)
     first = YOUNG_WINDOWS * window
     young_until = first if now.young_until <= first else count + left
-    return replace(now, ring=ring, seen=count, young_until=young_until).refitted(discrete=discrete)
+    taken = replace(now, ring=ring, seen=count, fitted_at=0, young_until=young_until)
+    return taken.put(np.empty(0), {}, discrete=discrete, every=0)
 
 
 def _in_order(reference: Reference) -> FloatArray:

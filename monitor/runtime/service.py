@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -22,10 +22,12 @@ from monitor.core.ports import (
     Observer,
     PartitionCommit,
     Polled,
+    Publishing,
     Resume,
     Transport,
 )
 from monitor.core.types import DecisionBatch, RawBatch
+from monitor.runtime.board import Board, Sharing
 from monitor.runtime.process import settled
 from monitor.state.recovery import SnapshotRule, Stamp, advance, due, recover, seal
 from monitor.transport.local_output import OutputClosedError
@@ -68,6 +70,9 @@ class Listener(Protocol):
     def revoked(self, partition: int) -> None:
         """A partition went to another replica."""
 
+    def viewed(self, partition: int, others: int, apart: int) -> None:
+        """A partition is judged with what ``others`` know from now on, ``apart`` are left out."""
+
     def notice(self, text: str) -> None:
         """A sentence for the operator."""
 
@@ -108,6 +113,9 @@ class Service(Generic[G]):
         How long a poll may wait for a micro-batch to fill.
     snapshot_every_batches, snapshot_every_events
         A partition's state is stored at whichever comes first.
+    exchange_events
+        Fewest events after which a partition's state is stored where there are others, which is
+        when it learns what they know (:mod:`monitor.state.view`); 0 keeps them apart.
     digests
         Put a digest of the state into every commit; costs about as much as a snapshot.
     """
@@ -123,6 +131,7 @@ class Service(Generic[G]):
         linger_seconds: float = 0.1,
         snapshot_every_batches: int = 128,
         snapshot_every_events: int = 65_536,
+        exchange_events: int = 512,
         digests: bool = False,
     ) -> None:
         self._gate = gate
@@ -132,6 +141,9 @@ class Service(Generic[G]):
         self._batch_events = batch_events
         self._linger_seconds = linger_seconds
         self._rule = SnapshotRule(snapshot_every_batches, snapshot_every_events)
+        self._exchange_events = exchange_events
+        self._board = Board(self._tell)
+        self._told: dict[int, tuple[str, ...]] = {}
         self._digests = digests
         self._held: Mapping[int, _Held[G]] = {}
         self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
@@ -227,6 +239,7 @@ class Service(Generic[G]):
             waited = time.perf_counter() - began
             self._reassign(polled)
             try:
+                self._listen()
                 self._judge(polled.batches, {"poll": waited})
                 failures = 0
             except OutputClosedError:
@@ -256,6 +269,16 @@ class Service(Generic[G]):
         if self._listener is not None:
             self._listener.polled(polled.lag_events)
 
+    def _listen(self) -> None:
+        """Hear what other partitions published; with one partition there is nothing to hear."""
+        source = self._transport
+        several = isinstance(source, Publishing) and source.n_partitions > 1
+        least = self._exchange_events if several else 0
+        if least and isinstance(source, Publishing):
+            self._board.put(source.published())
+        if least != self._rule.exchange_events:
+            self._rule = replace(self._rule, exchange_events=least)
+
     def _restore(self, resume: Resume) -> _Held[G]:
         began = time.perf_counter()
         gate = self._gate
@@ -266,6 +289,7 @@ class Service(Generic[G]):
             step=lambda state, raw: gate.step(state, raw)[1],
             read_range=self._transport.read_range,
             digest=gate.digest,
+            view=gate.view_digest if isinstance(gate, Sharing) else None,
             policy_version=getattr(getattr(gate, "policy", None), "version", None),
             notice=self._tell,
         )
@@ -289,6 +313,8 @@ class Service(Generic[G]):
         self._transport.commit(unit)
         seconds["commit"] = time.perf_counter() - began
         self._held = {**self._held, **after}
+        if self._rule.exchange_events:
+            self._board.put({p.raw.partition: p.snapshot for p in parts if p.snapshot is not None})
         for observer in self._observers:
             try:
                 observer.committed(unit, seconds)
@@ -309,6 +335,8 @@ class Service(Generic[G]):
         judged = time.perf_counter()
         policy = decisions.policy_version
         store = due(held.stamp, len(raw), policy, self._rule)
+        if store and self._rule.exchange_events:
+            state = self._exchanged(raw.partition, state)
         stamp = advance(
             held.stamp,
             raw.next_offset,
@@ -316,6 +344,7 @@ class Service(Generic[G]):
             policy_version=policy,
             snapshot=store,
             digest=self._gate.digest(state) if self._digests else "",
+            view=self._gate.view_digest(state) if isinstance(self._gate, Sharing) else "",
         )
         body = self._gate.dump(state) if store else None
         snapshot = None if body is None else seal(raw.partition, raw.next_offset, body)
@@ -323,6 +352,22 @@ class Service(Generic[G]):
         seconds["snapshot"] += time.perf_counter() - judged
         part = PartitionCommit(raw, decisions, raw.next_offset, stamp.encode(), snapshot)
         return part, _Held(state, stamp)
+
+    def _exchanged(self, partition: int, state: G) -> G:
+        """The state with a new view of the others, which is stored with it."""
+        gate = self._gate
+        if not isinstance(gate, Sharing):
+            return state
+        others = self._board.others(gate, partition)
+        found = gate.exchange(state, partition, others)
+        if found.notices != self._told.get(partition, ()):
+            self._told[partition] = found.notices
+            for text in found.notices:
+                self._tell(text)
+        if self._listener is not None:
+            self._listener.viewed(partition, len(others) - len(found.apart), len(found.apart))
+        after: G = found.state
+        return after
 
     def _run_jobs(self) -> None:
         while not self._jobs.empty():

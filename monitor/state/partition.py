@@ -140,9 +140,7 @@ def _dumped(
     states: Mapping[str, Any], detectors: Sequence[Detector[Any]]
 ) -> dict[str, tuple[int, bytes]]:
     return {
-        d.name: (d.state_version, codec.dump(states[d.name]))
-        for d in detectors
-        if d.name in states
+        d.name: (d.state_version, codec.dump(states[d.name])) for d in detectors if d.name in states
     }
 
 
@@ -156,9 +154,7 @@ def named(view: View, detectors: Sequence[Detector[Any]]) -> View:
     return replace(view, digest=xxhash.xxh3_128_hexdigest(codec.seal(tree)))
 
 
-def load(
-    data: bytes, detectors: Sequence[Detector[Any]], *, only_own: bool = False
-) -> GateState:
+def load(data: bytes, detectors: Sequence[Detector[Any]], *, only_own: bool = False) -> GateState:
     """Read back what :func:`dump` wrote.
 
     Parameters

@@ -8,6 +8,7 @@ then ended. That is the :class:`Stamp`, committed with every batch. Everything h
 from __future__ import annotations
 
 import itertools
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -19,9 +20,13 @@ from monitor.core.errors import StateError
 from monitor.core.ports import Resume
 from monitor.core.types import Header, RawBatch
 
-STAMP_VERSION = 1
-SNAPSHOT_VERSION = 1
+STAMP_VERSION = 2
+"""Version 1 names no view."""
+SNAPSHOT_VERSION = 2
+"""Version 1 is not compressed."""
 FROM_EMPTY = -1
+EXCHANGE_SHARE = 16
+MAX_BODY_BYTES = 1 << 30
 
 G = TypeVar("G")
 
@@ -48,6 +53,9 @@ class Stamp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         Digest of the state in hexadecimal digits, empty when it was not computed.
     policy_version
         The policy these batches were judged under. There is a snapshot at every change of it.
+    view
+        Digest of what was known of the other partitions, in hexadecimal digits; empty for
+        nothing. It changes with snapshots only.
     """
 
     partition: int
@@ -58,6 +66,7 @@ class Stamp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     counts: tuple[int, ...] = ()
     digest: str = ""
     policy_version: int = 0
+    view: str = ""
     version: int = STAMP_VERSION
 
     def encode(self) -> bytes:
@@ -80,13 +89,13 @@ class Stamp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
                 f"The stored state stamp cannot be read ({error}). It is damaged or was written by "
                 "another version of the monitor: use that version, or start with empty state."
             ) from None
-        if stamp.version != STAMP_VERSION:
+        if not 1 <= stamp.version <= STAMP_VERSION:
             raise StateError(
-                f"The stored state stamp has version {stamp.version}, this monitor reads version "
-                f"{STAMP_VERSION}: use the version that wrote it, or start with empty state."
+                f"The stored state stamp has version {stamp.version}, this monitor reads versions "
+                f"1 to {STAMP_VERSION}: use the version that wrote it, or start with empty state."
             )
         _check(stamp)
-        return stamp
+        return msgspec.structs.replace(stamp, version=STAMP_VERSION)
 
     @property
     def replay_from(self) -> int:
@@ -113,39 +122,66 @@ class _Snapshot(msgspec.Struct, frozen=True):
 
 
 def seal(partition: int, next_offset: int, body: bytes) -> bytes:
-    """Put a dumped state together with the place it belongs to; opaque to the transport."""
-    return msgspec.msgpack.encode(_Snapshot(SNAPSHOT_VERSION, partition, next_offset, body))
+    """Put a dumped state together with the place it belongs to; opaque to the transport.
+
+    Compressed: young states are mostly zeros, and shrink to a seventh, old ones to a half.
+    """
+    packed = zlib.compress(body, 1)
+    return msgspec.msgpack.encode(_Snapshot(SNAPSHOT_VERSION, partition, next_offset, packed))
 
 
-def unseal(data: bytes) -> tuple[int, int, bytes]:
-    """Partition, next offset and body of a sealed snapshot.
+def unseal(data: bytes, max_bytes: int = MAX_BODY_BYTES) -> tuple[int, int, bytes]:
+    """Partition, next offset and body, of at most ``max_bytes``, of a sealed snapshot.
 
     Raises
     ------
     StateError
-        When it is damaged or of another version.
+        When it is damaged, larger, or of another version.
     """
     try:
         found = msgspec.msgpack.decode(data, type=_Snapshot)
-    except msgspec.MsgspecError as error:
+        body = found.body if found.version == 1 else _inflated(found.body, max_bytes)
+    except (msgspec.MsgspecError, zlib.error) as error:
         raise StateError(
             f"The stored snapshot cannot be read ({error}): restore it from a copy, or start with "
             "empty state."
         ) from None
-    if found.version != SNAPSHOT_VERSION:
+    if not 1 <= found.version <= SNAPSHOT_VERSION:
         raise StateError(
-            f"The stored snapshot has version {found.version}, this monitor reads version "
+            f"The stored snapshot has version {found.version}, this monitor reads versions 1 to "
             f"{SNAPSHOT_VERSION}: use the version that wrote it, or start with empty state."
         )
-    return found.partition, found.next_offset, found.body
+    return found.partition, found.next_offset, body
+
+
+def _inflated(packed: bytes, max_bytes: int) -> bytes:
+    """A few bytes must not become many gigabytes."""
+    machine = zlib.decompressobj()
+    body = machine.decompress(packed, max_bytes)
+    if not machine.eof:
+        raise zlib.error(f"incomplete, or larger than {max_bytes} bytes")
+    return body
 
 
 @dataclass(frozen=True, slots=True)
 class SnapshotRule:
-    """How much input a recovery may have to judge again: the smaller of both bounds."""
+    """How much input a recovery may have to judge again: the smaller of both bounds.
+
+    Where there are other partitions, a snapshot is also what they learn of this one, and when it
+    learns of them, so a young state is stored more often: after a sixteenth of the events it has
+    seen, at least ``exchange_events``; 0 where there are none. So the number of snapshots grows
+    with the logarithm of the events until it is one in ``every_events``.
+    """
 
     every_batches: int = 128
     every_events: int = 65_536
+    exchange_events: int = 0
+
+    def interval(self, events: int) -> int:
+        """Most events between two snapshots of a state that has seen ``events``."""
+        if not self.exchange_events:
+            return self.every_events
+        return min(max(events // EXCHANGE_SHARE, self.exchange_events), self.every_events)
 
 
 def begin(partition: int, offset: int, policy_version: int = 0) -> Stamp:
@@ -166,7 +202,8 @@ def due(stamp: Stamp, count: int, policy_version: int, rule: SnapshotRule) -> bo
     if stamp.policy_version != policy_version:
         return True
     batches = len(stamp.boundaries) + 1
-    return batches >= rule.every_batches or sum(stamp.counts) + count >= rule.every_events
+    interval = rule.interval(stamp.next_offset - stamp.start_offset)
+    return batches >= rule.every_batches or sum(stamp.counts) + count >= interval
 
 
 def advance(
@@ -177,8 +214,12 @@ def advance(
     policy_version: int,
     snapshot: bool,
     digest: str = "",
+    view: str = "",
 ) -> Stamp:
-    """The stamp after a batch of ``count`` > 0 records that ends before ``next_offset``."""
+    """The stamp after a batch of ``count`` > 0 records that ends before ``next_offset``.
+
+    ``view`` is that of the state after it.
+    """
     if next_offset <= stamp.next_offset or count <= 0:
         raise StateError(
             f"Partition {stamp.partition} went from offset {stamp.next_offset} to {next_offset} "
@@ -192,6 +233,7 @@ def advance(
         counts=() if snapshot else (*stamp.counts, count),
         policy_version=policy_version,
         digest=digest,
+        view=view,
     )
 
 
@@ -203,6 +245,7 @@ def recover(
     step: Callable[[G, RawBatch], G],
     read_range: Callable[[int, int, int], Iterator[RawBatch]],
     digest: Callable[[G], str] | None = None,
+    view: Callable[[G], str] | None = None,
     policy_version: int | None = None,
     notice: Callable[[str], None] | None = None,
 ) -> tuple[G, Stamp]:
@@ -221,6 +264,8 @@ def recover(
         ``(partition, start, stop)`` to the input records in between, in batches of any size.
     digest
         When given, a state whose stamp carries a digest is compared with it.
+    view
+        When given, what a state knows of other partitions is compared with the stamp.
     policy_version
         The policy ``step`` judges under, to tell when the recorded one was another.
     notice
@@ -253,6 +298,12 @@ def recover(
         records = read_range(stamp.partition, stamp.replay_from, stamp.next_offset)
         for batch in recut(records, stamp):
             state = step(state, batch)
+    if view is not None and view(state) != stamp.view:
+        raise StateError(
+            f"The state of partition {stamp.partition} at offset {stamp.next_offset} knows of the "
+            "other partitions what it did not when it was committed: restore the state from a "
+            "copy, or start with empty state."
+        )
     if digest is not None and stamp.digest and digest(state) != stamp.digest:
         raise StateError(
             f"The state of partition {stamp.partition} at offset {stamp.next_offset} came out "

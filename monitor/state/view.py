@@ -21,13 +21,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from monitor.core.labels import LabelTable
-from monitor.core.schema import Schema
 from monitor.core.types import IntArray
 from monitor.detectors.base import Detector, Rescaling
 from monitor.detectors.calibration import Reference
@@ -39,21 +37,20 @@ GROWN_EVENTS = 8192
 LITTLE = 0.01
 """Share of a state's labelled events that may change their label's number unnoticed."""
 
+G = TypeVar("G")
 Relearn = Callable[[GateState, GateState], GateState]
 
 
 @dataclass(frozen=True, slots=True)
-class Exchanged:
+class Exchanged(Generic[G]):
     """The state with its new view; what an operator should know; which partitions were left out."""
 
-    state: GateState
+    state: G
     notices: tuple[str, ...] = ()
     apart: tuple[int, ...] = ()
 
 
-def rescaled(
-    state: GateState, detectors: Sequence[Detector[Any]], columns: IntArray
-) -> GateState:
+def rescaled(state: GateState, detectors: Sequence[Detector[Any]], columns: IntArray) -> GateState:
     """With every detector told that ``columns`` int64[k] have got a scale."""
 
     def told(states: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,7 +86,7 @@ def exchange(
     *,
     relearn: Relearn,
     label_limit: int,
-) -> Exchanged:
+) -> Exchanged[GateState]:
     """Take a new view of the others. Pure.
 
     Parameters
@@ -158,13 +155,14 @@ class _Found:
     def fitting(self, state: GateState, others: Mapping[int, GateState]) -> dict[int, GateState]:
         """Those with the same schema."""
         kept = {}
+        mine = _gradient_dim(state)
         for q, other in others.items():
-            dims = (state.schema and state.schema.gradient_dim, other.schema.gradient_dim)
+            theirs = _gradient_dim(other)
             if other.root != state.root:
                 grown = min(state.events, other.events) >= GROWN_EVENTS
                 self._leave(q, "they learned different features before they met" if grown else "")
-            elif None not in dims and dims[0] != dims[1]:
-                self._leave(q, f"its gradients have {dims[1]} numbers instead of {dims[0]}")
+            elif mine is not None and theirs is not None and mine != theirs:
+                self._leave(q, f"its gradients have {theirs} numbers instead of {mine}")
             else:
                 kept[q] = other
         return kept
@@ -191,7 +189,9 @@ class _Found:
         merged, members = dict(state.detectors), []
         for q, other in others.items():
             try:
-                merged = {d.name: d.merge(merged[d.name], other.detectors[d.name]) for d in detectors}
+                merged = {
+                    d.name: d.merge(merged[d.name], other.detectors[d.name]) for d in detectors
+                }
             except (ArithmeticError, LookupError, TypeError, ValueError) as error:
                 # It came from outside, and may be of any shape.
                 self._leave(q, f"it does not fit ({type(error).__name__}: {error})")
@@ -200,15 +200,17 @@ class _Found:
         return alike(merged), tuple(members)
 
 
-def _model(
-    state: GateState, partition: int, others: Mapping[int, GateState]
-) -> GateState | None:
+def _gradient_dim(state: GateState) -> int | None:
+    return None if state.schema is None else state.schema.gradient_dim
+
+
+def _model(state: GateState, partition: int, others: Mapping[int, GateState]) -> GateState | None:
     """Whose schema to take instead of the own one; None to keep that."""
     if state.events >= GROWN_EVENTS:
         return None
     ranked = [(s.events < GROWN_EVENTS, s.founder, s.root, q) for q, s in others.items()]
-    young, founder, root, q = min([*ranked, (True, state.founder, state.root, partition)])
-    return None if root == state.root else others[q]
+    best = min([*ranked, (True, state.founder, state.root, partition)])
+    return None if best[2] == state.root else others[best[3]]
 
 
 def _one_scale(
@@ -254,7 +256,9 @@ def _moved(table: LabelTable, to: LabelTable) -> float:
     """Share of the events counted in ``table`` whose label has another number in ``to``."""
     total = sum(table.used)
     place = to.find(table.values).tolist()
-    moved = sum(n for at, (n, there) in enumerate(zip(table.used, place, strict=True)) if at != there)
+    moved = sum(
+        n for at, (n, there) in enumerate(zip(table.used, place, strict=True)) if at != there
+    )
     return moved / total if total else 0.0
 
 

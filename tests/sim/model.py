@@ -55,6 +55,7 @@ class Store:
         default_factory=lambda: {n: [] for n in ("accepted", "quarantined", "invalid", "decisions")}
     )
     batches: list[tuple[int, list[int]]] = field(default_factory=list)
+    stamps: list[bytes] = field(default_factory=list)
     snapshots: int = 0
 
     def __post_init__(self) -> None:
@@ -94,6 +95,18 @@ class ModelTransport:
         self.store, self.fault, self.cut, self.churn = store, fault, cut, churn
         self._rng = random.Random(seed)
         self._position: dict[int, int] = {}
+        self._heard: dict[int, bytes | None] = {}
+
+    @property
+    def n_partitions(self) -> int:
+        return len(self.store.records)
+
+    def published(self) -> dict[int, bytes]:
+        self.fault("published")
+        now = {p: done.snapshot for p, done in self.store.committed.items()}
+        new = {p: s for p, s in now.items() if s is not None and self._heard.get(p) is not s}
+        self._heard |= new
+        return new
 
     def open(self) -> None:
         self.fault("open")
@@ -150,6 +163,7 @@ class ModelTransport:
                 done.snapshot = part.snapshot
                 self.store.snapshots += 1
             self.store.batches.append((raw.partition, raw.offset.tolist()))
+            self.store.stamps.append(part.stamp)
         self.fault(STEPS[-1])
 
     def abort(self) -> None:
