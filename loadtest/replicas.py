@@ -42,10 +42,11 @@ from monitor.gate import Gate, GateConfig
 from monitor.runtime.board import Board
 from monitor.runtime.inject import Attacked, inject
 from monitor.state.partition import GateState
-from monitor.state.recovery import SnapshotRule, Stamp, advance, begin, due, seal
+from monitor.state.recovery import Stamp, advance, begin, seal
+from monitor.state.schedule import SnapshotRule, due
 
 PARTITIONS = 4
-BATCH = 512
+BATCH = 256
 CELLS = (
     "electricity:flip:burst:5",
     "electricity:backdoor:burst:5",

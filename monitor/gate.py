@@ -46,6 +46,7 @@ from monitor.decide.judge import (
 from monitor.decide.verdicts import actions
 from monitor.decide.warmup import first_look, keep, second_look, unjudged
 from monitor.detectors import default_detectors
+from monitor.detectors.base import Sampling
 from monitor.detectors.calibration import Reference
 from monitor.detectors.pooling import admitted
 from monitor.state import partition
@@ -106,6 +107,7 @@ class Gate:
             default_detectors() if detectors is None else detectors
         )
         self.channels = channels_of(self.detectors)
+        self._by_share: dict[int, tuple[AnyDetector, ...]] = {1: self.detectors}
         self._decoder = Decoder(self.config.limits, self.config.hash_seed)
         self.state = self.start()
         self._next = 0
@@ -221,12 +223,25 @@ class Gate:
         decoded = self._decoder.columns(parsed, state.schema, state.labels)
         parsed.forget_features()
         judged = judge(
-            self.detectors, state.scored_against, state.read_against, decoded.events, self.policy
+            self._sampling(state),
+            state.scored_against,
+            state.read_against,
+            decoded.events,
+            self.policy,
         )
         decisions = self._decisions(raw, parsed, decoded, judged, state)
         return decisions, self._learn(
             replace(state, labels=decoded.labels, schema=decoded.schema), judged
         )
+
+    def _sampling(self, state: GateState) -> tuple[AnyDetector, ...]:
+        """The detectors, for a state that meets a part of the stream."""
+        share = 1 if state.view is None else 1 + len(state.view.members)
+        if share not in self._by_share:
+            self._by_share[share] = tuple(
+                d.one_in(share) if isinstance(d, Sampling) else d for d in self.detectors
+            )
+        return self._by_share[share]
 
     def _decisions(
         self, raw: RawBatch, parsed: Parsed, decoded: Decoded, judged: Judged, state: GateState
@@ -242,7 +257,8 @@ class Gate:
         for i, name in enumerate(self.channels):
             if name in judged.p_value:
                 p_value[row, i] = judged.p_value[name]
-        why, families = reasons(self.detectors, state.scored_against, judged, self.policy)
+        detectors = self._sampling(state)
+        why, families = reasons(detectors, state.scored_against, judged, self.policy)
         decisions = DecisionBatch(
             partition=raw.partition,
             offset=raw.offset,
@@ -274,7 +290,7 @@ class Gate:
         references: dict[str, Reference] = {}
         pooled: dict[str, Reference] = {}
         contexts = suspicions(judged, state.read_against)
-        for detector in self.detectors:
+        for detector in self._sampling(state):
             name = detector.name
             detectors[name] = detector.observe(state.detectors[name], events, accepted)
             rows = ordinary(judged, detector, contexts)

@@ -29,7 +29,8 @@ from monitor.core.ports import (
 from monitor.core.types import DecisionBatch, RawBatch
 from monitor.runtime.board import Board, Sharing
 from monitor.runtime.process import settled
-from monitor.state.recovery import SnapshotRule, Stamp, advance, due, recover, seal
+from monitor.state.recovery import Stamp, advance, recover, seal
+from monitor.state.schedule import SnapshotRule, due
 from monitor.transport.local_output import OutputClosedError
 
 G = TypeVar("G")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
@@ -25,7 +24,6 @@ STAMP_VERSION = 2
 SNAPSHOT_VERSION = 2
 """Version 1 is not compressed."""
 FROM_EMPTY = -1
-EXCHANGE_SHARE = 16
 MAX_BODY_BYTES = 1 << 30
 
 G = TypeVar("G")
@@ -163,27 +161,6 @@ def _inflated(packed: bytes, max_bytes: int) -> bytes:
     return body
 
 
-@dataclass(frozen=True, slots=True)
-class SnapshotRule:
-    """How much input a recovery may have to judge again: the smaller of both bounds.
-
-    Where there are other partitions, a snapshot is also what they learn of this one, and when it
-    learns of them, so a young state is stored more often: after a sixteenth of the events it has
-    seen, at least ``exchange_events``; 0 where there are none. So the number of snapshots grows
-    with the logarithm of the events until it is one in ``every_events``.
-    """
-
-    every_batches: int = 128
-    every_events: int = 65_536
-    exchange_events: int = 0
-
-    def interval(self, events: int) -> int:
-        """Most events between two snapshots of a state that has seen ``events``."""
-        if not self.exchange_events:
-            return self.every_events
-        return min(max(events // EXCHANGE_SHARE, self.exchange_events), self.every_events)
-
-
 def begin(partition: int, offset: int, policy_version: int = 0) -> Stamp:
     """The stamp of the empty state that starts reading at ``offset``."""
     return Stamp(
@@ -192,18 +169,6 @@ def begin(partition: int, offset: int, policy_version: int = 0) -> Stamp:
         start_offset=offset,
         policy_version=policy_version,
     )
-
-
-def due(stamp: Stamp, count: int, policy_version: int, rule: SnapshotRule) -> bool:
-    """Whether the commit that adds a batch of ``count`` records must carry a snapshot.
-
-    A change of policy makes one due, so that no replay ever needs two policies.
-    """
-    if stamp.policy_version != policy_version:
-        return True
-    batches = len(stamp.boundaries) + 1
-    interval = rule.interval(stamp.next_offset - stamp.start_offset)
-    return batches >= rule.every_batches or sum(stamp.counts) + count >= interval
 
 
 def advance(
