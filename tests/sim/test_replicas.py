@@ -1,4 +1,4 @@
-"""Several processes, several partitions: every record once, every state as if nothing had failed."""
+"""Several processes and partitions: every record once, states as if nothing had failed."""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import msgspec
 import pytest
 
@@ -88,7 +90,7 @@ def snapshots(rule: SnapshotRule, partition: int, events: int, batch: int) -> li
 def test_young_states_are_exchanged_often_and_old_ones_seldom() -> None:
     rule = SnapshotRule(every_batches=10**9, every_events=65_536, exchange_events=512)
     found = snapshots(rule, 0, 4_000_000, 64)
-    gaps = [b - a for a, b in zip(found, found[1:], strict=False)]
+    gaps = [b - a for a, b in itertools.pairwise(found)]
     assert max(gaps[:14]) <= 512 + 64
     assert all(gap <= max(512, at / 12) + 64 for at, gap in zip(found, gaps, strict=False))
     assert max(gaps) <= 65_536
