@@ -284,15 +284,12 @@ class Gate:
     def _learn(self, state: GateState, judged: Judged) -> GateState:
         events = judged.events
         accepted = judged.verdict == Verdict.ACCEPT
-        view = state.view
-        detectors: dict[str, Any] = {}
-        merged: dict[str, Any] = {}
+        view, sampling = state.view, self._sampling(state)
         references: dict[str, Reference] = {}
         pooled: dict[str, Reference] = {}
         contexts = suspicions(judged, state.read_against)
-        for detector in self._sampling(state):
+        for detector in sampling:
             name = detector.name
-            detectors[name] = detector.observe(state.detectors[name], events, accepted)
             rows = ordinary(judged, detector, contexts)
             read = judged.reads.get(name)
             score = judged.scores[name].value[rows]
@@ -300,14 +297,19 @@ class Gate:
             held = state.references[name]
             if view is None:
                 references[name] = held.admit(score, discrete=detector.discrete, read=read)
-                continue
-            merged[name] = detector.observe(view.detectors[name], events, accepted)
-            pooled[name], references[name] = admitted(
-                view.references[name], held, score, discrete=detector.discrete, read=read
-            )
+            else:
+                pooled[name], references[name] = admitted(
+                    view.references[name], held, score, discrete=detector.discrete, read=read
+                )
+
+        def taught(states: Mapping[str, Any]) -> dict[str, Any]:
+            return {d.name: d.observe(states[d.name], events, accepted) for d in sampling}
+
         if view is not None:
-            events_known = view.events + len(events)
-            view = replace(view, events=events_known, detectors=merged, references=pooled)
+            # First, while the batch remembers what was worked out for its scores.
+            known = view.events + len(events)
+            view = replace(view, events=known, detectors=taught(view.detectors), references=pooled)
+        detectors = taught(state.detectors)
         learned = replace(
             state,
             events=state.events + len(events),
