@@ -8,22 +8,18 @@ goes on with the old one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
-import orjson
 
 from monitor.config.policy import Policy
 from monitor.core.decode import Decoded, Decoder
 from monitor.core.encode import encode_decisions
-from monitor.core.errors import UsageError
 from monitor.core.events import Parsed
 from monitor.core.labels import LabelTable
-from monitor.core.limits import Limits
 from monitor.core.revive import DeadColumns
-from monitor.core.schema import Schema, SchemaSpec
+from monitor.core.schema import Schema
 from monitor.core.transform import is_plausible, plausible
 from monitor.core.types import (
     DecisionBatch,
@@ -33,10 +29,9 @@ from monitor.core.types import (
     Verdict,
 )
 from monitor.decide.channels import NO_CHANNEL
+from monitor.decide.gate_config import GateConfig, given
 from monitor.decide.guard import (
-    OBSERVE,
     Failures,
-    OnError,
     escalated,
     failed_warmup,
     stop_on,
@@ -45,6 +40,7 @@ from monitor.decide.guard import (
 from monitor.decide.judge import (
     AnyDetector,
     Judged,
+    Known,
     channels_of,
     empty_reference,
     judge,
@@ -54,37 +50,17 @@ from monitor.decide.judge import (
 from monitor.decide.verdicts import actions
 from monitor.decide.warmup import Look, first_look, keep, let_by, second_look, unjudged
 from monitor.detectors import default_detectors
-from monitor.detectors.base import Rescaling
+from monitor.detectors.base import Sampling
 from monitor.state import partition
-from monitor.state.partition import GateState
+from monitor.state.partition import GateState, root_of
+from monitor.state.view import Exchanged, exchange, rescaled
+
+__all__ = ["Gate", "GateConfig"]
 
 # A young state learns more from every event than a batch may wait for: it is judged in parts.
 YOUNG_PART, YOUNG_SHARE = 64, 8
 Range = tuple[FloatArray, FloatArray]
 Why = tuple[tuple[dict[int, tuple[Reason, ...]], dict[int, tuple[str, ...]]], Failures]
-
-
-@dataclass(frozen=True, slots=True)
-class GateConfig:
-    """What is fixed at start.
-
-    ``warmup`` says what becomes of the events the schema is learned from (``warmup_events`` of
-    them): their verdict is accept or, for ``hold``, quarantine; what is done follows the mode, as
-    with every verdict; :mod:`monitor.decide.warmup` says which of them are checked all the same.
-    ``warmup_max_bytes`` bounds what is kept of them until then. ``schema`` gives names and kinds
-    instead of learning them, and holds from the first event on; ``local`` numbers lines instead
-    of offsets in decisions. ``on_detector_error`` says what becomes of a batch that a detector
-    fails on, see :mod:`monitor.decide.guard`.
-    """
-
-    limits: Limits = field(default_factory=Limits)
-    hash_seed: int = 0
-    warmup: Literal["accept", "hold"] = "accept"
-    warmup_events: int = 512
-    warmup_max_bytes: int = 1 << 24
-    schema: SchemaSpec | None = None
-    local: bool = False
-    on_detector_error: OnError = "flag"
 
 
 class Gate:
@@ -113,6 +89,7 @@ class Gate:
             default_detectors() if detectors is None else detectors
         )
         self.channels = channels_of(self.detectors)
+        self._by_share: dict[int, tuple[AnyDetector, ...]] = {1: self.detectors}
         self._decoder = Decoder(self.config.limits, self.config.hash_seed)
         self.state = self.start()
         self._next = 0
@@ -139,6 +116,24 @@ class Gate:
         """32 hex digits that identify ``state``."""
         return partition.digest(state, self.detectors)
 
+    def summary(self, data: bytes) -> GateState:
+        """What another partition has learned itself, of what it stored. Raises StateError."""
+        return partition.load(data, self.detectors, only_own=True)
+
+    def exchange(
+        self, state: GateState, number: int, peers: Mapping[int, GateState]
+    ) -> Exchanged[GateState]:
+        """The state of partition ``number`` with a new view of the others' summaries. Pure."""
+        return exchange(
+            *(state, number, peers, self.detectors),
+            relearn=self._relearned,
+            label_limit=self.config.limits.max_labels,
+        )
+
+    def view_digest(self, state: GateState) -> str:
+        """32 hex digits of what ``state`` knows of the other partitions; empty for nothing."""
+        return "" if state.view is None else state.view.digest
+
     def check(self, batch: RawBatch | Sequence[bytes | str | Mapping[str, Any]]) -> DecisionBatch:
         """Judge a batch and remember it.
 
@@ -152,23 +147,10 @@ class Gate:
         DecisionBatch
             One decision a record, in order; ``rows(Action.PASS)`` are the ones to learn from.
         """
-        raw = batch if isinstance(batch, RawBatch) else self._raw(batch)
+        raw = batch if isinstance(batch, RawBatch) else RawBatch.of(given(batch), start=self._next)
         decisions, self.state = self.step(self.state, raw)
         self._next = max(self._next, raw.next_offset)
         return decisions
-
-    def _raw(self, batch: Sequence[bytes | str | Mapping[str, Any]]) -> RawBatch:
-        if isinstance(batch, bytes | str | Mapping):
-            raise UsageError("check() takes a sequence of events; wrap a single one in a list")
-        values = [
-            bytes(item)
-            if isinstance(item, bytes | bytearray | memoryview)
-            else item.encode("utf-8", "surrogatepass")
-            if isinstance(item, str)
-            else orjson.dumps(item, option=orjson.OPT_SERIALIZE_NUMPY)
-            for item in batch
-        ]
-        return RawBatch.of(values, start=self._next)
 
     def step(self, state: GateState, raw: RawBatch) -> tuple[DecisionBatch, GateState]:
         """Decide about ``raw`` given ``state``; the state after it. Pure."""
@@ -203,7 +185,7 @@ class Gate:
         """How many records to judge at once from ``start`` on: few while the state is young."""
         if state.schema is None:
             return max(1, self._until_warm(state, raw, start) - start)
-        return max(YOUNG_PART, state.events // YOUNG_SHARE)
+        return max(YOUNG_PART, state.known // YOUNG_SHARE)
 
     def _until_warm(self, state: GateState, raw: RawBatch, start: int) -> int:
         """The end of ``raw``, or the place after the record that completes the warm-up."""
@@ -223,11 +205,12 @@ class Gate:
         parsed.forget_features()
         failures = Failures()
         judged = judge(
-            *(self.detectors, state.detectors, state.references, decoded.events, self.policy),
+            *(self._sampling(state), state.scored_against, state.read_against),
+            *(decoded.events, self.policy),
             recent=state.recent,
             failures=failures,
         )
-        why = reasons(self.detectors, state.detectors, judged, self.policy, failures)
+        why = reasons(*(self._sampling(state), state.scored_against, judged, self.policy), failures)
         seen = replace(state, labels=decoded.labels, schema=decoded.schema)
         judged, after = self._settled(seen, judged, failures)
         stop_on(failures, self.config.on_detector_error, raw)
@@ -246,6 +229,15 @@ class Gate:
             # What failed only now has changed the verdicts, after which the others learn less.
             if before or not failures:
                 return judged, after
+
+    def _sampling(self, state: GateState) -> tuple[AnyDetector, ...]:
+        """The detectors, for a state that meets a part of the stream."""
+        share = 1 if state.view is None else 1 + len(state.view.members)
+        if share not in self._by_share:
+            self._by_share[share] = tuple(
+                d.one_in(share) if isinstance(d, Sampling) else d for d in self.detectors
+            )
+        return self._by_share[share]
 
     def _decisions(
         self, raw: RawBatch, parsed: Parsed, decoded: Decoded, judged: Judged, why: Why
@@ -291,16 +283,23 @@ class Gate:
     def _learn(self, state: GateState, judged: Judged, failures: Failures) -> GateState:
         events = judged.events
         accepted = judged.verdict == Verdict.ACCEPT
-        detectors, references = learned(
-            self.detectors, state.detectors, state.references, judged, failures
+        view = state.view
+        own, everybody = learned(
+            self._sampling(state),
+            Known(state.detectors, state.references),
+            None if view is None else Known(view.detectors, view.references),
+            judged,
+            failures,
         )
+        if view is not None and everybody is not None:
+            view = replace(view, events=view.events + len(events), **everybody._asdict())
         after = replace(
             state,
             events=state.events + len(events),
             labels=state.labels.counted(events.y[accepted], events.source[accepted]),
-            detectors=detectors,
-            references=references,
             recent=judged.recent,
+            view=view,
+            **own._asdict(),
         )
         return self._revive(after, events.x[accepted], failures)
 
@@ -313,14 +312,8 @@ class Gate:
         if not len(alive):
             return replace(state, dead=dead)
         schema, dead = dead.revive(state.schema, alive)
-        detectors = dict(state.detectors)
-        for d in self.detectors:
-            if isinstance(d, Rescaling):
-                held = detectors[d.name]
-                rescaled = partial(d.rescaled, held, alive)
-                detectors[d.name] = failures.attempt(d.name, OBSERVE, rescaled, held)
-        references = {name: held.rejuvenated() for name, held in state.references.items()}
-        return replace(state, schema=schema, dead=dead, detectors=detectors, references=references)
+        after = replace(state, schema=schema, dead=dead)
+        return rescaled(after, self.detectors, alive, failures)
 
     def _warm_up(
         self, state: GateState, raw: RawBatch, parsed: Parsed
@@ -331,7 +324,7 @@ class Gate:
         warm = keep(state.warm, [raw.values[i] for i in valid], config.warmup_max_bytes)
         grown = replace(state, warm=warm, events=state.events + len(valid))
         if grown.events >= config.warmup_events:
-            grown, schema, (low, high) = self._bootstrap(grown, failures)
+            grown, schema, (low, high) = self._bootstrap(grown, raw.partition, failures)
             look = second_look(self._decoder.columns(parsed, schema, grown.labels), low, high)
             stop_on(failures, config.on_detector_error, raw)
         hold = config.warmup == "hold"
@@ -340,7 +333,9 @@ class Gate:
             decisions = failed_warmup(decisions, failures, config.on_detector_error, self.policy)
         return self._encoded(raw, parsed, decisions), grown
 
-    def _bootstrap(self, state: GateState, failures: Failures) -> tuple[GateState, Schema, Range]:
+    def _bootstrap(
+        self, state: GateState, founder: int, failures: Failures
+    ) -> tuple[GateState, Schema, Range]:
         """Learn the schema from the warm-up events, then live through them in small batches.
 
         Events that do not fit it, or hold values beyond belief, are left out. Also returns what
@@ -348,18 +343,30 @@ class Gate:
         """
         parsed = self._decoder.parse(RawBatch.of(state.warm))
         schema = Schema.learn(parsed, self.config.limits, spec=self.config.schema)
-        decoded = self._decoder.columns(parsed, schema, state.labels)
+        model = replace(state, schema=schema, root=root_of(schema), founder=founder)
+        fresh, believable = self._lived(state, parsed, model, failures)
+        return replace(fresh, warm=state.warm if self.config.several else ()), schema, believable
+
+    def _lived(
+        self, state: GateState, parsed: Parsed, model: GateState, failures: Failures
+    ) -> tuple[GateState, Range]:
+        """What the warm-up events teach under the schema and labels of ``model``."""
+        schema = model.schema
+        assert schema is not None
+        decoded = self._decoder.columns(parsed, schema, model.labels)
         believable = plausible(decoded.events.x)
         events = decoded.events.select(is_plausible(decoded.events.x, *believable))
         fresh = replace(
             state,
-            warm=(),
             events=0,
             schema=schema,
             labels=decoded.labels,
             detectors={d.name: d.empty(schema.n_columns) for d in self.detectors},
             references={d.name: empty_reference(d) for d in self.detectors},
             dead=DeadColumns.watch(schema),
+            root=model.root,
+            founder=model.founder,
+            view=None,
         )
         for first in range(0, len(events), YOUNG_PART):
             chunk = events.select(np.arange(first, min(first + YOUNG_PART, len(events))))
@@ -372,7 +379,16 @@ class Gate:
             everything = np.full(len(chunk), Verdict.ACCEPT, dtype=np.uint8)
             fresh = self._learn(fresh, replace(judged, verdict=everything), found)
             failures.add(found)
-        return fresh, schema, believable
+        return fresh, believable
+
+    def _relearned(self, state: GateState, model: GateState) -> GateState:
+        """The young ``state`` under another partition's schema and labels.
+
+        Its references stay: it goes on being judged, by thresholds that follow what they meet.
+        """
+        parsed = self._decoder.parse(RawBatch.of(state.warm))
+        fresh, _ = self._lived(state, parsed, model, Failures())
+        return replace(fresh, events=state.events, references=state.references)
 
 
 def _invalid(detail: Mapping[int, str]) -> dict[int, tuple[Reason, ...]]:

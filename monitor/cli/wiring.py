@@ -57,6 +57,7 @@ def make_gate(settings: Settings, *, local: bool) -> Gate:
         schema=None if features is None else schema_spec([(f.name, f.kind) for f in features]),
         local=local,
         on_detector_error=gate.on_detector_error,
+        several=not local and settings.state.exchange_min_events > 0,
     )
     return Gate(config, settings.policy, default_detectors(gate.extra_detectors))
 
@@ -208,6 +209,7 @@ def make_service(
             lag_events=settings.overload.lag_events,
             after_seconds=settings.overload.after_seconds,
         ),
+        exchange_events=settings.state.exchange_min_events,
     )
 
 

@@ -185,6 +185,13 @@ class StateSettings(Section):
     snapshot_every_events: Positive = Field(
         default=65_536, description="Most events between two full snapshots."
     )
+    exchange_min_events: int = Field(
+        default=512,
+        ge=0,
+        description="Where the input has several partitions, each learns what the others know when "
+        "it stores a snapshot: after a sixteenth of the events it has seen, at least so many. 0 "
+        "judges every partition by its own events alone.",
+    )
 
 
 class LocalSettings(Section):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from monitor.core.types import DecisionBatch, RawBatch
 
@@ -72,6 +72,22 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """Release everything; nothing uncommitted becomes visible."""
+
+
+@runtime_checkable
+class Publishing(Protocol):
+    """A transport of which several partitions may be read, perhaps by several processes."""
+
+    @property
+    def n_partitions(self) -> int:
+        """Partitions of the input, wherever they are read."""
+
+    def published(self) -> Mapping[int, bytes]:
+        """Snapshots, by partition, that became visible since the last call; the latest of each.
+
+        Comes from outside and may be damaged. Between :meth:`Transport.open` and ``close``; the
+        first call brings all there are. Raises TransportError.
+        """
 
 
 class Observer(Protocol):

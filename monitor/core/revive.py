@@ -66,5 +66,9 @@ class DeadColumns:
         differs = (rows != schema.scales.knots[columns, 0]).any(axis=1)
         sample = rows[differs] if differs.mean() < 0.5 and self.seen > WINDOW_EVENTS else rows
         schema = replace(schema, scales=schema.scales.relearn(columns, sample))
-        left = replace(self, columns=self.columns[~among], ring=self.ring[:, ~among])
-        return schema, left
+        return schema, self.without(columns)
+
+    def without(self, columns: IntArray) -> DeadColumns:
+        """With ``columns`` int64[k] watched no more."""
+        stay = ~np.isin(self.columns, columns)
+        return replace(self, columns=self.columns[stay], ring=self.ring[:, stay])

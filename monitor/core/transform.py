@@ -159,21 +159,24 @@ class Transform:
 
     def relearn(self, columns: IntArray, x: FloatArray) -> Transform:
         """With ``columns`` int64[k] learned anew from their values float64[n, k]."""
-        fresh = Transform.learn(x)
-        width = max(self.knots.shape[1], fresh.knots.shape[1])
-        knots, scores = (
-            np.pad(a, ((0, 0), (0, width - a.shape[1])), mode="edge")
-            for a in (self.knots, self.scores)
-        )
-        own = fresh.knots.shape[1]
-        for j, column in enumerate(columns.tolist()):
-            knots[column], scores[column] = fresh.knots[j, -1], fresh.scores[j, -1]
-            knots[column, :own], scores[column, :own] = fresh.knots[j], fresh.scores[j]
+        return self.taking(columns, Transform.learn(x), np.arange(len(columns)))
+
+    def taking(self, columns: IntArray, other: Transform, rows: IntArray) -> Transform:
+        """With ``columns`` int64[k] transformed as ``other`` does its columns ``rows`` int64[k]."""
+        width = max(self.knots.shape[1], other.knots.shape[1])
         parts = {}
+        for name in ("knots", "scores"):
+            # Behind its knots a row repeats the last one.
+            mine, theirs = (
+                np.pad(a, ((0, 0), (0, width - a.shape[1])), mode="edge")
+                for a in (getattr(self, name), getattr(other, name))
+            )
+            mine[columns] = theirs[rows]
+            parts[name] = mine
         for name in ("count", "slope", "mean", "rate"):
             parts[name] = getattr(self, name).copy()
-            parts[name][columns] = getattr(fresh, name)
-        return Transform(knots, scores, **parts)
+            parts[name][columns] = getattr(other, name)[rows]
+        return Transform(**parts)
 
     def apply(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Normal scores ``g`` (within ±32) and ``z`` (within ±8) of finite float64[n, d].

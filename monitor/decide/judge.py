@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,7 +32,9 @@ from monitor.decide.guard import (
 from monitor.decide.verdicts import verdicts
 from monitor.decide.world import Recent, based_anew
 from monitor.detectors.base import Detector, Evidence, Scores
-from monitor.detectors.calibration import SMALLEST_P, Read, Reference
+from monitor.detectors.calibration import Read, Reference
+from monitor.detectors.pooling import admitted
+from monitor.sketches.tails import SMALLEST_P
 
 AnyDetector = Detector[Any]
 MAX_REASONS = 3
@@ -275,47 +277,95 @@ def _explained(
     return failures.attempt(detector.name, EXPLAIN, explain, nothing * len(rows))
 
 
+class Known(NamedTuple):
+    """Detector states and their calibration references, by name."""
+
+    detectors: Mapping[str, Any]
+    references: Mapping[str, Reference]
+
+
 def learned(
     detectors: Sequence[AnyDetector],
-    states: Mapping[str, Any],
-    references: Mapping[str, Reference],
+    own: Known,
+    view: Known | None,
     judged: Judged,
     failures: Failures,
-) -> tuple[dict[str, Any], dict[str, Reference]]:
-    """States and references after a batch. Of a detector that fails, or has failed, the old ones.
+) -> tuple[Known, Known | None]:
+    """``own`` and ``view`` after a batch. Of a detector that fails, or has failed, the old ones.
 
-    ``judged.verdict`` says what was accepted.
+    ``judged.verdict`` says what was accepted; ``view`` is what was scored against, where that is
+    not ``own``.
     """
     accepted = judged.verdict == Verdict.ACCEPT
-    contexts = suspicions(judged, references)
-    after: dict[str, Any] = {}
-    fitted: dict[str, Reference] = {}
-
-    def observe(detector: AnyDetector) -> tuple[Any, Reference]:
-        name = detector.name
-        state = detector.observe(states[name], judged.events, accepted)
-        still_finite(states[name], state)
-        rows, read = ordinary(judged, detector, contexts), judged.reads.get(name)
-        reference = references[name].admit(
-            judged.scores[name].value[rows],
-            discrete=detector.discrete,
-            read=None if read is None else read.rows(rows),
-        )
-        return state, reference
-
+    contexts = suspicions(judged, (view or own).references)
+    # First the view, while the batch remembers what was worked out for its scores.
+    held = [own] if view is None else [view, own]
+    states = [_taught(detectors, known, judged.events, accepted, failures) for known in held]
+    fitted: list[dict[str, Reference]] = [dict(known.references) for known in held]
     for detector in detectors:
         name = detector.name
-        after[name], fitted[name] = states[name], references[name]
+        if name in failures:
+            continue
+        before: Sequence[Reference] = [known.references[name] for known in held]
+        admit = partial(_admitted, detector, before, judged, contexts)
+        for table, reference in zip(
+            fitted, failures.attempt(name, OBSERVE, admit, before), strict=True
+        ):
+            table[name] = reference
+    failed = [d.name for d in detectors if d.name in failures]
+    done = [
+        Known(
+            after | {name: known.detectors[name] for name in failed},
+            table | {name: known.references[name] for name in failed},
+        )
+        for known, after, table in zip(held, states, fitted, strict=True)
+    ]
+    return done[-1], None if view is None else done[0]
+
+
+def _taught(
+    detectors: Sequence[AnyDetector],
+    known: Known,
+    events: EventBatch,
+    accepted: BoolArray,
+    failures: Failures,
+) -> dict[str, Any]:
+    """Detector states after ``events``."""
+
+    def observe(detector: AnyDetector) -> Any:
+        before = known.detectors[detector.name]
+        state = detector.observe(before, events, accepted)
+        still_finite(before, state)
+        return state
+
+    after = dict(known.detectors)
+    for detector in detectors:
+        name = detector.name
         if name not in failures:
-            after[name], fitted[name] = failures.attempt(
-                name, OBSERVE, partial(observe, detector), (states[name], references[name])
-            )
-    return after, fitted
+            after[name] = failures.attempt(name, OBSERVE, partial(observe, detector), after[name])
+    return after
+
+
+def _admitted(
+    detector: AnyDetector,
+    held: Sequence[Reference],
+    judged: Judged,
+    contexts: Mapping[str, FloatArray],
+) -> Sequence[Reference]:
+    """The references after what is ordinary of a batch: the view's and the own, or the own."""
+    name = detector.name
+    rows, read = ordinary(judged, detector, contexts), judged.reads.get(name)
+    score = judged.scores[name].value[rows]
+    read = None if read is None else read.rows(rows)
+    if len(held) == 1:
+        return (held[0].admit(score, discrete=detector.discrete, read=read),)
+    return admitted(held[0], held[1], score, discrete=detector.discrete, read=read)
 
 
 __all__ = [
     "NO_CHANNEL",
     "Judged",
+    "Known",
     "channels_of",
     "empty_reference",
     "judge",

@@ -104,3 +104,11 @@ class Rescaling(Protocol[S]):
 
     def rescaled(self, state: S, columns: IntArray) -> S:
         """The state when ``columns`` int64[k], zero in ``z`` so far, have unit variance."""
+
+
+@runtime_checkable
+class Sampling(Protocol[S]):
+    """A detector with a window that is meant in events of the whole stream."""
+
+    def one_in(self, partitions: int) -> Detector[S]:
+        """The same for a partition to which one event in so many comes; states fit both."""

@@ -36,7 +36,7 @@ from typing import Any
 import numpy as np
 
 from monitor.core.types import BoolArray, FloatArray
-from monitor.sketches.tails import ROBUST_QUANTILES, pareto, weibull
+from monitor.sketches.tails import ROBUST_QUANTILES, bounded, pareto, shares_below, weibull
 
 TAIL_SHARE = 0.05
 MAX_EXPONENT = 2.0
@@ -48,9 +48,7 @@ SPARSE_SCALE, SPARSE_YOUNG, SPARSE_OLD = (1.0, 4.0), (1.5, 1e-3), (1.02, 5e-5)
 BODY, BODY_KNOTS = 0.1, 1024
 LOG_BODY = math.log(BODY)
 LARGEST_SHUT_OUT, SHUT_OUT_HALF_LIFE = 0.2, 512.0
-SMALLEST_P = 1e-12
 LEVELS = np.array([0.01, 0.001, 0.0001])
-COMMON, *RARE = (float(level) for level in LEVELS)
 HALF_LIVES = np.array([1500.0, 6000.0, 24_000.0])
 MIN_CORRECTION = np.array([0.5, 0.5, 0.5])
 MAX_CORRECTION = np.array([3.0, 6.0, 12.0])
@@ -210,7 +208,7 @@ class Reference:
             return p
         rate = max(BODY, self.body_rate - UNEXPLAINED) if self.body_rate > BODY else self.body_rate
         power = math.log(min(max(rate, 0.5 * BODY), MAX_BODY_RATE)) / LOG_BODY
-        return _bounded(p ** min(power, MAX_POWER), 1.0)
+        return bounded(p ** min(power, MAX_POWER), 1.0)
 
     def _fitted_p(self, score: FloatArray, discrete: bool) -> FloatArray:
         m = len(self.fitted)
@@ -231,7 +229,7 @@ class Reference:
         else:
             survival = (1.0 + self.shape * excess) ** (-1.0 / self.shape)
         p[tail] = self.above * survival
-        return _bounded(p, 1.0)
+        return bounded(p, 1.0)
 
     def _corrected(self, p: FloatArray) -> FloatArray:
         most = MAX_CORRECTION
@@ -243,7 +241,7 @@ class Reference:
             return p
         out, low = p.copy(), p[tail]
         shift = np.interp(-np.log10(low), GRID, np.append(0.0, factor))
-        out[tail] = _bounded(low * 10.0**shift, BODY)
+        out[tail] = bounded(low * 10.0**shift, BODY)
         if self.ignorant and not self.law_known:
             # So few scores cannot speak of much rarer ones: beyond what they reach, p goes on
             # falling, for the order, but hardly.
@@ -269,6 +267,13 @@ class Reference:
         """
         if not len(score):
             return self
+        kept, changes = self.worth(score, discrete=discrete, read=read)
+        return self.put(kept, changes, discrete=discrete, every=every, least=least)
+
+    def worth(
+        self, score: FloatArray, *, discrete: bool = False, read: Read | None = None
+    ) -> tuple[FloatArray, dict[str, Any]]:
+        """Those of the ``score`` that may be learned, and the rates after them, for :meth:`put`."""
         changes: dict[str, Any] = {}
         if len(self.fitted):
             read = self.read(score, discrete=discrete) if read is None else read
@@ -287,6 +292,18 @@ class Reference:
                 changes["shut_out"] = out
                 if out < LARGEST_SHUT_OUT:
                     score = score[possible]
+        return score, changes
+
+    def put(
+        self,
+        score: FloatArray,
+        changes: dict[str, Any],
+        *,
+        discrete: bool = False,
+        every: int = 1024,
+        least: int = 256,
+    ) -> Reference:
+        """With ``score`` in the ring, the ``changes`` made, and the tail fitted when it is time."""
         count, window = len(score), len(self.ring)
         ring = self.ring.copy()
         kept = score[-window:]
@@ -295,7 +312,7 @@ class Reference:
         ring[start : start + straight] = kept[:straight]
         ring[: len(kept) - straight] = kept[straight:]
         seen = self.seen + count
-        changes |= {"ring": ring, "seen": seen}
+        changes = {**changes, "ring": ring, "seen": seen}
         if seen - self.fitted_at >= (every if len(self.fitted) else least):
             body_rate = changes.get("body_rate", self.body_rate)
             # Half of the movement is in the new fit's window.
@@ -331,7 +348,7 @@ class Reference:
     def _measured(self, read: Read) -> dict[str, Any]:
         """The rates of layers 3 and 4 after ordinary events."""
         plain, p = read.fitted, read.moved
-        met = _shares(p)
+        met = shares_below(p, LEVELS)
         gain = 1.0 - 0.5 ** (len(p) / GAIN_HALF_LIVES)
         alarm = self.alarm + float(gain[-1]) * (float(met[0]) - self.alarm)
         suspended = alarm > (RESUME_AT if self.suspended else BREAK_AT)
@@ -343,7 +360,7 @@ class Reference:
                 # A lump far beyond the tail is poison or a new world, and no misfit of the tail.
                 tail = p[p > (YOUNG_LUMP if self.ignorant else LUMP)]
                 if len(tail):
-                    met = _shares(tail)
+                    met = shares_below(tail, LEVELS)
         # What was measured while the world changed says nothing about the world after it.
         rate = self.rate if suspended else self.rate + gain[:-1] * (met - self.rate)
         return {"rate": rate, "alarm": alarm, "suspended": suspended, "body_rate": body}
@@ -375,15 +392,3 @@ class Reference:
             "shape": shape,
             "above": float(above),
         }
-
-
-def _bounded(p: FloatArray, most: float) -> FloatArray:
-    """``p`` within [SMALLEST_P, ``most``]; ``np.clip`` has several times the overhead."""
-    return np.minimum(np.maximum(p, SMALLEST_P), most)
-
-
-def _shares(p: FloatArray) -> FloatArray:
-    """float64[3]: the share of p-values float64[n], n ≥ 1, at or below each of LEVELS."""
-    low = p[p <= COMMON]
-    n = len(p)
-    return np.array([len(low) / n, *(np.count_nonzero(low <= level) / n for level in RARE)])

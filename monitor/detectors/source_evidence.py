@@ -145,6 +145,8 @@ class SourceEvidence:
         """Evidence of the same source adds up to the cap; baselines are averaged by events."""
         union = np.union1d(a.table.items()[0], b.table.items()[0])
         added = a.table.get(union) + b.table.get(union)
+        both = a.table.get(union)[:, EVENTS] * b.table.get(union)[:, EVENTS] > 0
+        added[both, NATS] -= np.log1p(added[both, NATS])
         added[:, NATS] = np.minimum(added[:, NATS], self.params.cap_nats)
         added[:, LAST_SEEN] = np.maximum(a.table.get(union), b.table.get(union))[:, LAST_SEEN]
         seen = a.seen + b.seen

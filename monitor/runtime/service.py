@@ -12,9 +12,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from monitor.core.errors import MonitorError, StateError, TransportError
 from monitor.core.ports import (
@@ -22,13 +22,17 @@ from monitor.core.ports import (
     Observer,
     PartitionCommit,
     Polled,
+    Publishing,
     Resume,
     Transport,
 )
 from monitor.core.types import DecisionBatch, RawBatch
+from monitor.runtime.board import Board, Sharing
 from monitor.runtime.overload import Overload
+from monitor.runtime.parties import GateLike, Listener
 from monitor.runtime.process import settled
-from monitor.state.recovery import SnapshotRule, Stamp, advance, due, recover, seal
+from monitor.state.recovery import Stamp, advance, recover, seal
+from monitor.state.schedule import SnapshotRule, due
 from monitor.transport.local_output import OutputClosedError
 
 G = TypeVar("G")
@@ -36,50 +40,6 @@ T = TypeVar("T")
 
 _COMMIT_RETRIES = 5
 _BACKOFF_SECONDS = 0.2
-
-
-class GateLike(Protocol[G]):
-    """What the loop needs of a gate. Every method is pure and may run in any thread."""
-
-    def start(self) -> G:
-        """The state before any event."""
-
-    def step(self, state: G, raw: RawBatch) -> tuple[DecisionBatch, G]:
-        """Judge a batch: what was decided, and the state after it."""
-
-    def let_by(self, state: G, raw: RawBatch) -> DecisionBatch:
-        """Let a batch pass unjudged. Learns nothing."""
-
-    def relive(self, state: G, raw: RawBatch) -> G:
-        """The state after a batch that was judged and committed before."""
-
-    def dump(self, state: G) -> bytes:
-        """The state as bytes."""
-
-    def load(self, data: bytes) -> G:
-        """The state from those bytes. Raises StateError."""
-
-    def digest(self, state: G) -> str:
-        """Hexadecimal digest, equal for equal states only."""
-
-
-class Listener(Protocol):
-    """Told what happens to the loop itself, in its thread. Must be quick and must not raise."""
-
-    def polled(self, lag_events: int | None) -> None:
-        """A poll returned, perhaps with nothing: the loop is alive."""
-
-    def restored(self, partition: int, stamp: Stamp, seconds: float) -> None:
-        """A partition's state is back, or begins empty."""
-
-    def revoked(self, partition: int) -> None:
-        """A partition went to another replica."""
-
-    def notice(self, text: str) -> None:
-        """A sentence for the operator."""
-
-    def stopped(self, reason: str) -> None:
-        """The loop has ended."""
 
 
 class StopReason(StrEnum):
@@ -117,6 +77,9 @@ class Service(Generic[G]):
         A partition's state is stored at whichever comes first.
     overload
         Says when events are let by unjudged; None for never.
+    exchange_events
+        Fewest events after which a partition's state is stored where there are others, which is
+        when it learns what they know (:mod:`monitor.state.view`); 0 keeps them apart.
     digests
         Put a digest of the state into every commit; costs about as much as a snapshot.
     """
@@ -133,6 +96,7 @@ class Service(Generic[G]):
         snapshot_every_batches: int = 128,
         snapshot_every_events: int = 65_536,
         overload: Overload | None = None,
+        exchange_events: int = 512,
         digests: bool = False,
     ) -> None:
         self._gate = gate
@@ -142,6 +106,9 @@ class Service(Generic[G]):
         self._batch_events = batch_events
         self._linger_seconds = linger_seconds
         self._rule = SnapshotRule(snapshot_every_batches, snapshot_every_events)
+        self._exchange_events = exchange_events
+        self._board = Board(self._tell)
+        self._told: dict[int, tuple[str, ...]] = {}
         self._digests = digests
         self._overload = overload
         self._held: Mapping[int, _Held[G]] = {}
@@ -240,6 +207,7 @@ class Service(Generic[G]):
             if self._overload is not None:
                 self._overload.update(polled.lag_events, self._tell)
             try:
+                self._listen()
                 self._judge(polled.batches, {"poll": waited})
                 failures = 0
             except OutputClosedError:
@@ -269,6 +237,16 @@ class Service(Generic[G]):
         if self._listener is not None:
             self._listener.polled(polled.lag_events)
 
+    def _listen(self) -> None:
+        """Hear what other partitions published; with one partition there is nothing to hear."""
+        source = self._transport
+        several = isinstance(source, Publishing) and source.n_partitions > 1
+        least = self._exchange_events if several else 0
+        if least and isinstance(source, Publishing):
+            self._board.put(source.published())
+        if least != self._rule.exchange_events:
+            self._rule = replace(self._rule, exchange_events=least)
+
     def _restore(self, resume: Resume) -> _Held[G]:
         began = time.perf_counter()
         gate = self._gate
@@ -279,6 +257,7 @@ class Service(Generic[G]):
             step=gate.relive,
             read_range=self._transport.read_range,
             digest=gate.digest,
+            view=gate.view_digest if isinstance(gate, Sharing) else None,
             policy_version=getattr(getattr(gate, "policy", None), "version", None),
             notice=self._tell,
         )
@@ -302,6 +281,8 @@ class Service(Generic[G]):
         self._transport.commit(unit)
         seconds["commit"] = time.perf_counter() - began
         self._held = {**self._held, **after}
+        if self._rule.exchange_events:
+            self._board.put({p.raw.partition: p.snapshot for p in parts if p.snapshot is not None})
         for observer in self._observers:
             try:
                 observer.committed(unit, seconds)
@@ -326,6 +307,8 @@ class Service(Generic[G]):
         judged = time.perf_counter()
         policy = decisions.policy_version
         store = due(held.stamp, len(raw), policy, self._rule)
+        if store and self._rule.exchange_events:
+            state = self._exchanged(raw.partition, state)
         stamp = advance(
             held.stamp,
             raw.next_offset,
@@ -334,6 +317,7 @@ class Service(Generic[G]):
             snapshot=store,
             digest=self._gate.digest(state) if self._digests else "",
             judged=is_judged,
+            view=self._gate.view_digest(state) if isinstance(self._gate, Sharing) else "",
         )
         body = self._gate.dump(state) if store else None
         snapshot = None if body is None else seal(raw.partition, raw.next_offset, body)
@@ -341,6 +325,22 @@ class Service(Generic[G]):
         seconds["snapshot"] += time.perf_counter() - judged
         part = PartitionCommit(raw, decisions, raw.next_offset, stamp.encode(), snapshot)
         return part, _Held(state, stamp)
+
+    def _exchanged(self, partition: int, state: G) -> G:
+        """The state with a new view of the others, which is stored with it."""
+        gate = self._gate
+        if not isinstance(gate, Sharing):
+            return state
+        others = self._board.others(gate, partition)
+        found = gate.exchange(state, partition, others)
+        if found.notices != self._told.get(partition, ()):
+            self._told[partition] = found.notices
+            for text in found.notices:
+                self._tell(text)
+        if self._listener is not None:
+            self._listener.viewed(partition, len(others) - len(found.apart), len(found.apart))
+        after: G = found.state
+        return after
 
     def _run_jobs(self) -> None:
         while not self._jobs.empty():

@@ -87,6 +87,7 @@ class Status:
         self._flagged: deque[tuple[int, bytes]] = deque(maxlen=flagged)
         self._notices: deque[str] = deque(maxlen=20)
         self._positions: dict[int, int] = {}
+        self._views: dict[int, tuple[int, int]] = {}
         self._rates = _Rates(self._began)
         self._stages: dict[str, float] = {}
         self._last_stages: dict[str, float] = {}
@@ -153,6 +154,12 @@ class Status:
         """A partition went elsewhere."""
         with self._lock:
             self._positions.pop(partition, None)
+            self._views.pop(partition, None)
+
+    def viewed(self, partition: int, others: int, apart: int) -> None:
+        """A partition is judged with what ``others`` know; ``apart`` are left out."""
+        with self._lock:
+            self._views[partition] = (others, apart)
 
     def notice(self, text: str) -> None:
         """Remember a sentence for the operator."""
@@ -200,6 +207,10 @@ class Status:
                 "uptime_seconds": now - self._began,
                 "idle_seconds": now - self._alive,
                 "partitions": {str(p): at for p, at in sorted(self._positions.items())},
+                "views": {
+                    str(p): {"others": others, "apart": apart}
+                    for p, (others, apart) in sorted(self._views.items())
+                },
                 "lag_events": self._lag,
                 "events": self._events,
                 "batches": self._batches,

@@ -8,7 +8,10 @@ was loaded they are equal objects, no longer the same: slower, with the same res
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -130,3 +133,32 @@ def moments_added(
 
     held = batch.once(f"moments added {half_life}", moments, compute)
     return held[1] if held[0] is accepted else compute()[1]
+
+
+def alike(states: Mapping[str, Any]) -> dict[str, Any]:
+    """``states`` with equal sketches in them made the same objects, so that they are shared again.
+
+    Merged and loaded states lose that.
+    """
+    pool: list[Any] = []
+    return {name: _pooled(state, pool) for name, state in states.items()}
+
+
+def _pooled(value: Any, pool: list[Any]) -> Any:
+    if isinstance(value, Softmax | Moments):
+        for other in pool:
+            if type(other) is type(value) and _equal(other, value):
+                return other
+        pool.append(value)
+        return value
+    if not is_dataclass(value):
+        return value
+    parts = {f.name: getattr(value, f.name) for f in fields(value)}
+    changed = {
+        name: new for name, part in parts.items() if (new := _pooled(part, pool)) is not part
+    }
+    return replace(value, **changed) if changed else value  # type: ignore[type-var]
+
+
+def _equal(a: Any, b: Any) -> bool:
+    return all(np.array_equal(getattr(a, f.name), getattr(b, f.name)) for f in fields(a))

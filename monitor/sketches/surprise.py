@@ -7,16 +7,19 @@ of its long-run rate and of what independence of the two columns would give.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
 from monitor.core.types import BoolArray, FloatArray, IntArray
+from monitor.sketches.lift import Counted
 
 Float32Array = npt.NDArray[np.float32]
 Rows = slice | IntArray
 Triple = tuple[Float32Array, Float32Array, Float32Array]
 TOP = 3
+CHUNK_EVENTS = 1024
 FEW_EVENTS = np.float32(150.0)
 
 
@@ -172,3 +175,34 @@ def _merged(a: Triple, b: Triple) -> Triple:
     third = np.minimum(lost, other, out=lost)
     np.maximum(third, a[2], out=third)
     return best, second, np.maximum(third, b[2], out=third)
+
+
+@lru_cache(maxsize=64)
+def among(columns: int) -> IntArray:
+    """int64[p, 2]: all pairs i < j of ``columns`` columns."""
+    return np.stack(np.triu_indices(columns, 1), axis=1)
+
+
+def surprises(
+    counted: Counted, single: Float32Array, pairs: IntArray, scale: Scale
+) -> tuple[Float32Array, Float32Array, FloatArray]:
+    """Surprise and learned weight float32[p, n], score float64[n].
+
+    In chunks of events, whose temporary arrays stay in the cache.
+    """
+    n = single.shape[1]
+    surprise = np.empty((len(pairs), n), dtype=np.float32)
+    learned = np.empty_like(counted.weight)
+    score = np.zeros(n)
+    for start in range(0, n if len(pairs) else 0, CHUNK_EVENTS):
+        part = slice(start, start + CHUNK_EVENTS)
+        here = scale.part(part)
+        counts = counted.count[:, part], counted.anchor[:, part]
+        expected = expected_counts(single[:, part], counts, pairs, here)
+        share = surprise_of(counts[0], expected, scale.smooth, scale.dispersion, surprise[:, part])
+        if not here.ready.all():
+            surprise[:, part] *= here.ready
+            np.maximum(share, ~here.ready, out=share)
+        np.multiply(counted.weight[:, part], share, out=learned[:, part])
+        score[part] = highest(surprise[:, part])
+    return surprise, learned, score

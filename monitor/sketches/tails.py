@@ -8,6 +8,7 @@ from monitor.core.types import FloatArray
 
 ROBUST_QUANTILES = np.array([0.60, 0.85, 0.90])
 MAX_SHAPE = 0.5
+SMALLEST_P = 1e-12
 
 
 def weibull(ordered: FloatArray, largest: float) -> tuple[float, float, float]:
@@ -41,3 +42,16 @@ def pareto(excess: FloatArray) -> tuple[float, float]:
         return mean, 0.0
     shape = MAX_SHAPE if spread <= 1e-12 else min(MAX_SHAPE, 2.0 - mean / spread)
     return (mean, 0.0) if shape <= 0.0 else (mean * (1.0 - shape), shape)
+
+
+def bounded(p: FloatArray, most: float) -> FloatArray:
+    """``p`` within [SMALLEST_P, ``most``]; ``np.clip`` has several times the overhead."""
+    return np.minimum(np.maximum(p, SMALLEST_P), most)
+
+
+def shares_below(p: FloatArray, levels: FloatArray) -> FloatArray:
+    """float64[k]: the share of p-values float64[n], n ≥ 1, at or below each of falling levels."""
+    common, *rare = (float(level) for level in levels)
+    low = p[p <= common]
+    n = len(p)
+    return np.array([len(low) / n, *(np.count_nonzero(low <= level) / n for level in rare)])

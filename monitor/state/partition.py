@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -22,7 +22,37 @@ from monitor.state import codec
 FORMAT = 3
 READABLE = (1, 2, FORMAT)
 """Format 1 did not keep who brought a label, and how often and when it was used; format 2 not what
-the last events looked like, by which a change of the world is told."""
+the last events looked like, by which a change of the world is told; neither knew of other
+partitions."""
+NOBODY = 1 << 30
+"""The founder of a schema that was learned before founders were kept: it comes last."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a partition is judged by when there are others: everybody's evidence as one.
+
+    It is made when the partition stores its state, of that state and of the latest summaries of
+    the others, and learns from the partition's own events until the next time. Nobody but the
+    partition itself ever sees it, so no evidence comes back as someone else's.
+
+    Attributes
+    ----------
+    events
+        Valid events behind it, of all partitions.
+    members
+        The other partitions in it, in order, and the events each had seen by then.
+    digest
+        32 hex digits of what was merged; they stay until the next time.
+    detectors, references
+        Merged detector states, and the calibration references of what they score, by name.
+    """
+
+    events: int
+    members: tuple[tuple[int, int], ...]
+    digest: str
+    detectors: Mapping[str, Any]
+    references: Mapping[str, Reference]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +75,11 @@ class GateState:
         Columns that have not varied yet; None during the warm-up.
     recent
         The last events, for telling a change of the world.
+    root, founder
+        Which schema this is: 32 hex digits of it as it was first learned, and the partition that
+        learned it. States with the same root, whatever has come alive since, can be merged.
+    view
+        What is scored against instead of ``detectors`` while there are other partitions.
     """
 
     events: int
@@ -55,6 +90,29 @@ class GateState:
     references: Mapping[str, Reference]
     dead: DeadColumns | None = None
     recent: Recent = field(default_factory=Recent.empty)
+    root: str = ""
+    founder: int = NOBODY
+    view: View | None = None
+
+    @property
+    def scored_against(self) -> Mapping[str, Any]:
+        """Detector states by name: everybody's where there is a view, else the own ones."""
+        return self.detectors if self.view is None else self.view.detectors
+
+    @property
+    def read_against(self) -> Mapping[str, Reference]:
+        """Calibration references by name: everybody's where there is a view, else the own ones."""
+        return self.references if self.view is None else self.view.references
+
+    @property
+    def known(self) -> int:
+        """Valid events behind what is scored against."""
+        return self.events if self.view is None else self.view.events
+
+
+def root_of(schema: Schema) -> str:
+    """32 hex digits of a schema."""
+    return xxhash.xxh3_128_hexdigest(codec.seal(codec.pack(schema.to_dict())))
 
 
 def dump(state: GateState, detectors: Sequence[Detector[Any]]) -> bytes:
@@ -65,20 +123,54 @@ def dump(state: GateState, detectors: Sequence[Detector[Any]]) -> bytes:
         "warm": list(state.warm),
         "schema": None if state.schema is None else codec.pack(state.schema.to_dict()),
         "labels": state.labels.to_list(),
-        "detectors": {
-            d.name: [d.state_version, codec.dump(state.detectors[d.name])]
-            for d in detectors
-            if d.name in state.detectors
-        },
+        "detectors": _dumped(state.detectors, detectors),
         "dead": None if state.dead is None else codec.dump(state.dead),
         "recent": codec.dump(state.recent),
         "references": {name: codec.dump(ref) for name, ref in state.references.items()},
+        "root": state.root,
+        "founder": state.founder,
+        "view": None
+        if state.view is None
+        else {
+            "events": state.view.events,
+            "members": [list(member) for member in state.view.members],
+            "digest": state.view.digest,
+            "detectors": _dumped(state.view.detectors, detectors),
+            "references": {n: codec.dump(ref) for n, ref in state.view.references.items()},
+        },
     }
     return codec.seal(tree)
 
 
-def load(data: bytes, detectors: Sequence[Detector[Any]]) -> GateState:
+def _dumped(
+    states: Mapping[str, Any], detectors: Sequence[Detector[Any]]
+) -> dict[str, tuple[int, bytes]]:
+    return {
+        d.name: (d.state_version, codec.dump(states[d.name])) for d in detectors if d.name in states
+    }
+
+
+def named(view: View, detectors: Sequence[Detector[Any]]) -> View:
+    """``view`` with the digest of what was merged, and of whose it is."""
+    tree = [
+        [list(member) for member in view.members],
+        _dumped(view.detectors, detectors),
+        {name: codec.dump(ref) for name, ref in view.references.items()},
+    ]
+    return replace(view, digest=xxhash.xxh3_128_hexdigest(codec.seal(tree)))
+
+
+def load(data: bytes, detectors: Sequence[Detector[Any]], *, only_own: bool = False) -> GateState:
     """Read back what :func:`dump` wrote.
+
+    Parameters
+    ----------
+    data
+        The stored form.
+    detectors
+        Those that run.
+    only_own
+        Leave out what belongs to the partition alone: its view, and its kept raw events.
 
     Raises
     ------
@@ -94,41 +186,62 @@ def load(data: bytes, detectors: Sequence[Detector[Any]]) -> GateState:
         )
     try:
         schema = None if tree["schema"] is None else Schema.from_dict(codec.unpack(tree["schema"]))
-        states: dict[str, Any] = {}
-        fresh: dict[str, Reference] = {}
-        width = 0 if schema is None else len(schema.columns)
-        for detector in detectors:
-            version, blob = tree["detectors"].get(detector.name, (0, b""))
-            if version < detector.state_version:
-                # Listed since this was stored, or keeping something else since: it starts from
-                # nothing, and is silent at first.
-                if schema is not None:
-                    states[detector.name] = detector.empty(schema.n_columns)
-                    fresh[detector.name] = empty_reference(detector)
-                continue
-            if version > detector.state_version:
-                raise StateError(
-                    f"stored state of {detector.name} has version {version}, "
-                    f"this version reads {detector.state_version}"
-                )
-            states[detector.name] = codec.load(type(detector.empty(width)), blob)
+        width = 0 if schema is None else schema.n_columns
+        states = _loaded(tree["detectors"], detectors, width)
+        references = _references(tree["references"], states)
+        view = None if only_own else tree.get("view")
+        if schema is not None:
+            # Listed since this was stored, or keeping something else since: it starts from
+            # nothing, and is silent at first.
+            states = {d.name: d.empty(width) for d in detectors} | states
+            references = {d.name: empty_reference(d) for d in detectors} | references
         return GateState(
             int(tree["events"]),
-            tuple(tree["warm"]),
+            () if only_own else tuple(tree["warm"]),
             schema,
             LabelTable.from_list(tree["labels"]),
             states,
-            fresh
-            | {
-                name: codec.load(Reference, blob)
-                for name, blob in tree["references"].items()
-                if name not in fresh
-            },
+            references,
             None if tree["dead"] is None else codec.load(DeadColumns, tree["dead"]),
             codec.load(Recent, tree["recent"]) if "recent" in tree else Recent.empty(),
+            tree.get("root") or ("" if schema is None else root_of(schema)),
+            int(tree.get("founder", NOBODY)),
+            None if view is None else _view(view, detectors, width),
         )
-    except (KeyError, TypeError, ValueError, msgspec.MsgspecError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, msgspec.MsgspecError) as error:
         raise StateError(f"stored state cannot be read: {error}") from error
+
+
+def _loaded(
+    stored: Mapping[str, Any], detectors: Sequence[Detector[Any]], width: int
+) -> dict[str, Any]:
+    """Detector states, without those that are not stored or of an older version."""
+    states: dict[str, Any] = {}
+    for detector in detectors:
+        version, blob = stored.get(detector.name, (0, b""))
+        if version > detector.state_version:
+            raise StateError(
+                f"stored state of {detector.name} has version {version}, "
+                f"this version reads {detector.state_version}"
+            )
+        if version == detector.state_version:
+            states[detector.name] = codec.load(type(detector.empty(width)), blob)
+    return states
+
+
+def _references(stored: Mapping[str, bytes], states: Mapping[str, Any]) -> dict[str, Reference]:
+    return {name: codec.load(Reference, stored[name]) for name in states}
+
+
+def _view(tree: Mapping[str, Any], detectors: Sequence[Detector[Any]], width: int) -> View:
+    states = _loaded(tree["detectors"], detectors, width)
+    return View(
+        int(tree["events"]),
+        tuple((int(p), int(n)) for p, n in tree["members"]),
+        str(tree["digest"]),
+        {d.name: d.empty(width) for d in detectors} | states,
+        {d.name: empty_reference(d) for d in detectors} | _references(tree["references"], states),
+    )
 
 
 def digest(state: GateState, detectors: Sequence[Detector[Any]]) -> str:

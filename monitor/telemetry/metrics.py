@@ -270,6 +270,13 @@ class _StatusCollector(Collector):
             "Input partitions assigned and restored.",
             None if partitions is None else len(partitions),
         )
+        views = status.get("views")
+        for word, text in (
+            ("others", "Other partitions whose knowledge partitions here are judged with."),
+            ("apart", "Other partitions whose knowledge could not be used, see the log."),
+        ):
+            counts = None if views is None else sum(view[word] for view in views.values())
+            yield _gauge(f"view_{word}", text, counts)
         restore = CounterMetricFamily(
             PREFIX + "restore_seconds", "Time spent bringing partitions' state back."
         )

@@ -11,11 +11,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from kafka import ConsumerRebalanceListener, TopicPartition
+from kafka import TopicPartition
 from kafka import errors as kafka_errors
 from kafka.structs import ConsumerGroupMetadata, MemberState, OffsetAndMetadata
 
@@ -25,6 +24,7 @@ from monitor.core.types import RawBatch
 from monitor.transport import kafka_state
 from monitor.transport.kafka_clients import (
     KafkaConfig,
+    Rebalances,
     RefusedError,
     Worker,
     after_abort,
@@ -35,6 +35,7 @@ from monitor.transport.kafka_clients import (
     unreachable,
 )
 from monitor.transport.kafka_headers import accept_any_header_name
+from monitor.transport.kafka_peers import PeerReader
 from monitor.transport.kafka_reader import read_range, resume
 from monitor.transport.kafka_records import Origin, Topics, outgoing, raw_batch
 from monitor.transport.kafka_state import StoredState
@@ -47,22 +48,6 @@ log = logging.getLogger(__name__)
 _CLOSE_SECONDS = 5.0
 _JOIN_MS = 3000
 _NOTHING = Origin()
-
-
-class _Events(ConsumerRebalanceListener):  # type: ignore[misc]
-    """Notes rebalances down; it is called on the client's I/O loop, where nothing may block."""
-
-    def __init__(self) -> None:
-        self.noted: deque[tuple[bool, frozenset[int]]] = deque()
-
-    def on_partitions_assigned(self, assigned: Any) -> None:
-        self.noted.append((True, frozenset(tp.partition for tp in assigned)))
-
-    def on_partitions_revoked(self, revoked: Any) -> None:
-        self.noted.append((False, frozenset(tp.partition for tp in revoked)))
-
-    def on_partitions_lost(self, lost: Any) -> None:
-        self.on_partitions_revoked(lost)
 
 
 class KafkaTransport:
@@ -80,7 +65,7 @@ class KafkaTransport:
 
     def __init__(self, config: KafkaConfig | None = None) -> None:
         self.config = config or KafkaConfig()
-        self._events = _Events()
+        self._events = Rebalances()
         self._worker: Worker | None = None
         self._member: Any = None
         self._producer: Any = None
@@ -94,6 +79,7 @@ class KafkaTransport:
         self._in_transaction = False
         self._heard = 0.0
         self._seen: dict[int, int] = {}
+        self._peers = PeerReader(self.config)
 
     def open(self) -> None:
         """Create missing topics, cut off a predecessor's open transaction, join the group.
@@ -157,6 +143,22 @@ class KafkaTransport:
             raise
         except Exception as error:  # the client's own faults too: a restart mends them
             raise as_transport_error(error, "reading from Kafka", self.config) from error
+
+    @property
+    def n_partitions(self) -> int:
+        """Partitions of the input, wherever they are read."""
+        return self._counts.get(self.config.topics.input, 1)
+
+    def published(self) -> dict[int, bytes]:
+        """Snapshots of any partition that became visible since the last call.
+
+        Raises
+        ------
+        TransportError
+            When the brokers fail.
+        """
+        self._usable("reading the state topic")
+        return self._peers.published(self.n_partitions)
 
     def _fetch(self, max_events: int, timeout_seconds: float) -> dict[int, list[Any]]:
         """Poll, and note the membership that the records were read under.
@@ -361,6 +363,7 @@ class KafkaTransport:
         worker, self._worker = self._worker, None
         if worker is None:
             return
+        self._peers.close()
         for what, seconds, step in self._closing():
             with contextlib.suppress(Exception):
                 worker.call(what, seconds, step)

@@ -6,11 +6,18 @@ import queue
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import (
+    ConsumerRebalanceListener,
+    KafkaAdminClient,
+    KafkaConsumer,
+    KafkaProducer,
+    TopicPartition,
+)
 from kafka import errors as kafka_errors
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 
@@ -168,6 +175,25 @@ def new_reader(config: KafkaConfig, partition: TopicPartition, *others: TopicPar
     consumer = KafkaConsumer(**consumer_options(config))
     consumer.assign([partition, *others])
     return consumer
+
+
+class Rebalances(ConsumerRebalanceListener):  # type: ignore[misc]
+    """Notes rebalances down; it is called on the client's I/O loop, where nothing may block."""
+
+    def __init__(self) -> None:
+        self.noted: deque[tuple[bool, frozenset[int]]] = deque()
+
+    def on_partitions_assigned(self, assigned: Any) -> None:
+        """These came."""
+        self.noted.append((True, frozenset(tp.partition for tp in assigned)))
+
+    def on_partitions_revoked(self, revoked: Any) -> None:
+        """These go."""
+        self.noted.append((False, frozenset(tp.partition for tp in revoked)))
+
+    def on_partitions_lost(self, lost: Any) -> None:
+        """These are gone already."""
+        self.on_partitions_revoked(lost)
 
 
 def new_member(config: KafkaConfig, listener: Any) -> Any:

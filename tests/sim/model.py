@@ -55,9 +55,10 @@ class Store:
         default_factory=lambda: {n: [] for n in ("accepted", "quarantined", "invalid", "decisions")}
     )
     batches: list[tuple[int, list[int]]] = field(default_factory=list)
+    stamps: list[bytes] = field(default_factory=list)
     snapshots: int = 0
-    epoch: int = 0
-    on_its_way: list[tuple[int, CommitUnit]] = field(default_factory=list)
+    epochs: dict[int, int] = field(default_factory=dict)
+    on_its_way: list[tuple[int, int, CommitUnit]] = field(default_factory=list)
     applied: set[int] = field(default_factory=set)
     fenced: int = 0
     repeated: int = 0
@@ -67,12 +68,12 @@ class Store:
         for partition in self.records:
             self.committed.setdefault(partition, Committed(0))
 
-    def deliver(self, epoch: int, unit: CommitUnit) -> bool:
-        """A commit arrives: taken once, and only from the latest process. Whether it was taken."""
+    def deliver(self, member: int, epoch: int, unit: CommitUnit) -> bool:
+        """A commit arrives: taken once, and only from a member's latest process. Whether it was."""
         if id(unit) in self.applied:
             self.repeated += 1
             return False
-        if epoch != self.epoch:
+        if epoch != self.epochs[member]:
             self.fenced += 1
             return False
         self.applied.add(id(unit))
@@ -93,6 +94,7 @@ class Store:
                 done.snapshot = part.snapshot
                 self.snapshots += 1
             self.batches.append((raw.partition, raw.offset.tolist()))
+            self.stamps.append(part.stamp)
         return True
 
 
@@ -119,6 +121,8 @@ class ModelTransport:
     delay
         Chance that a commit is still on its way when its process dies. It may arrive before the
         next process begins, after it, twice, or never.
+    member
+        Which of several processes at a time; each fences its own predecessors.
     """
 
     def __init__(
@@ -131,19 +135,32 @@ class ModelTransport:
         stale: float = 0.0,
         delay: float = 0.0,
         seed: int = 0,
+        member: int = 0,
     ) -> None:
         self.store, self.fault, self.cut, self.churn = store, fault, cut, churn
-        self.stale, self.delay, self.epoch = stale, delay, -1
+        self.stale, self.delay, self.member, self.epoch = stale, delay, member, -1
         self._rng = random.Random(seed)
         self._position: dict[int, int] = {}
+        self._heard: dict[int, bytes | None] = {}
+
+    @property
+    def n_partitions(self) -> int:
+        return len(self.store.records)
+
+    def published(self) -> dict[int, bytes]:
+        self.fault("published")
+        now = {p: done.snapshot for p, done in self.store.committed.items()}
+        new = {p: s for p, s in now.items() if s is not None and self._heard.get(p) is not s}
+        self._heard |= new
+        return new
 
     def open(self) -> None:
         self.fault("open")
         late = self.store.on_its_way
         for _ in range(self._rng.randint(0, 2) if late else 0):
             self.store.deliver(*late[-1])
-        self.store.epoch += 1
-        self.epoch = self.store.epoch
+        self.epoch = self.store.epochs.get(self.member, 0) + 1
+        self.store.epochs[self.member] = self.epoch
         for _ in range(self._rng.randint(0, 2) if late else 0):
             self.store.deliver(*late[-1])
         late.clear()
@@ -188,9 +205,9 @@ class ModelTransport:
         for step in STEPS[:-1]:
             self.fault(step)
         if self._rng.random() < self.delay:
-            self.store.on_its_way.append((self.epoch, unit))
+            self.store.on_its_way.append((self.member, self.epoch, unit))
             raise Crash("delayed")
-        if not self.store.deliver(self.epoch, unit):
+        if not self.store.deliver(self.member, self.epoch, unit):
             raise TransportError("fenced")
         self.fault(STEPS[-1])
 

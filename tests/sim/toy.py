@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,6 +11,7 @@ import xxhash
 
 from monitor.core.errors import RejectCode
 from monitor.core.types import Action, DecisionBatch, Mode, RawBatch, Verdict
+from monitor.state.view import Exchanged
 
 _ACTION = {
     Verdict.ACCEPT: Action.PASS,
@@ -92,3 +94,45 @@ class ToyGate:
 
     def digest(self, state: ToyState) -> str:
         return f"{state.chain:016x}"
+
+
+@dataclass(frozen=True)
+class ToyView(ToyState):
+    """With what was heard of others; empty for nothing."""
+
+    view: str = ""
+
+
+class SharingToyGate(ToyGate):
+    """Its decisions depend on what the others had published, too."""
+
+    def start(self) -> ToyView:
+        return ToyView(0, 0)
+
+    def step(self, state: ToyView, raw: RawBatch) -> tuple[DecisionBatch, ToyView]:
+        seen = ToyState(state.events, state.chain ^ int(state.view or "0", 16))
+        decisions = super().step(seen, raw)[0]
+        after = super().step(ToyState(state.events, state.chain), raw)[1]
+        return decisions, ToyView(after.events, after.chain, state.view)
+
+    def dump(self, state: ToyView) -> bytes:
+        return json.dumps([state.events, state.chain, state.view]).encode()
+
+    def load(self, data: bytes) -> ToyView:
+        return ToyView(*json.loads(data))
+
+    def digest(self, state: ToyView) -> str:
+        return f"{xxhash.xxh3_64_intdigest(self.dump(state)):016x}"
+
+    def summary(self, data: bytes) -> ToyView:
+        return replace(self.load(data), view="")
+
+    def exchange(
+        self, state: ToyView, number: int, peers: Mapping[int, ToyView]
+    ) -> Exchanged[ToyView]:
+        heard = "".join(f"{number} {q} {peer.chain} " for q, peer in peers.items())
+        view = f"{xxhash.xxh3_64_intdigest(heard.encode()):016x}" if heard else ""
+        return Exchanged(replace(state, view=view))
+
+    def view_digest(self, state: ToyView) -> str:
+        return state.view

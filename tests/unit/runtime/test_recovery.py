@@ -13,17 +13,8 @@ from hypothesis import strategies as st
 from monitor.core.errors import StateError
 from monitor.core.ports import Resume
 from monitor.core.types import RawBatch
-from monitor.state.recovery import (
-    FROM_EMPTY,
-    SnapshotRule,
-    Stamp,
-    advance,
-    begin,
-    due,
-    recover,
-    seal,
-    unseal,
-)
+from monitor.state.recovery import FROM_EMPTY, Stamp, advance, begin, recover, seal, unseal
+from monitor.state.schedule import SnapshotRule, due
 from tests.sim.toy import ToyGate, ToyState
 
 GATE = ToyGate()

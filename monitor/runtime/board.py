@@ -1,0 +1,72 @@
+"""What the other partitions have published of themselves, as far as it has come here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from monitor.core.errors import StateError
+from monitor.state.recovery import unseal
+from monitor.state.view import Exchanged
+
+G = TypeVar("G")
+
+MAX_PEER_BYTES = 256 << 20
+
+
+@runtime_checkable
+class Sharing(Protocol[G]):
+    """A gate whose states can be merged. Every method is pure."""
+
+    def summary(self, data: bytes) -> G:
+        """What a stored state has learned itself. Raises StateError."""
+
+    def exchange(self, state: G, number: int, peers: Mapping[int, G]) -> Exchanged[G]:
+        """The state of partition ``number`` with a new view of the others'."""
+
+    def view_digest(self, state: G) -> str:
+        """Digest of what the state knows of the others; empty for nothing."""
+
+
+class Board:
+    """The latest summary of each partition.
+
+    Parameters
+    ----------
+    tell
+        Receives sentences for the operator.
+    max_bytes
+        Largest stored state, unpacked, that is looked at.
+    """
+
+    def __init__(self, tell: Callable[[str], None], max_bytes: int = MAX_PEER_BYTES) -> None:
+        self._tell, self._max_bytes = tell, max_bytes
+        self._bodies: dict[int, bytes] = {}
+        self._offsets: dict[int, int] = {}
+        self._read: dict[int, Any] = {}
+
+    def put(self, sealed: Mapping[int, bytes]) -> None:
+        """Take up snapshots as transports bring them. One that cannot be read changes nothing."""
+        for partition, data in sealed.items():
+            try:
+                number, offset, body = unseal(data, self._max_bytes)
+            except StateError as error:
+                self._refuse(partition, error)
+                continue
+            if number != partition:
+                self._refuse(partition, f"it says that it is of partition {number}")
+            elif offset > self._offsets.get(partition, -1):
+                self._bodies[partition], self._offsets[partition] = body, offset
+
+    def others(self, gate: Sharing[Any], partition: int) -> dict[int, Any]:
+        """The summaries of all partitions but this one, in order."""
+        for number in [n for n in self._bodies if n != partition]:
+            body = self._bodies.pop(number)
+            try:
+                self._read[number] = gate.summary(body)
+            except StateError as error:
+                self._refuse(number, error)
+        return {n: self._read[n] for n in sorted(self._read) if n != partition}
+
+    def _refuse(self, partition: int, why: object) -> None:
+        self._tell(f"What partition {partition} published cannot be used and is left out: {why}")

@@ -1,0 +1,57 @@
+"""Who the loop deals with: the gate it asks, and the listener it tells."""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeVar
+
+from monitor.core.types import DecisionBatch, RawBatch
+from monitor.state.recovery import Stamp
+
+G = TypeVar("G")
+
+
+class GateLike(Protocol[G]):
+    """What the loop needs of a gate. Every method is pure and may run in any thread."""
+
+    def start(self) -> G:
+        """The state before any event."""
+
+    def step(self, state: G, raw: RawBatch) -> tuple[DecisionBatch, G]:
+        """Judge a batch: what was decided, and the state after it."""
+
+    def let_by(self, state: G, raw: RawBatch) -> DecisionBatch:
+        """Let a batch pass unjudged. Learns nothing."""
+
+    def relive(self, state: G, raw: RawBatch) -> G:
+        """The state after a batch that was judged and committed before."""
+
+    def dump(self, state: G) -> bytes:
+        """The state as bytes."""
+
+    def load(self, data: bytes) -> G:
+        """The state from those bytes. Raises StateError."""
+
+    def digest(self, state: G) -> str:
+        """Hexadecimal digest, equal for equal states only."""
+
+
+class Listener(Protocol):
+    """Told what happens to the loop itself, in its thread. Must be quick and must not raise."""
+
+    def polled(self, lag_events: int | None) -> None:
+        """A poll returned, perhaps with nothing: the loop is alive."""
+
+    def restored(self, partition: int, stamp: Stamp, seconds: float) -> None:
+        """A partition's state is back, or begins empty."""
+
+    def revoked(self, partition: int) -> None:
+        """A partition went to another replica."""
+
+    def viewed(self, partition: int, others: int, apart: int) -> None:
+        """A partition is judged with what ``others`` know from now on, ``apart`` are left out."""
+
+    def notice(self, text: str) -> None:
+        """A sentence for the operator."""
+
+    def stopped(self, reason: str) -> None:
+        """The loop has ended."""
