@@ -109,6 +109,21 @@ def test_processes_that_die_and_lose_partitions(seed: int) -> None:
     assert group.deaths + group.moved > 0
 
 
+def test_zombies_are_refused() -> None:
+    refused = 0
+    for seed in range(100, 110):
+        rng = random.Random(seed)
+        store, exchanges = toy_store(rng), Exchanges()
+        group = Group(
+            store, lambda made, e=exchanges: toy_service(made, e), members=3, rng=rng, moves=0.3
+        )
+        group.run()
+        check_ledger(store)
+        check_states(store, SharingToyGate(), exchanges.made)
+        refused += group.refused
+    assert refused > 0
+
+
 def gate_store(seed: int, partitions: int) -> Store:
     values = events(seed, 420 * partitions)
     return Store({p: list(enumerate(values[p::partitions])) for p in range(partitions)})
