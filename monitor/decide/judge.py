@@ -62,6 +62,11 @@ class Judged:
     recent: Recent
 
 
+def part_of(detector: AnyDetector) -> float:
+    """The detector's part of its channel, in comparison with the others' (see ``base``)."""
+    return float(getattr(detector, "part", 1.0))
+
+
 def channels_of(detectors: Sequence[AnyDetector]) -> tuple[str, ...]:
     """The families of ``detectors``, each once, in order of first appearance."""
     return tuple(dict.fromkeys(detector.family.value for detector in detectors))
@@ -88,7 +93,7 @@ def judge(
     reads: dict[str, Read] = {}
     own: dict[str, FloatArray] = {}
     p_value: dict[str, FloatArray] = {}
-    found: dict[str, list[FloatArray]] = {}
+    found: dict[str, list[AnyDetector]] = {}
     for stage in (0, 1):
         if stage == 1:
             events = replace(events, p_value=dict(p_value))
@@ -107,11 +112,12 @@ def judge(
                     if len(rows):
                         p, read = based_anew(p, rows), _read_anew(read, rows)
                 own[name] = p
-                found.setdefault(detector.family.value, []).append(p)
+                found.setdefault(detector.family.value, []).append(detector)
             if read is not None:
                 reads[name] = read
         for family, several in found.items():
-            lowest = np.minimum.reduce(several) * len(several)
+            total = sum(part_of(detector) for detector in several)
+            lowest = np.minimum.reduce([own[d.name] * (total / part_of(d)) for d in several])
             p_value[family] = np.minimum(lowest, 1.0)
     combined = combine(p_value, channels_of(detectors), policy, len(events))
     verdict = verdicts(combined.tail, policy)
@@ -233,13 +239,15 @@ def reasons(
             continue
         if detector.name not in judged.own:
             continue
-        # A channel is as sure as the surest of its detectors, times their number; the others have
-        # nothing to say unless they are sure themselves.
-        several = sum(
-            other.family == detector.family for other in detectors if other.name in judged.own
+        # A channel is as sure as the surest of its detectors, over its part of the channel; the
+        # others have nothing to say unless they are sure themselves.
+        total = sum(
+            part_of(other)
+            for other in detectors
+            if other.family == detector.family and other.name in judged.own
         )
         of_channel = judged.p_value[detector.family.value][flagged]
-        p = np.minimum(several * judged.own[detector.name][flagged], 1.0)
+        p = np.minimum(judged.own[detector.name][flagged] * (total / part_of(detector)), 1.0)
         surest = (p <= of_channel) & (judged.combined.channel[flagged] == index)
         speaks = (p / share <= policy.flag_at) | surest
         rows = flagged[speaks]

@@ -71,7 +71,9 @@ class Detector(Protocol[S]):
 
     Optional class attributes: ``robust`` (calibrate by the robust tail, see
     :mod:`monitor.detectors.calibration`), ``scale_bounds`` (known bounds of that tail's scale),
-    ``certain`` (a score at or above which the evidence is a fact, not a statistic).
+    ``certain`` (a score at or above which the evidence is a fact, not a statistic), ``part`` (of
+    its channel, 1 by default: a channel's p-value is the smallest of its detectors', each divided
+    by its part of those that speak).
     """
 
     name: ClassVar[str]

@@ -101,6 +101,7 @@ class Continuity:
     """Surprise, in nats, at how an event departs from its neighbours in time."""
 
     name: ClassVar[str] = "continuity"
+    part: ClassVar[float] = 0.5
     family: ClassVar[Family] = Family.CLEAN_LABEL
     stage: ClassVar[int] = 0
     state_version: ClassVar[int] = 1

@@ -62,6 +62,7 @@ class Novelty:
     """Nats of surprise over new and off-grid values, all but the most surprising one."""
 
     name: ClassVar[str] = "novelty"
+    part: ClassVar[float] = 1.5
     family: ClassVar[Family] = Family.CLEAN_LABEL
     stage: ClassVar[int] = 0
     state_version: ClassVar[int] = 1

@@ -94,6 +94,7 @@ class Ring:
     """Evidence that several sources push the event's label (see the module's text)."""
 
     name: ClassVar[str] = "ring"
+    part: ClassVar[float] = 0.5
     family: ClassVar[Family] = Family.SYBIL
     stage: ClassVar[int] = 0
     state_version: ClassVar[int] = 1
