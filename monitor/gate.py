@@ -53,7 +53,7 @@ from monitor.detectors import default_detectors
 from monitor.detectors.base import Sampling
 from monitor.state import partition
 from monitor.state.partition import GateState, root_of
-from monitor.state.view import Exchanged, exchange, rescaled
+from monitor.state.view import GROWN_EVENTS, Exchanged, exchange, rescaled
 
 __all__ = ["Gate", "GateConfig"]
 
@@ -129,6 +129,10 @@ class Gate:
             relearn=self._relearned,
             label_limit=self.config.limits.max_labels,
         )
+
+    def alone(self, state: GateState) -> GateState:
+        """The state without its view of other partitions, where there is no exchange any more."""
+        return state if state.view is None else replace(state, view=None)
 
     def view_digest(self, state: GateState) -> str:
         """32 hex digits of what ``state`` knows of the other partitions; empty for nothing."""
@@ -219,16 +223,17 @@ class Gate:
     def _settled(
         self, state: GateState, judged: Judged, failures: Failures
     ) -> tuple[Judged, GateState]:
-        """Learn, by verdicts that take into account what failed, in the learning too."""
-        setting = self.config.on_detector_error
-        while True:
-            before = len(failures)
-            if before:
-                judged = replace(judged, verdict=escalated(judged.verdict, setting))
-            after = self._learn(state, judged, failures)
-            # What failed only now has changed the verdicts, after which the others learn less.
-            if before or not failures:
-                return judged, after
+        """What comes out, with regard to what failed, and the state after learning.
+
+        The detectors that work learn by the verdicts they gave themselves, whatever the setting:
+        else one that fails for good would freeze the others' baselines. So the setting may also
+        change over a restart.
+        """
+        after = self._learn(state, judged, failures)
+        if failures:
+            verdict = escalated(judged.verdict, self.config.on_detector_error)
+            judged = replace(judged, verdict=verdict)
+        return judged, after
 
     def _sampling(self, state: GateState) -> tuple[AnyDetector, ...]:
         """The detectors, for a state that meets a part of the stream."""
@@ -297,6 +302,8 @@ class Gate:
             state,
             events=state.events + len(events),
             labels=state.labels.counted(events.y[accepted], events.source[accepted]),
+            # Kept for learning them again under another schema, which grown states no more do.
+            warm=state.warm if state.events < GROWN_EVENTS else (),
             recent=judged.recent,
             view=view,
             **own._asdict(),

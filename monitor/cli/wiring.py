@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from monitor.admin.app import create_app
 from monitor.admin.server import HttpServer
 from monitor.config.settings import Settings, as_dict
+from monitor.core.errors import UsageError
 from monitor.core.limits import Limits
 from monitor.core.ports import Observer, Transport
 from monitor.core.schema import SchemaSpec
@@ -59,7 +60,16 @@ def make_gate(settings: Settings, *, local: bool) -> Gate:
         on_detector_error=gate.on_detector_error,
         several=not local and settings.state.exchange_min_events > 0,
     )
-    return Gate(config, settings.policy, default_detectors(gate.extra_detectors))
+    detectors = default_detectors(gate.extra_detectors)
+    for detector in detectors:
+        if detector.name in gate.extra_detectors and not settings.policy.budget.get(
+            detector.family, 0.0
+        ):
+            raise UsageError(
+                f"gate.extra_detectors has {detector.name!r}, but its family has no part of "
+                f"policy.budget: give {detector.family.value} a part above 0"
+            )
+    return Gate(config, settings.policy, detectors)
 
 
 def schema_spec(features: Sequence[tuple[str, str]]) -> SchemaSpec:

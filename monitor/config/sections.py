@@ -61,8 +61,8 @@ class GateSettings(Section):
         description="What happens to the events of a micro-batch on which a detector fails (an "
         "error, or a score that is no number). flag: they pass, flagged. quarantine: they are held "
         "back (in mode enforce). stop: the process ends with exit code 4 and nothing of the batch "
-        "is let through. With flag and quarantine the other detectors go on, nothing is learned "
-        "from these events, and the reasons name the detector and the error.",
+        "is let through. With flag and quarantine the other detectors go on and learn as they "
+        "judge by themselves, and the reasons name the detector and the error.",
     )
     extra_detectors: tuple[str, ...] = Field(
         default=(),

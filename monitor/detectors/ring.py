@@ -144,16 +144,21 @@ class Ring:
         )
 
     def merge(self, a: RingState, b: RingState) -> RingState:
-        """Counts of the same source add up, and so does what is usual."""
+        """Counts of the same source add up, and so does what is usual.
+
+        Each side counts its own events; what was active a moment ago is so by the common clock.
+        """
         union = np.union1d(a.table.items()[0], b.table.items()[0])
         first, second = a.table.get(union), b.table.get(union)
+        for rows, others in ((first, b.seen), (second, a.seen)):
+            rows[:, LAST_SEEN] += others * (rows[:, LAST_SEEN] > 0.0)
         rows = first + second
         rows[:, LAST_SEEN] = np.maximum(first, second)[:, LAST_SEEN]
         return RingState(
             KeyedTable.empty(BUCKETS + 1).put(
                 union, rows, capacity=self.params.sources, keep_by=LAST_SEEN
             ),
-            a.mix.merge(b.mix),
+            a.mix.later(b.seen).merge(b.mix.later(a.seen)),
             a.usual + b.usual,
             a.square + b.square,
             a.mass + b.mass,

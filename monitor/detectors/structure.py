@@ -39,6 +39,8 @@ LARGEST = 1e100
 POWER = 0.75
 """Sums of logarithms have a heavier tail than the calibration extrapolates."""
 SEED = 11
+FREE = 1e12
+"""Stands for no bound: states hold finite numbers, so that a failure is told from them."""
 
 
 class StructureParams(Params):
@@ -72,7 +74,7 @@ class StructureState:
     residual
         float64[w, w]: standardised rows times this are residuals, in standard deviations.
     usual
-        float64[w], the 95 % quantile of each residual's size, infinite for columns that the others
+        float64[w], the 95 % quantile of each residual's size, ``FREE`` for columns that the others
         do not determine.
     """
 
@@ -102,14 +104,14 @@ class Structure:
         """No events."""
         w = min(n_columns, self.params.max_columns)
         return StructureState(
-            np.zeros((0, w)), 0, np.zeros(w), np.zeros(w), np.zeros((w, w)), np.full(w, np.inf)
+            np.zeros((0, w)), 0, np.zeros(w), np.zeros(w), np.zeros((w, w)), np.full(w, FREE)
         )
 
     def score(self, view: StructureState, batch: EventBatch) -> Scores:
         """float64[n]; silent while too little is known, and where nothing determines anything."""
         n = len(batch)
         enough = max(self.params.least_rows, 3 * view.rows.shape[1])
-        if not n or len(view.rows) < enough or np.isfinite(view.usual).sum() < WORST:
+        if not n or len(view.rows) < enough or np.count_nonzero(view.usual < FREE) < WORST:
             return Scores.silent(n)
         nats = self._nats(view, batch)
         worst = np.partition(nats, -WORST, axis=1)[:, -WORST:] if nats.shape[1] > WORST else nats
@@ -155,7 +157,7 @@ class Structure:
     ) -> Evidence:
         told, data = [], []
         for j in order.tolist():
-            if not np.isfinite(view.usual[j]):
+            if view.usual[j] >= FREE:
                 continue
             name, value = batch.columns[j][:64], float(batch.x[row, j])
             implied = value - float(off[j] * view.spread[j])
@@ -198,7 +200,7 @@ class Structure:
         size = np.abs(standard @ residual) / optimism
         usual = np.maximum(quantiles(size, USUAL)[0], LEAST_USUAL)
         determined = (np.diag(inverse) > self.params.relation**-2) & (spread > 0.0)
-        usual[~determined] = np.inf
+        usual[~determined] = FREE
         return StructureState(rows, count, centre, spread, residual, usual)
 
 

@@ -11,7 +11,7 @@ from monitor.state.view import Exchanged
 
 G = TypeVar("G")
 
-MAX_PEER_BYTES = 256 << 20
+MAX_PEER_BYTES = 1 << 30
 
 
 @runtime_checkable
@@ -23,6 +23,9 @@ class Sharing(Protocol[G]):
 
     def exchange(self, state: G, number: int, peers: Mapping[int, G]) -> Exchanged[G]:
         """The state of partition ``number`` with a new view of the others'."""
+
+    def alone(self, state: G) -> G:
+        """The state without what it knows of the others."""
 
     def view_digest(self, state: G) -> str:
         """Digest of what the state knows of the others; empty for nothing."""
@@ -44,9 +47,16 @@ class Board:
         self._bodies: dict[int, bytes] = {}
         self._offsets: dict[int, int] = {}
         self._read: dict[int, Any] = {}
+        self._mine: set[int] = set()
+        self._refused: dict[int, str] = {}
 
-    def put(self, sealed: Mapping[int, bytes]) -> None:
-        """Take up snapshots as transports bring them. One that cannot be read changes nothing."""
+    def put(self, sealed: Mapping[int, bytes], *, own: bool = False) -> None:
+        """Take up snapshots as transports bring them, or ``own`` ones as soon as they are stored.
+
+        One that cannot be read changes nothing. Transports bring them in order, but own ones later
+        than they were put, so that older ones of these are nothing new. A lower offset of another
+        partition is: its state has begun anew.
+        """
         for partition, data in sealed.items():
             try:
                 number, offset, body = unseal(data, self._max_bytes)
@@ -55,8 +65,14 @@ class Board:
                 continue
             if number != partition:
                 self._refuse(partition, f"it says that it is of partition {number}")
-            elif offset > self._offsets.get(partition, -1):
+            elif own or self._is_news(partition, offset):
                 self._bodies[partition], self._offsets[partition] = body, offset
+                self._refused.pop(partition, None)
+                (self._mine.add if own else self._mine.discard)(partition)
+
+    def _is_news(self, partition: int, offset: int) -> bool:
+        held = self._offsets.get(partition, -1)
+        return offset > held if partition in self._mine else offset != held
 
     def others(self, gate: Sharing[Any], partition: int) -> dict[int, Any]:
         """The summaries of all partitions but this one, in order."""
@@ -69,4 +85,10 @@ class Board:
         return {n: self._read[n] for n in sorted(self._read) if n != partition}
 
     def _refuse(self, partition: int, why: object) -> None:
-        self._tell(f"What partition {partition} published cannot be used and is left out: {why}")
+        text = (
+            f"What partition {partition} published cannot be used, and is left out until it "
+            f"publishes again: {why}"
+        )
+        if self._refused.get(partition) != text:
+            self._refused[partition] = text
+            self._tell(text)

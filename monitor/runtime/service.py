@@ -243,7 +243,11 @@ class Service(Generic[G]):
         several = isinstance(source, Publishing) and source.n_partitions > 1
         least = self._exchange_events if several else 0
         if least and isinstance(source, Publishing):
-            self._board.put(source.published())
+            try:
+                self._board.put(source.published())
+            except TransportError as error:
+                # What the others know helps; it is no reason to hold up the stream.
+                self._tell(f"Going on without news of the other partitions: {error}")
         if least != self._rule.exchange_events:
             self._rule = replace(self._rule, exchange_events=least)
 
@@ -282,7 +286,8 @@ class Service(Generic[G]):
         seconds["commit"] = time.perf_counter() - began
         self._held = {**self._held, **after}
         if self._rule.exchange_events:
-            self._board.put({p.raw.partition: p.snapshot for p in parts if p.snapshot is not None})
+            stored = {p.raw.partition: p.snapshot for p in parts if p.snapshot is not None}
+            self._board.put(stored, own=True)
         for observer in self._observers:
             try:
                 observer.committed(unit, seconds)
@@ -307,7 +312,7 @@ class Service(Generic[G]):
         judged = time.perf_counter()
         policy = decisions.policy_version
         store = due(held.stamp, len(raw), policy, self._rule)
-        if store and self._rule.exchange_events:
+        if store:
             state = self._exchanged(raw.partition, state)
         stamp = advance(
             held.stamp,
@@ -327,10 +332,13 @@ class Service(Generic[G]):
         return part, _Held(state, stamp)
 
     def _exchanged(self, partition: int, state: G) -> G:
-        """The state with a new view of the others, which is stored with it."""
+        """The state with a new view of the others, which is stored with it; or with none."""
         gate = self._gate
         if not isinstance(gate, Sharing):
             return state
+        if not self._rule.exchange_events:
+            apart: G = gate.alone(state)
+            return apart
         others = self._board.others(gate, partition)
         found = gate.exchange(state, partition, others)
         if found.notices != self._told.get(partition, ()):

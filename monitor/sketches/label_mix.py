@@ -22,6 +22,7 @@ LEAST_SOURCES, LEAST_EVENTS, MOST_EVENTS = 8, 3.0, 20.0
 KEPT = 0.9
 PUSHED = (19.0, 1.0)
 LEAST_SHARE, RHO = 1e-4, (0.002, 0.9)
+_SPREAD, _ALL = 0x9E3779B97F4A7C15, (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +60,23 @@ class LabelMix:
 
     def put(self, keys: HashArray, counts: FloatArray, now: float) -> LabelMix:
         """With the sources ``keys`` uint64[u], sorted, as they are now."""
+        if len(keys) > RECENT:
+            # Another choice every time, so that no name is always among those left out.
+            mixed = (keys ^ np.uint64(int(now) * _SPREAD & _ALL)) * np.uint64(_SPREAD)
+            some = np.sort(np.argsort(mixed, kind="stable")[:RECENT])
+            keys, counts = keys[some], counts[some]
         stay = np.flatnonzero(~np.isin(self.keys, keys, kind="sort"))
         stay = stay[max(0, len(stay) + len(keys) - RECENT) :]
         return replace(
             self,
-            keys=np.concatenate([self.keys[stay], keys[-RECENT:]]),
-            counts=np.concatenate([self.counts[stay], counts[-RECENT:]]),
-            last=np.concatenate([self.last[stay], np.full(min(len(keys), RECENT), now)]),
+            keys=np.concatenate([self.keys[stay], keys]),
+            counts=np.concatenate([self.counts[stay], counts]),
+            last=np.concatenate([self.last[stay], np.full(len(keys), now)]),
         )
+
+    def later(self, events: float) -> LabelMix:
+        """By a clock that is ahead by ``events``."""
+        return replace(self, last=self.last + events)
 
     def nats(self, counts: FloatArray) -> FloatArray:
         """float64[u, BUCKETS] ≥ 0: evidence that a source pushes each label.

@@ -28,7 +28,7 @@ import numpy as np
 
 from monitor.core.labels import LabelTable
 from monitor.core.types import IntArray
-from monitor.decide.guard import OBSERVE, Failures
+from monitor.decide.guard import OBSERVE, Failures, said, still_finite
 from monitor.detectors.base import Detector, Rescaling
 from monitor.detectors.calibration import Reference
 from monitor.detectors.pooling import pooled
@@ -128,7 +128,9 @@ def exchange(
         state = replace(state, warm=())
     found = _Found(partition)
     others = found.fitting(state, others)
-    state, others = _one_scale(state, partition, others, detectors)
+    failures = Failures()
+    state, others = _one_scale(state, partition, others, (detectors, failures))
+    found.notices.extend(f"Partition {partition}: {said(f)}." for f in failures.all())
     everybody = dict(sorted({**others, partition: state}.items()))
     labels = _one_table([held.labels for held in everybody.values()], label_limit)
     others = found.numbered_alike(labels, others)
@@ -202,13 +204,16 @@ class _Found:
         merged, members = dict(state.detectors), []
         for q, other in others.items():
             try:
-                merged = {
-                    d.name: d.merge(merged[d.name], other.detectors[d.name]) for d in detectors
-                }
-            except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+                both = {d.name: d.merge(merged[d.name], other.detectors[d.name]) for d in detectors}
+                for name, state_of in both.items():
+                    still_finite(merged[name], state_of)
+            except MemoryError:
+                raise
+            except Exception as error:
                 # It came from outside, and may be of any shape.
                 self._leave(q, f"it does not fit ({type(error).__name__}: {error})")
             else:
+                merged = both
                 members.append((q, other.events))
         return alike(merged), tuple(members)
 
@@ -230,7 +235,7 @@ def _one_scale(
     state: GateState,
     partition: int,
     others: Mapping[int, GateState],
-    detectors: Sequence[Detector[Any]],
+    told: tuple[Sequence[Detector[Any]], Failures],
 ) -> tuple[GateState, dict[int, GateState]]:
     """Everybody with the scale of each column that the first has in whom it is alive."""
     everybody = dict(sorted({**others, partition: state}.items()))
@@ -248,7 +253,7 @@ def _one_scale(
         gained = np.flatnonzero(was_dead & (scales.count > 1))
         watched = None if held.dead is None else held.dead.without(gained)
         moved = replace(held, schema=schema, dead=watched)
-        done[q] = rescaled(moved, detectors, gained) if len(gained) else moved
+        done[q] = rescaled(moved, told[0], gained, told[1]) if len(gained) else moved
     state = done.pop(partition)
     return state, done
 

@@ -12,7 +12,6 @@ import time
 from typing import Any
 
 from kafka import TopicPartition
-from kafka import errors as kafka_errors
 
 from monitor.core.errors import StateError
 from monitor.transport import kafka_state
@@ -21,7 +20,7 @@ from monitor.transport.kafka_state import SnapshotRef
 
 log = logging.getLogger(__name__)
 
-MAX_PENDING_BYTES = 256 << 20
+MAX_PENDING_BYTES = 1 << 30
 """Largest snapshot of a partition that is waited for."""
 _POLL_MS = 200
 _MAX_RECORDS = 2000
@@ -98,7 +97,8 @@ class PeerReader:
                 self._catch_up(n_partitions, found)
             else:
                 self._take(0, found)
-        except kafka_errors.KafkaError as error:
+        except Exception as error:  # the client fails in many ways; the next call begins anew
+            self.close()
             raise as_transport_error(error, "reading the state topic", self._config) from error
         return found
 

@@ -134,5 +134,8 @@ class SharingToyGate(ToyGate):
         view = f"{xxhash.xxh3_64_intdigest(heard.encode()):016x}" if heard else ""
         return Exchanged(replace(state, view=view))
 
+    def alone(self, state: ToyView) -> ToyView:
+        return replace(state, view="")
+
     def view_digest(self, state: ToyView) -> str:
         return state.view

@@ -124,3 +124,35 @@ def test_the_law_of_the_mix_is_told_from_the_many() -> None:
     evidence = hostile.nats(counts)
     assert evidence[:30, 1].min() > 8.0
     assert np.quantile(evidence[30:, 1], 0.99) < 2.0
+
+
+def test_what_two_partitions_saw_lately_is_active_in_both() -> None:
+    detector = Ring()
+    sides = []
+    for side in range(2):
+        rng = np.random.default_rng(side)
+        state = detector.empty(5)
+        for i in range(24 + 8 * side):
+            source, y = honest(rng, SIZE, 5.0)
+            if i >= 22 + 8 * side:
+                rows = np.arange(0, 80, 2)
+                source[rows], y[rows] = 1000 * (side + 1) + np.arange(40) % 4, 1
+            events = batch(source, y, i * SIZE)
+            state = detector.observe(state, events, np.ones(SIZE, dtype=bool))
+        sides.append(state)
+    merged = detector.merge(*sides)
+    assert merged.seen == sum(state.seen for state in sides)
+    source, y = honest(np.random.default_rng(9), SIZE, 5.0)
+    source[:40:4], y[:40:4] = 1001, 1
+    events = batch(source, y, 50_000)
+    alone = detector.score(sides[0], events).value[:40:4]
+    together = detector.score(merged, replace(events, memo={})).value[:40:4]
+    assert together.min() > 1.5 * alone.max()
+
+
+def test_of_a_flood_of_sources_not_always_the_same_are_kept() -> None:
+    keys = np.sort(np.random.default_rng(3).integers(0, 2**63, 2000).astype(np.uint64) * 2)
+    counts = np.ones((2000, 16))
+    kept = [set(LabelMix.empty().put(keys, counts, now).keys.tolist()) for now in (10.0, 20.0)]
+    assert all(len(some) == 512 for some in kept)
+    assert len(kept[0] & kept[1]) < 256

@@ -23,7 +23,8 @@ def sealed(partition: int, offset: int, chain: int) -> bytes:
 def test_the_latest_of_each_other_partition() -> None:
     notices: list[str] = []
     board = Board(notices.append)
-    board.put({0: sealed(0, 5, 1), 1: sealed(1, 7, 2), 2: sealed(2, 3, 3)})
+    board.put({0: sealed(0, 5, 1), 1: sealed(1, 6, 8), 2: sealed(2, 3, 3)})
+    board.put({1: sealed(1, 7, 2)}, own=True)
     board.put({1: sealed(1, 4, 9)})  # late: known already
     board.put({2: sealed(2, 8, 4)})
     found = board.others(GATE, 0)
@@ -32,6 +33,9 @@ def test_the_latest_of_each_other_partition() -> None:
         2: (8, 4, ""),
     }
     board.put({0: sealed(0, 9, 6)})
+    board.put({1: sealed(1, 8, 5)})  # another process has it now
+    board.put({1: sealed(1, 2, 7)})  # and its state has begun anew
+    assert board.others(GATE, 0)[1].chain == 7
     assert list(board.others(GATE, 2)) == [0, 1]
     assert board.others(GATE, 2)[0].chain == 6
     assert not notices
