@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from loadtest import streams
 from loadtest.replicas import (
     PARTITIONS,
     Line,
@@ -35,6 +36,7 @@ def test_four_processes_see_what_one_sees(cell: str) -> None:
     assert four > 0.9
 
 
+@pytest.mark.skipif("electricity" not in streams.names(), reason="needs the shared data")
 def test_partitions_that_know_of_each_other_see_more() -> None:
     cell = "electricity:flip:spread:5"
     assert recall(cell, 12_000, 4) > recall(cell, 12_000, 4, merged=False)
