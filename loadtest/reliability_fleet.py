@@ -34,7 +34,6 @@ RESTARTS = (3,)
 def events(count: int, seed: int) -> Iterator[tuple[int, bytes, bytes]]:
     """(partition, key, value): a two-class stream with flipped labels and broken records."""
     rng = random.Random(seed)
-    broken = [b"{", b"\xff\xfe", b'{"id":"x"}', b"[]"]
     for i in range(count):
         label = i % 2
         flipped = rng.random() < 0.02
@@ -45,7 +44,9 @@ def events(count: int, seed: int) -> Iterator[tuple[int, bytes, bytes]]:
             "label": 1 - label if flipped else label,
             "features": [round(rng.gauss(3.0 * label * (j % 2), 1.0), 4) for j in range(8)],
         }
-        value = broken[i % 4] if i % 97 == 0 else orjson.dumps(event)
+        value = orjson.dumps(event)
+        if i % 97 == 0:
+            value = [b"{", b"\xff\xfe", b'{"id":"x"}', value[:-1] + b',"weight":-1}'][i % 4]
         yield rng.randrange(PARTITIONS), b"e-%d" % i, value
 
 

@@ -1,4 +1,4 @@
-"""Small helpers for arrays with one row a class, whose number grows."""
+"""Small helpers for arrays: rows by class, whose number grows, by group and by source."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 from scipy.sparse import csr_array
 
-from monitor.core.types import FloatArray, IntArray
+from monitor.core.types import FloatArray, HashArray, IntArray
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -65,6 +65,42 @@ def starts(ordered: np.ndarray[tuple[int], np.dtype[Any]]) -> IntArray:
     [0, 2, 3]
     """
     return np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)])
+
+
+def staying(held: HashArray, fresh: HashArray, most: int) -> IntArray:
+    """int64[s]: places in ``held`` uint64[r] that stay when ``fresh`` uint64[u] comes behind them.
+
+    Those that are not among ``fresh``, the latest, as far as both together are at most ``most``.
+
+    Examples
+    --------
+    >>> held, fresh = np.array([7, 5, 9], dtype=np.uint64), np.array([5], dtype=np.uint64)
+    >>> staying(held, fresh, 3).tolist(), staying(held, fresh, 2).tolist()
+    ([0, 2], [2])
+    """
+    stay = np.flatnonzero(~np.isin(held, fresh, kind="sort"))
+    return stay[max(0, len(stay) + len(fresh) - most) :]
+
+
+def last_of_each(keys: HashArray, *by: FloatArray) -> IntArray:
+    """int64[g]: of each key in uint64[r] the row that is largest by ``by``, the last one first.
+
+    Examples
+    --------
+    >>> keys = np.array([4, 2, 4], dtype=np.uint64)
+    >>> last_of_each(keys, np.array([3.0, 1.0, 2.0])).tolist()
+    [1, 0]
+    """
+    order = np.lexsort((*by, keys))
+    return np.asarray(order[np.append(keys[order][1:] != keys[order][:-1], True)])
+
+
+def weighted_quantiles(values: FloatArray, weight: FloatArray, *shares: float) -> FloatArray:
+    """float64[k]: quantiles of float64[m] in which each value counts by its weight float64[m]."""
+    order = np.argsort(values, kind="stable")
+    total = np.cumsum(weight[order])
+    place = np.searchsorted(total, np.array(shares) * total[-1])
+    return np.asarray(values[order][np.minimum(place, len(values) - 1)])
 
 
 def sums_by_group(

@@ -18,6 +18,7 @@ import numpy as np
 from scipy.special import log_ndtr, stdtrit
 
 from monitor.core.types import BoolArray, FloatArray, HashArray, IntArray
+from monitor.sketches.arrays import last_of_each, staying, weighted_quantiles
 
 RECENT = 512
 LEAST_SOURCES = 8
@@ -84,12 +85,11 @@ class Habits:
 
     def put(self, keys: HashArray, sums: Sums) -> Habits:
         """With the sources ``keys`` uint64[u] as they are now."""
-        stay = ~np.isin(self.keys, keys)
-        latest = slice(-RECENT, None)
+        stay, latest = staying(self.keys, keys, RECENT), slice(-RECENT, None)
         return replace(
             self,
-            keys=np.concatenate([self.keys[stay], keys])[latest],
-            sums=self.sums.rows(stay).followed_by(sums).rows(latest),
+            keys=np.concatenate([self.keys[stay], keys[latest]]),
+            sums=self.sums.rows(stay).followed_by(sums.rows(latest)),
         )
 
     def fitted(self) -> Habits:
@@ -100,13 +100,13 @@ class Habits:
         events = sums.weight
         count = np.minimum(events, LARGEST_SHARE * float(events.sum()))
         each = np.maximum(events, TINY)
-        middle = _quantile(sums.total / each, count, MIDDLE)
+        (middle,) = weighted_quantiles(sums.total / each, count, MIDDLE).tolist()
         off = sums.total - middle * events
         between = (np.square(off) / MEDIAN_CHI2 - sums.noise) / np.square(each)
-        variance = max(_quantile(between, count, MIDDLE), 0.0)
+        (variance,) = np.maximum(weighted_quantiles(between, count, MIDDLE), 0.0).tolist()
         placed = replace(self, middle=middle, variance=variance)
         place = placed._places(sums)
-        low, high = _quantile(place, count, LOW), _quantile(place, count, HIGH)
+        low, high = weighted_quantiles(place, count, LOW, HIGH).tolist()
         scale = max((high - low) / (T_HIGH - T_LOW), TINY)
         return replace(placed, start=low - scale * T_LOW, scale=scale)
 
@@ -129,15 +129,6 @@ class Habits:
             return self if len(self.keys) else other
         keys = np.concatenate([self.keys, other.keys])
         sums = self.sums.followed_by(other.sums)
-        order = np.lexsort((sums.total, sums.noise, sums.weight, keys))
-        last = np.append(keys[order][1:] != keys[order][:-1], True)
-        kept = order[last]
+        kept = last_of_each(keys, sums.total, sums.noise, sums.weight)
         kept = kept[np.lexsort((keys[kept], sums.weight[kept]))][-RECENT:]
         return replace(Habits.empty(), keys=keys[kept], sums=sums.rows(kept)).fitted()
-
-
-def _quantile(value: FloatArray, weight: FloatArray, at: float) -> float:
-    """The quantile ``at`` of ``value`` float64[u] with weights float64[u]."""
-    order = np.argsort(value, kind="stable")
-    total = np.cumsum(weight[order])
-    return float(value[order][min(int(np.searchsorted(total, at * total[-1])), len(value) - 1)])

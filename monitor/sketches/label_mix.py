@@ -15,6 +15,7 @@ import numpy as np
 from scipy.special import betaln
 
 from monitor.core.types import FloatArray, HashArray
+from monitor.sketches.arrays import last_of_each, staying
 
 BUCKETS = 16
 RECENT = 512
@@ -65,8 +66,7 @@ class LabelMix:
             mixed = (keys ^ np.uint64(int(now) * _SPREAD & _ALL)) * np.uint64(_SPREAD)
             some = np.sort(np.argsort(mixed, kind="stable")[:RECENT])
             keys, counts = keys[some], counts[some]
-        stay = np.flatnonzero(~np.isin(self.keys, keys, kind="sort"))
-        stay = stay[max(0, len(stay) + len(keys) - RECENT) :]
+        stay = staying(self.keys, keys, RECENT)
         return replace(
             self,
             keys=np.concatenate([self.keys[stay], keys]),
@@ -114,8 +114,7 @@ class LabelMix:
         keys = np.concatenate([self.keys, other.keys])
         counts = np.concatenate([self.counts, other.counts])
         last = np.concatenate([self.last, other.last])
-        order = np.lexsort((*counts.T, last, counts.sum(axis=1), keys))
-        kept = order[np.append(keys[order][1:] != keys[order][:-1], True)]
+        kept = last_of_each(keys, *counts.T, last, counts.sum(axis=1))
         kept = kept[np.lexsort((keys[kept], last[kept]))][-RECENT:]
         both = replace(LabelMix.empty(), keys=keys[kept], counts=counts[kept], last=last[kept])
         return both.fitted()

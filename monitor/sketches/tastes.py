@@ -19,6 +19,7 @@ import numpy as np
 from scipy.special import fdtri, log_ndtr
 
 from monitor.core.types import BoolArray, FloatArray, HashArray
+from monitor.sketches.arrays import last_of_each, staying, weighted_quantiles
 
 RECENT = 512
 LEAST_SOURCES, LEAST_EVENTS = 8, 4.0
@@ -79,9 +80,7 @@ class Tastes:
 
     def put(self, keys: HashArray, sums: FloatArray, events: FloatArray) -> Tastes:
         """With the sources ``keys`` uint64[u] as they are now."""
-        room = max(0, RECENT - len(keys))
-        stay = np.flatnonzero(~np.isin(self.keys, keys, kind="sort"))
-        stay = stay[max(0, len(stay) - room) :]
+        stay = staying(self.keys, keys, RECENT)
         return replace(
             self,
             keys=np.concatenate([self.keys[stay], keys[-RECENT:]]),
@@ -115,7 +114,7 @@ class Tastes:
         if not differ:
             return fitted
         statistic = fitted._statistic(self.sums[rows], self.events[rows])
-        middle, high = _quantiles(statistic, self.events[rows], (MIDDLE, HIGH))
+        middle, high = weighted_quantiles(statistic, self.events[rows], MIDDLE, HIGH)
         expected = fdtri(max(directions, 1), FREEDOMS, MIDDLE)
         ratio = fdtri(max(directions, 1), FREEDOMS, HIGH) / expected
         light = float(np.interp(-high / max(middle, 1e-9), -ratio, 1.0 / FREEDOMS))
@@ -181,18 +180,8 @@ class Tastes:
         keys = np.concatenate([self.keys, other.keys])
         sums = np.concatenate([self.sums, other.sums])
         events = np.concatenate([self.events, other.events])
-        order = np.lexsort((*sums.T, events, keys))
-        last = np.append(keys[order][1:] != keys[order][:-1], True)
-        kept = order[last]
+        kept = last_of_each(keys, *sums.T, events)
         kept = kept[np.lexsort((keys[kept], events[kept]))][-RECENT:]
         fresh = Tastes.empty(self.sums.shape[1])
         both = replace(fresh, keys=keys[kept], sums=sums[kept], events=events[kept])
         return both.fitted(directions)
-
-
-def _quantiles(value: FloatArray, weight: FloatArray, at: tuple[float, ...]) -> FloatArray:
-    """Quantiles ``at`` of ``value`` float64[u] with weights float64[u]."""
-    order = np.argsort(value, kind="stable")
-    total = np.cumsum(weight[order])
-    place = np.searchsorted(total, np.asarray(at) * total[-1])
-    return np.asarray(value[order][np.minimum(place, len(value) - 1)])

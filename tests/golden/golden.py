@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import os
 import sys
 import threading
 from dataclasses import dataclass
@@ -194,7 +195,8 @@ def main() -> None:
     parser.add_argument("--journal", action="store_true", help="a half-done local run instead")
     args = parser.parse_args()
     if args.journal:
-        print(half_a_run(journal_folder()))
+        os.chdir(HERE)  # a journal names its input, which must be no path of this machine
+        print(half_a_run(Path(journal_folder().name)))
         return
     golden = as_format_1(present()) if args.as_format_1 else present()
     print(golden.write())

@@ -15,31 +15,13 @@ import pytest
 import yaml
 from kafka import KafkaConsumer, TopicPartition
 
+from loadtest.reliability_fleet import PARTITIONS, events
+
 ROOT = Path(__file__).resolve().parents[2]
 EVENTS = 20_000
 KILLS = 5
-PARTITIONS = 4
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(420)]
-
-
-def events(count, seed):
-    """(partition, key, value) of a stream with a few flipped labels and bad records."""
-    rng = random.Random(seed)
-    for i in range(count):
-        label = i % 2
-        flipped = rng.random() < 0.02
-        event = {
-            "id": f"e-{i}",
-            "ts": 1_700_000_000 + i * 0.05,
-            "source": f"acct-{rng.randrange(5) if flipped else 5 + rng.randrange(200)}",
-            "label": 1 - label if flipped else label,
-            "features": [round(rng.gauss(3.0 * label * (j % 2), 1.0), 4) for j in range(8)],
-        }
-        value = orjson.dumps(event)
-        if i % 97 == 0:
-            value = [b"{", b"\xff\xfe", b'{"id":"x"}', value[:-1] + b',"weight":-1}'][i % 4]
-        yield rng.randrange(PARTITIONS), b"e-%d" % i, value
 
 
 class Process:

@@ -105,6 +105,19 @@ def no_fault(step: str) -> None:
     """Nothing ever fails."""
 
 
+def crash_at(step: str, nth: int) -> Fault:
+    """Dies when ``step`` comes for the ``nth`` time, counted from 0."""
+    seen = 0
+
+    def fault(at: str) -> None:
+        nonlocal seen
+        seen += at == step
+        if at == step and seen == nth + 1:
+            raise Crash(at)
+
+    return fault
+
+
 class ModelTransport:
     """One process's view of a :class:`Store`.
 

@@ -13,7 +13,7 @@ from monitor.core.errors import StateError, TransportError
 from monitor.core.types import RawBatch
 from monitor.runtime.service import Service
 from monitor.state.recovery import Stamp
-from tests.sim.model import STEPS, Crash, ModelTransport, RebalancedError, Store
+from tests.sim.model import STEPS, Crash, ModelTransport, RebalancedError, Store, crash_at
 from tests.sim.toy import ToyGate
 
 BATCH = 16
@@ -138,16 +138,8 @@ def test_full_batches_decide_as_an_unbroken_run(seed: int) -> None:
 def test_a_crash_at_every_step(step: str) -> None:
     store = Store({0: [(at, b"%d" % at) for at in range(200)]})
     for nth in range(8):
-        seen = 0
-
-        def fault(at: str, nth: int = nth) -> None:
-            nonlocal seen
-            seen += at == step
-            if at == step and seen == nth + 1:
-                raise Crash(at)
-
         try:
-            service(ModelTransport(store, fault)).run(threading.Event())
+            service(ModelTransport(store, crash_at(step, nth))).run(threading.Event())
         except Crash:
             continue
     service(ModelTransport(store)).run(threading.Event())

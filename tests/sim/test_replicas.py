@@ -18,7 +18,7 @@ from monitor.state.partition import GateState
 from monitor.state.recovery import Stamp
 from monitor.state.view import Exchanged
 from tests.sim.group import Group
-from tests.sim.model import STEPS, Crash, ModelTransport, Store
+from tests.sim.model import STEPS, Crash, ModelTransport, Store, crash_at
 from tests.sim.test_crashes import check_ledger
 from tests.sim.test_gate_crashes import events
 from tests.sim.toy import SharingToyGate, ToyView
@@ -158,16 +158,9 @@ def test_a_crash_at_every_step_with_others(step: str) -> None:
     rng = random.Random(5)
     store, exchanges = toy_store(rng), Exchanges()
     for nth in range(6):
-        seen = 0
-
-        def fault(at: str, nth: int = nth) -> None:
-            nonlocal seen
-            seen += at == step
-            if at == step and seen == nth + 1:
-                raise Crash(at)
-
         with contextlib.suppress(Crash):
-            toy_service(ModelTransport(store, fault), exchanges).run(threading.Event())
+            transport = ModelTransport(store, crash_at(step, nth))
+            toy_service(transport, exchanges).run(threading.Event())
     toy_service(ModelTransport(store), exchanges).run(threading.Event())
     check_ledger(store)
     assert check_states(store, SharingToyGate(), exchanges.made) > 0

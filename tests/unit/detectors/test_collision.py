@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from monitor.detectors.collision import FARTHEST, PARTS, Collision, CollisionParams, CollisionState
-from tests.checks.detector_laws import fresh
-from tests.unit.detectors.test_trigger import batch
+from tests.checks.detector_laws import taught
+from tests.unit.detectors.test_trigger import batch, batches
 
 SIZE = 256
 
@@ -21,13 +21,7 @@ def blobs(events: int, seed: int = 0, rare: float = 0.5) -> tuple[np.ndarray, np
 
 def warm(rare: float = 0.5) -> tuple[Collision, CollisionState]:
     detector = Collision(CollisionParams(rows=256))
-    state = detector.empty(4)
-    g, y = blobs(4096, rare=rare)
-    for first in range(0, len(y), SIZE):
-        rows = slice(first, first + SIZE)
-        part = batch(g[rows], y[rows], 2)
-        state = detector.observe(state, fresh(part), np.ones(SIZE, dtype=bool))
-    return detector, state
+    return detector, taught(detector, batches(*blobs(4096, rare=rare)), 4)
 
 
 def test_a_near_duplicate_of_another_class_stands_out() -> None:

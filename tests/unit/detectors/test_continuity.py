@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from monitor.detectors.continuity import Continuity, ContinuityState
-from tests.checks.detector_laws import fresh
-from tests.unit.detectors.test_trigger import batch
+from tests.checks.detector_laws import taught
+from tests.unit.detectors.test_trigger import batch, batches
 
 SIZE = 256
 EVENTS = 4096
@@ -21,11 +21,8 @@ def smooth(events: int, seed: int = 0) -> np.ndarray:
 
 def warm(values: np.ndarray) -> tuple[Continuity, ContinuityState]:
     detector = Continuity()
-    state = detector.empty(values.shape[1])
-    for first in range(0, len(values), SIZE):
-        part = batch(values[first : first + SIZE], np.zeros(SIZE, dtype=int))
-        state = detector.observe(state, fresh(part), np.ones(SIZE, dtype=bool))
-    return detector, state
+    same = np.zeros(len(values), dtype=int)
+    return detector, taught(detector, batches(values, same), values.shape[1])
 
 
 def test_a_moved_event_stands_out_and_its_neighbours_do_not() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from monitor.detectors.half_space import HalfSpace, HalfSpaceParams, HalfSpaceState
-from tests.checks.detector_laws import fresh
-from tests.unit.detectors.test_trigger import batch
+from tests.checks.detector_laws import taught
+from tests.unit.detectors.test_trigger import batch, batches
 
 SIZE = 256
 
@@ -19,13 +19,7 @@ def blobs(events: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 def warm(params: HalfSpaceParams | None = None) -> tuple[HalfSpace, HalfSpaceState]:
     detector = HalfSpace(params)
-    state = detector.empty(4)
-    g, y = blobs(4096)
-    for first in range(0, len(y), SIZE):
-        rows = slice(first, first + SIZE)
-        part = batch(g[rows], y[rows], 2)
-        state = detector.observe(state, fresh(part), np.ones(SIZE, dtype=bool))
-    return detector, state
+    return detector, taught(detector, batches(*blobs(4096)), 4)
 
 
 def test_a_point_of_one_class_among_the_other_stands_out() -> None:

@@ -8,20 +8,15 @@ import numpy as np
 import pytest
 
 from monitor.detectors.spectral import Spectral, SpectralParams, SpectralState
-from tests.checks.detector_laws import fresh
-from tests.unit.detectors.test_trigger import batch, stream
+from tests.checks.detector_laws import fresh, taught
+from tests.unit.detectors.test_trigger import batch, batches, stream
 
 SIZE = 512
 
 
 def warm(d: int = 6, params: SpectralParams | None = None) -> tuple[Spectral, SpectralState]:
     detector = Spectral(params)
-    state = detector.empty(d)
-    g, y = stream(8 * SIZE, d)
-    for first in range(0, len(y), SIZE):
-        part = batch(g[first : first + SIZE], y[first : first + SIZE])
-        state = detector.observe(state, fresh(part), np.ones(SIZE, dtype=bool))
-    return detector, state
+    return detector, taught(detector, batches(*stream(8 * SIZE, d)), d)
 
 
 def triggered(g: np.ndarray, y: np.ndarray, rows: slice) -> None:

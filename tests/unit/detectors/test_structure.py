@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from monitor.detectors.structure import FREE, Structure, StructureParams, StructureState
-from tests.checks.detector_laws import fresh
-from tests.unit.detectors.test_trigger import batch
+from tests.checks.detector_laws import taught
+from tests.unit.detectors.test_trigger import batch, batches
 
 SIZE = 256
 
@@ -21,11 +21,8 @@ def related(events: int, seed: int = 0) -> np.ndarray:
 
 def warm(values: np.ndarray) -> tuple[Structure, StructureState]:
     detector = Structure()
-    state = detector.empty(values.shape[1])
-    for first in range(0, len(values), SIZE):
-        part = batch(values[first : first + SIZE], np.zeros(SIZE, dtype=int))
-        state = detector.observe(state, fresh(part), np.ones(SIZE, dtype=bool))
-    return detector, state
+    same = np.zeros(len(values), dtype=int)
+    return detector, taught(detector, batches(values, same), values.shape[1])
 
 
 def test_values_snapped_one_by_one_stand_out() -> None:

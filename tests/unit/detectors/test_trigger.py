@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -37,6 +38,12 @@ def batch(g: np.ndarray, y: np.ndarray, n_classes: int = 2) -> EventBatch:
         columns=tuple(f"f{i}" for i in range(d)),
         label_names=tuple(f"class{i}" for i in range(n_classes)),
     )
+
+
+def batches(g: np.ndarray, y: np.ndarray, n_classes: int = 2) -> Iterator[EventBatch]:
+    """The events in batches of ``SIZE``."""
+    for first in range(0, len(y), SIZE):
+        yield batch(g[first : first + SIZE], y[first : first + SIZE], n_classes)
 
 
 def stream(events: int, d: int = 6, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
