@@ -204,8 +204,10 @@ class Ring:
         counts += np.bincount(flat, minlength=counts.size).reshape(counts.shape)
         mix = view.mix.put(keys, counts, float(now))
         active = mix.counts[mix.last > now - p.active_events]
-        said = mix.nats(active)
-        own = mix.nats(counts)
+        # The batch's sources came last: they are the end of those that are active.
+        earlier = active[: max(0, len(active) - len(keys))]
+        nats = mix.nats(np.concatenate([earlier, counts]))
+        said, own = nats[-len(active) :], nats[len(earlier) :]
         bounded = np.minimum(own, p.bound_nats)
         usual = (view.usual + PRIOR_MEAN) / (view.mass + 1.0)
         square = (view.square + PRIOR_SQUARE) / (view.mass + 1.0)
