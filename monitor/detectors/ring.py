@@ -31,7 +31,7 @@ from pydantic import Field
 from monitor.core.types import BoolArray, EventBatch, Family, FloatArray, HashArray, IntArray
 from monitor.detectors.base import Evidence, Params, Scores
 from monitor.sketches.keyed import KeyedTable
-from monitor.sketches.label_mix import BUCKETS, LabelMix
+from monitor.sketches.label_mix import BUCKETS, RECENT, LabelMix
 from monitor.sketches.shared import sources
 
 LAST_SEEN = BUCKETS
@@ -204,10 +204,11 @@ class Ring:
         counts += np.bincount(flat, minlength=counts.size).reshape(counts.shape)
         mix = view.mix.put(keys, counts, float(now))
         active = mix.counts[mix.last > now - p.active_events]
-        # The batch's sources came last: they are the end of those that are active.
-        earlier = active[: max(0, len(active) - len(keys))]
-        nats = mix.nats(np.concatenate([earlier, counts]))
-        said, own = nats[-len(active) :], nats[len(earlier) :]
+        own = mix.nats(counts)
+        if len(keys) <= RECENT:  # then all of them are active, and at the end
+            said = np.concatenate([mix.nats(active[: len(active) - len(keys)]), own])
+        else:
+            said = mix.nats(active)
         bounded = np.minimum(own, p.bound_nats)
         usual = (view.usual + PRIOR_MEAN) / (view.mass + 1.0)
         square = (view.square + PRIOR_SQUARE) / (view.mass + 1.0)
