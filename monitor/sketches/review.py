@@ -110,15 +110,15 @@ def _of_own_source(
         here = rows[which]
         stride = max(1, len(same) // LOOKED_AT)
         some = same[::stride]
+        # Some columns' cells of all of the pairs: a row is copied at once, a value is looked up.
+        cells, weight = events.cells.take(some, axis=1), events.weight.take(some, axis=1)
         total = np.ones((len(own), len(which), len(some)), dtype=np.float32)
         mine = np.ones((len(own), len(which)), dtype=np.float32)
         total *= events.y[here][:, None] == events.y[some]
         for several in columns:
             column = several[:, which]
-            total *= (
-                events.cells[column, here][:, :, None] == events.cells[column[:, :, None], some]
-            )
-            total *= events.weight[column[:, :, None], some]
+            total *= events.cells[column, here][:, :, None] == cells.take(column, axis=0)
+            total *= weight.take(column, axis=0)
             mine *= events.weight[column, here]
         own[:, which] = np.maximum(total.sum(axis=2) * np.float32(stride) - mine, 0.0)
     return own
