@@ -19,6 +19,7 @@ import numpy as np
 from scipy.special import fdtri, log_ndtr
 
 from monitor.core.types import BoolArray, FloatArray, HashArray
+from monitor.sketches.arrays import quantiles
 
 RECENT = 512
 LEAST_SOURCES, LEAST_EVENTS = 8, 4.0
@@ -103,7 +104,7 @@ class Tastes:
         short = unit * np.minimum(1.0, most / np.maximum(length, 1e-9))[:, None]
         axes = np.linalg.eigh(short.T @ short)[1]
         each = (np.square(unit @ axes) / MEDIAN_CHI2 - 1.0) / events
-        low, middle, high = np.quantile(each, (0.25, 0.5, 0.75), axis=0)
+        low, middle, high = quantiles(each, 0.25, 0.5, 0.75)
         # Less about two standard errors of the median, unless it is clear from all directions
         # together that sources differ: where they are alike, h is nothing.
         differ = self._differ(unit, directions)
