@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 from scipy.sparse import csr_array
 
-from monitor.core.types import FloatArray, IntArray
+from monitor.core.types import BoolArray, FloatArray, IntArray
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -54,6 +54,22 @@ def quantiles(values: FloatArray, *shares: float) -> FloatArray:
     above = np.minimum(below + 1, len(values) - 1)
     part = (place - below).reshape(-1, *(1,) * (values.ndim - 1))
     return np.asarray(ordered[below] + part * (ordered[above] - ordered[below]))
+
+
+def contained(
+    values: np.ndarray[tuple[int], np.dtype[Any]], ordered: np.ndarray[tuple[int], np.dtype[Any]]
+) -> BoolArray:
+    """bool[n]: which of ``values`` are in ``ordered``, rising; ``np.isin`` would sort both again.
+
+    Examples
+    --------
+    >>> contained(np.array([5, 1, 3]), np.array([1, 2, 3])).tolist()
+    [False, True, True]
+    """
+    if not len(ordered):
+        return np.zeros(len(values), dtype=bool)
+    at = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
+    return np.asarray(ordered[at] == values)
 
 
 def starts(ordered: np.ndarray[tuple[int], np.dtype[Any]]) -> IntArray:

@@ -18,6 +18,7 @@ import numpy as np
 from scipy.special import log_ndtr, stdtrit
 
 from monitor.core.types import BoolArray, FloatArray, HashArray, IntArray
+from monitor.sketches.arrays import contained
 
 RECENT = 512
 LEAST_SOURCES = 8
@@ -83,8 +84,8 @@ class Habits:
         return cls(np.empty(0, dtype=np.uint64), none, 0.0, 0.0, 0.0, np.inf)
 
     def put(self, keys: HashArray, sums: Sums) -> Habits:
-        """With the sources ``keys`` uint64[u] as they are now."""
-        stay = ~np.isin(self.keys, keys)
+        """With the sources ``keys`` uint64[u], sorted, as they are now."""
+        stay = ~contained(self.keys, keys)
         latest = slice(-RECENT, None)
         return replace(
             self,

@@ -15,6 +15,7 @@ import numpy as np
 from scipy.special import betaln
 
 from monitor.core.types import FloatArray, HashArray
+from monitor.sketches.arrays import contained
 
 BUCKETS = 16
 RECENT = 512
@@ -66,7 +67,7 @@ class LabelMix:
             mixed = (keys ^ np.uint64(int(now) * _SPREAD & _ALL)) * np.uint64(_SPREAD)
             some = np.sort(np.argsort(mixed, kind="stable")[:RECENT])
             keys, counts = keys[some], counts[some]
-        stay = np.flatnonzero(~np.isin(self.keys, keys, kind="sort"))
+        stay = np.flatnonzero(~contained(self.keys, keys))
         stay = stay[max(0, len(stay) + len(keys) - RECENT) :]
         return replace(
             self,

@@ -19,7 +19,7 @@ import numpy as np
 from scipy.special import fdtri, log_ndtr
 
 from monitor.core.types import BoolArray, FloatArray, HashArray
-from monitor.sketches.arrays import quantiles
+from monitor.sketches.arrays import contained, quantiles
 
 RECENT = 512
 LEAST_SOURCES, LEAST_EVENTS = 8, 4.0
@@ -79,9 +79,9 @@ class Tastes:
         )
 
     def put(self, keys: HashArray, sums: FloatArray, events: FloatArray) -> Tastes:
-        """With the sources ``keys`` uint64[u] as they are now."""
+        """With the sources ``keys`` uint64[u], sorted, as they are now."""
         room = max(0, RECENT - len(keys))
-        stay = np.flatnonzero(~np.isin(self.keys, keys, kind="sort"))
+        stay = np.flatnonzero(~contained(self.keys, keys))
         stay = stay[max(0, len(stay) - room) :]
         return replace(
             self,
