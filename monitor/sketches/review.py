@@ -135,11 +135,14 @@ def _elsewhere(
     chosen, bits = where
     y, labels = events.y[rows], events.labels
     first, second = events.keys[columns[0], rows], events.keys[columns[1], rows]
+    some = np.argsort(-labels, kind="stable")[:REVIEWED_LABELS]
+    said = some.astype(np.uint32)[:, None, None]
+    alike = np.broadcast_to(first, (len(some), *first.shape))
+    counts = recent.take(pair_slots(alike, second, said, chosen, bits), mode="clip")
     total, mass = np.zeros(first.shape), np.zeros(len(y))
-    for label in np.argsort(-labels, kind="stable")[:REVIEWED_LABELS].tolist():
+    for label, count in zip(some.tolist(), counts, strict=True):
         other = (y != label).astype(np.float64)
-        said = np.full(1, label, dtype=np.uint32)
-        total += other * recent[pair_slots(first, second, said, chosen, bits)]
+        total += other * count
         mass += other * labels[label]
     rate = labels[y] / np.maximum(mass, 1.0)
     return np.asarray(total * np.where(mass > 0.0, rate, 0.0), dtype=np.float32)
