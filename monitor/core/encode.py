@@ -71,7 +71,7 @@ def encode_decisions(
     places = (decisions.offset + first).tolist()
     risks = np.round(decisions.risk, 6).tolist()
     records = _plain_records(heads, places, risks, decisions, place)
-    bare = [row for row, record in enumerate(records) if not record]
+    bare = [row for row, record in enumerate(records) if not record] if b"" in records else []
     for row in _busy_rows(decisions).union(bare):
         at = (place, places[row], risks[row])
         records[row] = _full_record(row, heads[row], at, decisions, parsed)
