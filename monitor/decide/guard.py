@@ -123,7 +123,8 @@ def still_finite(before: Any, after: Any, name: str = "state") -> None:
         if np.isnan(after):
             raise BadValueError(f"{name} is NaN")
     elif dataclasses.is_dataclass(after):
-        for field in _names(type(after)):
+        kind: type = type(after)
+        for field in _names(kind):
             old = getattr(before, field, None)
             still_finite(old, getattr(after, field), f"{name}.{field}")
     elif isinstance(after, tuple | list):
