@@ -112,6 +112,11 @@ def still_finite(before: Any, after: Any, name: str = "state") -> None:
 
     Arrays that are untouched are recognised by identity and cost nothing.
     """
+    with np.errstate(over="ignore"):  # of a square of what is finite
+        _compare(before, after, name)
+
+
+def _compare(before: Any, after: Any, name: str) -> None:
     if after is before:
         return
     if isinstance(after, np.ndarray):
@@ -126,15 +131,15 @@ def still_finite(before: Any, after: Any, name: str = "state") -> None:
         kind: type = type(after)
         for field in _names(kind):
             old = getattr(before, field, None)
-            still_finite(old, getattr(after, field), f"{name}.{field}")
+            _compare(old, getattr(after, field), f"{name}.{field}")
     elif isinstance(after, tuple | list):
         olds = before if isinstance(before, tuple | list) else ()
         for i, (old, new) in enumerate(itertools.zip_longest(olds, after)):
-            still_finite(old, new, f"{name}[{i}]")
+            _compare(old, new, f"{name}[{i}]")
     elif isinstance(after, Mapping):
         for key, new in after.items():
             old = before.get(key) if isinstance(before, Mapping) else None
-            still_finite(old, new, f"{name}[{key}]")
+            _compare(old, new, f"{name}[{key}]")
 
 
 @lru_cache(maxsize=256)
