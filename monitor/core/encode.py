@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from itertools import repeat
 from typing import Any
 
 import msgspec
@@ -72,7 +71,7 @@ def encode_decisions(
     places = (decisions.offset + first).tolist()
     risks = np.round(decisions.risk, 6).tolist()
     records = _plain_records(heads, places, risks, decisions, place)
-    bare = [row for row, record in enumerate(records) if not record]
+    bare = [row for row, record in enumerate(records) if not record] if b"" in records else []
     for row in _busy_rows(decisions).union(bare):
         at = (place, places[row], risks[row])
         records[row] = _full_record(row, heads[row], at, decisions, parsed)
@@ -89,20 +88,13 @@ def _plain_records(
     concluded = decisions.verdict.astype(np.int64) * len(Action) + decisions.action
     told = {code: _told(code, decisions.mode) for code in set(concluded.tolist())}
     rest = b'[],"reasons":[],"policy_version":%d,"incident":null' % decisions.policy_version
-    lines = list(
-        map(
-            _RECORDS[at],
-            [head.id for head in heads],
-            [head.ts for head in heads],
-            [head.source for head in heads],
-            [head.label for head in heads],
-            repeat(decisions.partition),
-            places,
-            map(told.__getitem__, concluded.tolist()),
-            risks,
-            repeat(msgspec.Raw(rest)),
-        )
-    )
+    record, partition, raw = _RECORDS[at], decisions.partition, msgspec.Raw(rest)
+    concluded_as = map(told.__getitem__, concluded.tolist())
+    # One pass: by the time of a second one the heads have left the cache.
+    lines = [
+        record(head.id, head.ts, head.source, head.label, partition, place, words, risk, raw)
+        for head, place, words, risk in zip(heads, places, concluded_as, risks, strict=True)
+    ]
     try:
         return _encoder.encode_lines(lines).split(b"\n")[:-1]
     except (TypeError, ValueError, OverflowError):

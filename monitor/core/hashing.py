@@ -60,7 +60,11 @@ def hash_repeated(texts: Sequence[str], seed: int = 0) -> HashArray:
 
     The memory this takes is bounded by the batch, and freed with it.
     """
-    known = {text: hash_text(text, seed) for text in set(texts)}
+    distinct, digest = set(texts), xxh3_64_intdigest
+    try:
+        known = {text: digest(text.encode(), seed) for text in distinct}
+    except UnicodeEncodeError:
+        known = {text: digest(text_bytes(text), seed) for text in distinct}
     return np.fromiter(map(known.__getitem__, texts), dtype=np.uint64, count=len(texts))
 
 

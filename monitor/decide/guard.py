@@ -14,6 +14,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -111,11 +112,15 @@ def still_finite(before: Any, after: Any, name: str = "state") -> None:
 
     Arrays that are untouched are recognised by identity and cost nothing.
     """
+    with np.errstate(over="ignore"):  # of a square of what is finite
+        _compare(before, after, name)
+
+
+def _compare(before: Any, after: Any, name: str) -> None:
     if after is before:
         return
     if isinstance(after, np.ndarray):
-        # A sum needs no second array, and is finite nearly always if the values are.
-        if after.dtype.kind == "f" and not math.isfinite(after.sum()) and _unsound(after):
+        if after.dtype.kind == "f" and not math.isfinite(_square(after)) and _unsound(after):
             grew = not isinstance(before, np.ndarray) or np.isfinite(before).all()
             if grew or np.isnan(after).any():
                 raise BadValueError(f"{name} holds NaN or infinity")
@@ -123,17 +128,32 @@ def still_finite(before: Any, after: Any, name: str = "state") -> None:
         if np.isnan(after):
             raise BadValueError(f"{name} is NaN")
     elif dataclasses.is_dataclass(after):
-        for field in dataclasses.fields(after):
-            old = getattr(before, field.name, None)
-            still_finite(old, getattr(after, field.name), f"{name}.{field.name}")
+        kind: type = type(after)
+        for field in _names(kind):
+            old = getattr(before, field, None)
+            _compare(old, getattr(after, field), f"{name}.{field}")
     elif isinstance(after, tuple | list):
         olds = before if isinstance(before, tuple | list) else ()
         for i, (old, new) in enumerate(itertools.zip_longest(olds, after)):
-            still_finite(old, new, f"{name}[{i}]")
+            _compare(old, new, f"{name}[{i}]")
     elif isinstance(after, Mapping):
         for key, new in after.items():
             old = before.get(key) if isinstance(before, Mapping) else None
-            still_finite(old, new, f"{name}[{key}]")
+            _compare(old, new, f"{name}[{key}]")
+
+
+@lru_cache(maxsize=256)
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(kind))
+
+
+def _square(values: FloatArray) -> float:
+    """A number that needs no second array, is never finite where a value is not, and mostly else.
+
+    The squared length is two to three times as fast as a sum.
+    """
+    flat = values.reshape(-1) if values.flags.c_contiguous else values.ravel("K")
+    return float(np.dot(flat, flat))
 
 
 def _unsound(values: FloatArray) -> bool:

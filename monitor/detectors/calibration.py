@@ -232,13 +232,13 @@ class Reference:
         return bounded(p, 1.0)
 
     def _corrected(self, p: FloatArray) -> FloatArray:
+        tail = (p < BODY).nonzero()[0]
+        if not len(tail):
+            return p
         most = MAX_CORRECTION
         if self.robust:
             most = MAX_YOUNG_CORRECTION if self.ignorant else MAX_ROBUST_CORRECTION
         factor = np.log10(np.minimum(np.maximum(self.rate / LEVELS, MIN_CORRECTION), most))
-        tail = (p < BODY).nonzero()[0]
-        if not len(tail):
-            return p
         out, low = p.copy(), p[tail]
         shift = np.interp(-np.log10(low), GRID, np.append(0.0, factor))
         out[tail] = bounded(low * 10.0**shift, BODY)

@@ -246,13 +246,20 @@ class Continuity:
                 last, errors, apart, count, state.ordered.copy(), state.follows.copy()
             )
         ordered = np.sort(np.ascontiguousarray(errors.T), axis=1)
-        typical, wide = ordered[:, len(errors) // 2], np.median(apart, axis=0)
+        typical, wide = ordered[:, len(errors) // 2], _medians(apart)
         share = np.where(wide > ROUNDING, typical / np.maximum(wide, ROUNDING), np.inf)
         # Where one user's session follows another's, a column is the same or quite another one.
         mostly = ordered[:, int(MOSTLY * (len(errors) - 1))] <= FARTHEST_MOSTLY * wide
         follows = (share <= self.params.follows) & mostly
         follows[np.argsort(share, kind="stable")[self.params.most_followed :]] = False
         return ContinuityState(last, errors, apart, count, ordered, follows)
+
+
+def _medians(rows: Errors) -> Errors:
+    """float32[w] of float32[m, w]; a sort of columns is faster than what np.median does."""
+    ordered, m = np.sort(np.ascontiguousarray(rows.T), axis=1), len(rows)
+    middle: Errors = (ordered[:, (m - 1) // 2] + ordered[:, m // 2]) / np.float32(2.0)
+    return middle
 
 
 def _around(found: FloatArray) -> FloatArray:

@@ -138,12 +138,12 @@ class Undo:
         fitted, known = gaussians(view.moments, batch), self._known(view, batch)
         t = np.full(len(batch), LEAST_T)
         towards = batch.y.astype(np.int64)
-        for own in np.flatnonzero(np.bincount(batch.y, minlength=len(known)) * known).tolist():
-            others = np.flatnonzero(known)
-            others = others[others != own]
-            if not len(others):
+        classes, order = np.flatnonzero(known), np.argsort(batch.y, kind="stable")
+        first = np.searchsorted(batch.y, np.arange(len(known) + 1), sorter=order).tolist()
+        for own in classes.tolist():
+            others, rows = classes[classes != own], order[first[own] : first[own + 1]]
+            if not len(others) or not len(rows):
                 continue
-            rows = np.flatnonzero(batch.y == own)
             gap = fitted.mean[others] - fitted.mean[own]
             weight = fitted.scaled(gap, own)
             length = np.sqrt(np.maximum(np.einsum("ij,ij->i", weight, gap), 1e-9))

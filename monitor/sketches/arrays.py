@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 from scipy.sparse import csr_array
 
-from monitor.core.types import FloatArray, HashArray, IntArray
+from monitor.core.types import BoolArray, FloatArray, HashArray, IntArray
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -56,6 +56,22 @@ def quantiles(values: FloatArray, *shares: float) -> FloatArray:
     return np.asarray(ordered[below] + part * (ordered[above] - ordered[below]))
 
 
+def contained(
+    values: np.ndarray[tuple[int], np.dtype[Any]], ordered: np.ndarray[tuple[int], np.dtype[Any]]
+) -> BoolArray:
+    """bool[n]: which of ``values`` are in ``ordered``, rising; ``np.isin`` would sort both again.
+
+    Examples
+    --------
+    >>> contained(np.array([5, 1, 3]), np.array([1, 2, 3])).tolist()
+    [False, True, True]
+    """
+    if not len(ordered):
+        return np.zeros(len(values), dtype=bool)
+    at = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
+    return np.asarray(ordered[at] == values)
+
+
 def starts(ordered: np.ndarray[tuple[int], np.dtype[Any]]) -> IntArray:
     """int64[g]: where each run of equal values begins.
 
@@ -68,7 +84,7 @@ def starts(ordered: np.ndarray[tuple[int], np.dtype[Any]]) -> IntArray:
 
 
 def staying(held: HashArray, fresh: HashArray, most: int) -> IntArray:
-    """int64[s]: places in ``held`` uint64[r] that stay when ``fresh`` uint64[u] comes behind them.
+    """int64[s]: places in ``held`` uint64[r] that stay when ``fresh`` uint64[u], rising, follows.
 
     Those that are not among ``fresh``, the latest, as far as both together are at most ``most``.
 
@@ -78,7 +94,7 @@ def staying(held: HashArray, fresh: HashArray, most: int) -> IntArray:
     >>> staying(held, fresh, 3).tolist(), staying(held, fresh, 2).tolist()
     ([0, 2], [2])
     """
-    stay = np.flatnonzero(~np.isin(held, fresh, kind="sort"))
+    stay = np.flatnonzero(~contained(held, fresh))
     return stay[max(0, len(stay) + len(fresh) - most) :]
 
 

@@ -84,7 +84,7 @@ class Habits:
         return cls(np.empty(0, dtype=np.uint64), none, 0.0, 0.0, 0.0, np.inf)
 
     def put(self, keys: HashArray, sums: Sums) -> Habits:
-        """With the sources ``keys`` uint64[u] as they are now."""
+        """With the sources ``keys`` uint64[u], rising, as they are now."""
         stay, latest = staying(self.keys, keys, RECENT), slice(-RECENT, None)
         return replace(
             self,

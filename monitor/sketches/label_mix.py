@@ -22,6 +22,7 @@ RECENT = 512
 LEAST_SOURCES, LEAST_EVENTS, MOST_EVENTS = 8, 3.0, 20.0
 KEPT = 0.9
 PUSHED = (19.0, 1.0)
+LIGHTER = 0.95
 LEAST_SHARE, RHO = 1e-4, (0.002, 0.9)
 _SPREAD, _ALL = 0x9E3779B97F4A7C15, (1 << 64) - 1
 
@@ -83,12 +84,18 @@ class LabelMix:
 
         ``counts`` float64[u, BUCKETS].
         """
-        total = counts.sum(axis=1, keepdims=True)
+        rest = counts.sum(axis=1, keepdims=True) - counts
         a, b = self.share * self.precision, (1.0 - self.share) * self.precision
-        rest = total - counts
-        pushed = betaln(counts + PUSHED[0], rest + PUSHED[1]) - betaln(*PUSHED)
-        usual = betaln(counts + a, rest + b) - betaln(a, b)
-        return np.asarray(np.maximum(pushed - usual, 0.0))
+        nats = np.zeros(counts.shape)
+        # A label that a source never gave is pushed by it only if everybody hardly gives another:
+        # where the usual law is stochastically smaller than the pushed one, there is no evidence.
+        never = (a < LIGHTER * PUSHED[0]) & (b >= PUSHED[1])
+        at = ((counts > 0.0) | ~never).nonzero()
+        given, other, bucket = counts[at], rest[at], at[1]
+        pushed = betaln(given + PUSHED[0], other + PUSHED[1]) - betaln(*PUSHED)
+        usual = betaln(given + a[bucket], other + b[bucket]) - betaln(a, b)[bucket]
+        nats[at] = np.maximum(pushed - usual, 0.0)
+        return nats
 
     def fitted(self) -> LabelMix:
         """With shares and precision told anew from the sources held."""

@@ -19,7 +19,14 @@ import numpy as np
 
 from monitor.core.types import FloatArray, HashArray, Int32Array, IntArray
 from monitor.sketches.lift import Counted, KeyArray, Plan, pair_slots
-from monitor.sketches.surprise import TOP, Float32Array, Scale, expected_counts, surprise_of
+from monitor.sketches.surprise import (
+    TOP,
+    Float32Array,
+    Scale,
+    expected_counts,
+    of_pairs,
+    surprise_of,
+)
 
 REVIEW_NATS = 1.0
 REVIEWED_PAIRS, REVIEWED_LABELS = 6, 16
@@ -47,7 +54,8 @@ class Pairs:
     def expected(self, rows: IntArray) -> Float32Array:
         """float32[p, k]: what the pairs of some events were expected to count."""
         counts = self.counted.count[:, rows], self.counted.anchor[:, rows]
-        return expected_counts(self.single[:, rows], counts, self.pairs, self.scale.part(rows))
+        single = of_pairs(self.single[:, rows], self.pairs)
+        return expected_counts(single, counts, self.scale.part(rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +80,7 @@ def reviewed(held: Pairs, events: Events, chosen: Plan, bits: int) -> FloatArray
     Reviewed is a sixteenth of the batch, as far as it has ``REVIEW_NATS``. ``bits`` is log2 of the
     slots that pairs are counted in.
     """
-    score, surprise, scale = held.score, held.surprise, held.scale
+    score, surprise = held.score, held.surprise
     place = len(score) - 1 - len(score) // REVIEWED_PART
     least = max(REVIEW_NATS, float(np.partition(score, place)[place]))
     rows = np.flatnonzero(score >= least)
@@ -80,14 +88,17 @@ def reviewed(held: Pairs, events: Events, chosen: Plan, bits: int) -> FloatArray
         return score
     many = min(REVIEWED_PAIRS, len(surprise))
     pair = np.argpartition(-surprise[:, rows], many - 1, axis=0)[:many]
-    expected = np.take_along_axis(held.expected(rows), pair, axis=0)
-    columns = held.place[held.pairs[pair, 0], rows], held.place[held.pairs[pair, 1], rows]
-    count = held.counted.count[pair, rows] - _of_own_source(columns, rows, events)
+    scale, sides = held.scale.of(pair, rows), (held.pairs[pair, 0], held.pairs[pair, 1])
+    single = held.single[sides[0], rows], held.single[sides[1], rows]
+    count = held.counted.count[pair, rows]
+    expected = expected_counts(single, (count, held.counted.anchor[pair, rows]), scale)
+    columns = held.place[sides[0], rows], held.place[sides[1], rows]
+    count -= _of_own_source(columns, rows, events)
     elsewhere = _elsewhere(held.counted.recent, columns, rows, events, (chosen, bits))
     again = np.empty(pair.shape, dtype=np.float32)
     np.maximum(expected, elsewhere, out=expected)
     surprise_of(count, expected, scale.smooth, scale.dispersion, again)
-    again *= np.take_along_axis(np.broadcast_to(scale.ready, surprise.shape)[:, rows], pair, axis=0)
+    again *= scale.ready
     best = -np.partition(-again, min(TOP, many) - 1, axis=0)[:TOP]
     out = score.copy()
     out[rows] = np.minimum(score[rows], np.maximum(best.sum(axis=0) / min(TOP, many), 0.0))
@@ -110,15 +121,15 @@ def _of_own_source(
         here = rows[which]
         stride = max(1, len(same) // LOOKED_AT)
         some = same[::stride]
+        # Some columns' cells of all of the pairs: a row is copied at once, a value is looked up.
+        cells, weight = events.cells.take(some, axis=1), events.weight.take(some, axis=1)
         total = np.ones((len(own), len(which), len(some)), dtype=np.float32)
         mine = np.ones((len(own), len(which)), dtype=np.float32)
         total *= events.y[here][:, None] == events.y[some]
         for several in columns:
             column = several[:, which]
-            total *= (
-                events.cells[column, here][:, :, None] == events.cells[column[:, :, None], some]
-            )
-            total *= events.weight[column[:, :, None], some]
+            total *= events.cells[column, here][:, :, None] == cells.take(column, axis=0)
+            total *= weight.take(column, axis=0)
             mine *= events.weight[column, here]
         own[:, which] = np.maximum(total.sum(axis=2) * np.float32(stride) - mine, 0.0)
     return own
@@ -135,11 +146,14 @@ def _elsewhere(
     chosen, bits = where
     y, labels = events.y[rows], events.labels
     first, second = events.keys[columns[0], rows], events.keys[columns[1], rows]
+    some = np.argsort(-labels, kind="stable")[:REVIEWED_LABELS]
+    said = some.astype(np.uint32)[:, None, None]
+    alike = np.broadcast_to(first, (len(some), *first.shape))
+    counts = recent.take(pair_slots(alike, second, said, chosen, bits), mode="clip")
     total, mass = np.zeros(first.shape), np.zeros(len(y))
-    for label in np.argsort(-labels, kind="stable")[:REVIEWED_LABELS].tolist():
+    for label, count in zip(some.tolist(), counts, strict=True):
         other = (y != label).astype(np.float64)
-        said = np.full(1, label, dtype=np.uint32)
-        total += other * recent[pair_slots(first, second, said, chosen, bits)]
+        total += other * count
         mass += other * labels[label]
     rate = labels[y] / np.maximum(mass, 1.0)
     return np.asarray(total * np.where(mass > 0.0, rate, 0.0), dtype=np.float32)

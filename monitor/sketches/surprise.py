@@ -19,7 +19,7 @@ Float32Array = npt.NDArray[np.float32]
 Rows = slice | IntArray
 Triple = tuple[Float32Array, Float32Array, Float32Array]
 TOP = 3
-CHUNK_EVENTS = 1024
+CHUNK_EVENTS = 4096
 FEW_EVENTS = np.float32(150.0)
 
 
@@ -49,9 +49,22 @@ class Scale:
             self.dispersion,
         )
 
+    def of(self, pair: IntArray, rows: IntArray) -> Scale:
+        """The same for some pairs int64[k, r] of each of r events."""
+        alike = self.ratio.shape[1] == 1
+        return Scale(
+            self.ratio if alike else self.ratio[pair, rows],
+            self.of_label[rows],
+            self.ready if alike else self.ready[pair, rows],
+            self.smooth,
+            self.dispersion,
+        )
+
 
 def expected_counts(
-    single: Float32Array, counted: tuple[Float32Array, Float32Array], pairs: IntArray, scale: Scale
+    single: tuple[Float32Array, Float32Array],
+    counted: tuple[Float32Array, Float32Array],
+    scale: Scale,
 ) -> Float32Array:
     """float32[p, n]: the larger of the long-run rate and of independence.
 
@@ -64,19 +77,18 @@ def expected_counts(
     Parameters
     ----------
     single
-        float32[m, n] recent counts of single values.
+        Recent counts of the two values of each pair, float32[p, n] each; they are used up.
     counted
-        Recent and baseline counts of their pairs, float32[p, n] each.
-    pairs
-        int64[p, 2], rows of ``single``.
+        Recent and baseline counts of the pairs, float32[p, n] each.
+    scale
+        For these pairs and events.
     """
+    first, second = single
     both, anchor = counted
     of_label = scale.of_label
     inverse = np.float32(1.0) / of_label
     # An array as the other side of a maximum is three times faster than a number, and a row of
     # numbers twice.
-    first: Float32Array = single.take(pairs[:, 0], axis=0)
-    second: Float32Array = single.take(pairs[:, 1], axis=0)
     product = np.maximum(first, second)
     np.maximum(product, np.minimum(of_label, FEW_EVENTS), out=product)
     product *= first
@@ -177,6 +189,11 @@ def _merged(a: Triple, b: Triple) -> Triple:
     return best, second, np.maximum(third, b[2], out=third)
 
 
+def of_pairs(single: Float32Array, pairs: IntArray) -> tuple[Float32Array, Float32Array]:
+    """Of float32[m, n], the rows of the two sides of ``pairs`` int64[p, 2]: float32[p, n] each."""
+    return single.take(pairs[:, 0], axis=0), single.take(pairs[:, 1], axis=0)
+
+
 @lru_cache(maxsize=64)
 def among(columns: int) -> IntArray:
     """int64[p, 2]: all pairs i < j of ``columns`` columns."""
@@ -188,7 +205,8 @@ def surprises(
 ) -> tuple[Float32Array, Float32Array, FloatArray]:
     """Surprise and learned weight float32[p, n], score float64[n].
 
-    In chunks of events, whose temporary arrays stay in the cache.
+    In chunks of events, which bounds the memory; a usual batch is one, since numpy goes through a
+    whole array at once and through a part of it row by row, at half the speed.
     """
     n = single.shape[1]
     surprise = np.empty((len(pairs), n), dtype=np.float32)
@@ -198,7 +216,7 @@ def surprises(
         part = slice(start, start + CHUNK_EVENTS)
         here = scale.part(part)
         counts = counted.count[:, part], counted.anchor[:, part]
-        expected = expected_counts(single[:, part], counts, pairs, here)
+        expected = expected_counts(of_pairs(single[:, part], pairs), counts, here)
         share = surprise_of(counts[0], expected, scale.smooth, scale.dispersion, surprise[:, part])
         if not here.ready.all():
             surprise[:, part] *= here.ready

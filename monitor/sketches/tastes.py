@@ -19,7 +19,7 @@ import numpy as np
 from scipy.special import fdtri, log_ndtr
 
 from monitor.core.types import BoolArray, FloatArray, HashArray
-from monitor.sketches.arrays import last_of_each, staying, weighted_quantiles
+from monitor.sketches.arrays import last_of_each, quantiles, staying, weighted_quantiles
 
 RECENT = 512
 LEAST_SOURCES, LEAST_EVENTS = 8, 4.0
@@ -79,7 +79,7 @@ class Tastes:
         )
 
     def put(self, keys: HashArray, sums: FloatArray, events: FloatArray) -> Tastes:
-        """With the sources ``keys`` uint64[u] as they are now."""
+        """With the sources ``keys`` uint64[u], rising, as they are now."""
         stay = staying(self.keys, keys, RECENT)
         return replace(
             self,
@@ -102,7 +102,7 @@ class Tastes:
         short = unit * np.minimum(1.0, most / np.maximum(length, 1e-9))[:, None]
         axes = np.linalg.eigh(short.T @ short)[1]
         each = (np.square(unit @ axes) / MEDIAN_CHI2 - 1.0) / events
-        low, middle, high = np.quantile(each, (0.25, 0.5, 0.75), axis=0)
+        low, middle, high = quantiles(each, 0.25, 0.5, 0.75)
         # Less about two standard errors of the median, unless it is clear from all directions
         # together that sources differ: where they are alike, h is nothing.
         differ = self._differ(unit, directions)

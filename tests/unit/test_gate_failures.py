@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -217,6 +218,20 @@ def test_a_state_that_is_no_longer_finite_is_not_adopted() -> None:
     ):
         with pytest.raises(BadValueError, match=r"state\["):
             still_finite(good, bad)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_a_state_may_hold_the_largest_numbers(kind: type[np.floating[Any]]) -> None:
+    largest = np.full((3, 5), np.finfo(kind).max)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for held in (largest, largest.T, largest[:, ::2], largest[:0]):
+            still_finite(np.zeros(1), held)
+    spoilt = largest.copy()
+    spoilt[1, 2] = np.inf
+    for bad in (spoilt, spoilt.T, spoilt[:, ::2]):
+        with pytest.raises(BadValueError):
+            still_finite(np.zeros(1), bad)
 
 
 def test_the_gate_looks_at_states() -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from scipy.special import betaln
 
 from monitor.core.types import EventBatch
-from monitor.detectors.ring import Ring, RingParams, RingState
-from monitor.sketches.label_mix import LabelMix
+from monitor.detectors.ring import SHOWN_NATS, Ring, RingParams, RingState
+from monitor.sketches.label_mix import BUCKETS, LEAST_SHARE, PUSHED, RECENT, RHO, LabelMix
 from tests.checks.detector_laws import Shape, batch_of
 
 SIZE = 256
@@ -156,3 +157,31 @@ def test_of_a_flood_of_sources_not_always_the_same_are_kept() -> None:
     kept = [set(LabelMix.empty().put(keys, counts, now).keys.tolist()) for now in (10.0, 20.0)]
     assert all(len(some) == 512 for some in kept)
     assert len(kept[0] & kept[1]) < 256
+
+
+def test_labels_that_a_source_never_gave_need_no_beta_function() -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(50):
+        share = np.clip(rng.beta(0.3, 1.0, BUCKETS), LEAST_SHARE, 1.0 - LEAST_SHARE)
+        precision = 1.0 / rng.uniform(*RHO, BUCKETS) ** rng.integers(1, 3) - 1.0 + 1e-3
+        mix = replace(LabelMix.empty(), share=share, precision=precision)
+        counts = rng.gamma(0.5, 10.0, (40, BUCKETS)) * (rng.random((40, BUCKETS)) < 0.3)
+        counts[0], counts[1, 1:] = 0.0, 0.0
+        rest = counts.sum(axis=1, keepdims=True) - counts
+        a, b = share * precision, (1.0 - share) * precision
+        pushed = betaln(counts + PUSHED[0], rest + PUSHED[1]) - betaln(*PUSHED)
+        usual = betaln(counts + a, rest + b) - betaln(a, b)
+        assert np.array_equal(mix.nats(counts), np.maximum(pushed - usual, 0.0))
+
+
+def test_sources_beyond_those_remembered_are_judged_by_what_they_show() -> None:
+    rng = np.random.default_rng(4)
+    detector, state = warm()
+    n = 3 * RECENT
+    source, y = np.arange(n) + 1000, rng.integers(0, 2, n)
+    many = detector._look(state, batch(source, y, start=9000))
+    assert len(many.mix.keys) == RECENT < len(many.keys)
+    assert np.array_equal(many.own, many.mix.nats(many.counts))
+    kept = np.isin(many.keys, many.mix.keys)
+    alike = (many.own[kept] > SHOWN_NATS).sum(axis=0)
+    assert np.array_equal(many.alike, np.maximum(alike - (many.own > SHOWN_NATS), 0))
