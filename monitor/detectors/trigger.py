@@ -308,7 +308,8 @@ class Trigger:
         ratio = (keep * view.recent_mass + n) / np.maximum(view.anchor_mass, 1.0)
         cells = cells_of(across, p.cell)
         single = view.single.count(
-            single_slots(cells, batch.y, chosen, p.single_bits), weight, keep
+            *(single_slots(cells, batch.y, chosen, p.single_bits), weight, keep),
+            with_anchor=False,
         )
         picked = pick(
             view.wide,

@@ -76,8 +76,11 @@ class Moments:
         if self.shared:
             outer *= 0.5 ** (len(y) / half_life)
             outer[0] += _second(z, outer.shape[2])
+        # Classes side by side: one sort, where a mask for each would go through all rows C times.
+        ordered = z[np.argsort(y, kind="stable")]
+        ends = np.cumsum(counts)
         for c in np.flatnonzero(counts):
-            rows = z[y == c]
+            rows = ordered[ends[c] - counts[c] : ends[c]]
             total[c] += rows.sum(axis=0)
             if not self.shared:
                 outer[c] *= keep[c]
