@@ -64,7 +64,7 @@ class Ferns:
         for level in range(DEPTH - 2, -1, -1):
             leaf += leaf
             leaf |= bits[level]
-        index = leaf.astype(np.int64)
+        index: IntArray = leaf.astype(np.int64)
         index += (np.arange(trees) * LEAVES)[:, None]
         return index
 

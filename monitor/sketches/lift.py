@@ -132,12 +132,14 @@ def plan(n_columns: int, max_columns: int, seed: int) -> Plan:
     return Plan(columns, drawn[:w] | np.uint32(1), drawn[w : 2 * w], drawn[-1] | np.uint32(1))
 
 
-def cells_of(g: FloatArray, cell: float, offset: float = 0.0) -> Int32Array:
-    """int32 of the same shape: grid cells of width ``cell``, shifted by ``offset`` cells."""
-    scaled = g * (1.0 / cell)
+def cells_of(g: CountTable, cell: float, offset: float = 0.0) -> Int32Array:
+    """int32 of the shape of float32 ``g``: grid cells of width ``cell``, shifted by ``offset``."""
+    scaled = g * np.float32(1.0 / cell)
     if offset:
-        scaled += offset
-    return np.asarray(np.clip(np.rint(scaled), -MAX_CELL, MAX_CELL), dtype=np.int32)
+        scaled += np.float32(offset)
+    np.rint(scaled, out=scaled)
+    np.clip(scaled, -MAX_CELL, MAX_CELL, out=scaled)
+    return scaled.astype(np.int32)
 
 
 def single_slots(cells: Int32Array, y: Int32Array, chosen: Plan, bits: int) -> IntArray:
