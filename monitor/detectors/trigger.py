@@ -55,6 +55,7 @@ from monitor.sketches.lift import (
 )
 from monitor.sketches.picks import Picked, pick, wide_table
 from monitor.sketches.review import Events, Pairs, reviewed
+from monitor.sketches.shared import sources_in_order
 from monitor.sketches.surprise import TOP, Float32Array, Scale, among, surprises
 
 NAMED_COLUMNS = 4
@@ -321,7 +322,7 @@ class Trigger:
             size=p.dispersion,
         )
         keys = value_keys(cells, chosen, view.generation)
-        events = Events(cells, keys, weight, batch.y, batch.source, labels)
+        events = Events(cells, keys, weight, batch.y, sources_in_order(batch), labels)
         scale = self._scale(view, picked, labels[batch.y], ratio)
         pairs, learned = self._pairs(view, events, (picked, single.count, scale), keep)
         score = reviewed(pairs, events, chosen, p.bits)

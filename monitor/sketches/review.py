@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from monitor.core.types import FloatArray, HashArray, Int32Array, IntArray
+from monitor.core.types import FloatArray, Int32Array, IntArray
 from monitor.sketches.lift import Counted, KeyArray, Plan, pair_slots
 from monitor.sketches.surprise import (
     TOP,
@@ -63,14 +63,15 @@ class Events:
     """The events themselves.
 
     ``cells`` int32[w, n] and ``keys`` uint32[w, n] of every watched column, ``weight`` float32[w,
-    n]; ``y`` int32[n], ``source`` uint64[n]; ``labels`` float64[C], recent events by label.
+    n]; ``y`` int32[n]; ``who``: int64[n] the number of each event's source, and int64[n] the events
+    in the order of these numbers; ``labels`` float64[C], recent events by label.
     """
 
     cells: Int32Array
     keys: KeyArray
     weight: Float32Array
     y: Int32Array
-    source: HashArray
+    who: tuple[IntArray, IntArray]
     labels: FloatArray
 
 
@@ -109,29 +110,39 @@ def _of_own_source(
     columns: tuple[IntArray, IntArray], rows: IntArray, events: Events
 ) -> Float32Array:
     """float32[k, r]: weight of the pairs int64[k, r] in other events of the rows' sources."""
+    who, order = events.who
     own = np.zeros(columns[0].shape, dtype=np.float32)
-    source = events.source
-    keys, who, times = np.unique(source[rows], return_inverse=True, return_counts=True)
+    count = np.bincount(who)
     # Who repeats a pattern is surprising as often.
-    for at in np.flatnonzero(times >= LEAST_OF_SOURCE):
-        same = np.flatnonzero(source == keys[at])
-        if 2 * len(same) > len(source):
-            continue
-        which = np.flatnonzero(who == at)
-        here = rows[which]
-        stride = max(1, len(same) // LOOKED_AT)
-        some = same[::stride]
-        # Some columns' cells of all of the pairs: a row is copied at once, a value is looked up.
-        cells, weight = events.cells.take(some, axis=1), events.weight.take(some, axis=1)
-        total = np.ones((len(own), len(which), len(some)), dtype=np.float32)
-        mine = np.ones((len(own), len(which)), dtype=np.float32)
-        total *= events.y[here][:, None] == events.y[some]
-        for several in columns:
-            column = several[:, which]
-            total *= events.cells[column, here][:, :, None] == cells.take(column, axis=0)
-            total *= weight.take(column, axis=0)
-            mine *= events.weight[column, here]
-        own[:, which] = np.maximum(total.sum(axis=2) * np.float32(stride) - mine, 0.0)
+    here = who[rows]
+    enough = np.bincount(here, minlength=len(count)) >= LEAST_OF_SOURCE
+    which = np.flatnonzero((enough & (2 * count <= len(who)))[here])
+    if not len(which):
+        return own
+    # Each row beside some of its source's events, all such pairs of events in one list.
+    here, row = here[which], rows[which]
+    stride = np.maximum(1, count // LOOKED_AT)
+    many = -(-count // stride)
+    beside = np.repeat(np.arange(len(which)), many[here])
+    at = np.arange(len(beside)) - np.repeat(np.cumsum(many[here]) - many[here], many[here])
+    first = np.cumsum(count) - count
+    other = order[first[here][beside] + at * stride[here][beside]]
+    same = np.flatnonzero(events.y[other] == events.y[row][beside])
+    beside, other = beside[same], other[same]
+    sides = [side[:, which] for side in columns]
+    alike = np.ones((len(own), len(other)), dtype=np.bool_)
+    for side in sides:
+        alike &= events.cells[side[:, beside], other] == events.cells[side, row][:, beside]
+    pair, place = np.nonzero(alike)
+    beside, other = beside[place], other[place]
+    weight = np.ones(len(pair), dtype=np.float32)
+    mine = np.ones(sides[0].shape, dtype=np.float32)
+    for side in sides:
+        weight *= events.weight[side[pair, beside], other]
+        mine *= events.weight[side, row]
+    total = np.bincount(pair * len(which) + beside, weights=weight, minlength=mine.size)
+    total *= np.tile(stride[here], len(own))
+    own[:, which] = np.maximum(total.reshape(mine.shape) - mine, 0.0)
     return own
 
 
@@ -150,10 +161,8 @@ def _elsewhere(
     said = some.astype(np.uint32)[:, None, None]
     alike = np.broadcast_to(first, (len(some), *first.shape))
     counts = recent.take(pair_slots(alike, second, said, chosen, bits), mode="clip")
-    total, mass = np.zeros(first.shape), np.zeros(len(y))
-    for label, count in zip(some.tolist(), counts, strict=True):
-        other = (y != label).astype(np.float64)
-        total += other * count
-        mass += other * labels[label]
+    other = y != some[:, None]
+    total = (counts * other[:, None, :]).sum(axis=0)
+    mass = labels[some] @ other
     rate = labels[y] / np.maximum(mass, 1.0)
     return np.asarray(total * np.where(mass > 0.0, rate, 0.0), dtype=np.float32)

@@ -114,6 +114,18 @@ def sources(batch: EventBatch) -> tuple[HashArray, IntArray]:
     return batch.once("sources", NO_VIEW, compute)
 
 
+def sources_in_order(batch: EventBatch) -> tuple[IntArray, IntArray]:
+    """int64[n] each event's place among the batch's sources, and int64[n] the events by it."""
+
+    def compute() -> tuple[IntArray, IntArray]:
+        place = sources(batch)[1]
+        # Sorting short integers is a count of them.
+        short = place.astype(np.uint16) if len(place) <= 1 << 16 else place
+        return place, np.argsort(short, kind="stable")
+
+    return batch.once("sources in order", NO_VIEW, compute)
+
+
 def gaussians(moments: Moments, batch: EventBatch) -> Gaussians:
     """Densities fitted to ``moments``, for the batch's classes, at least two."""
     classes = max(2, batch.n_classes)
