@@ -191,12 +191,17 @@ def empty_reference(detector: AnyDetector) -> Reference:
 
 
 def suspicions(judged: Judged, references: Mapping[str, Reference]) -> dict[str, FloatArray]:
-    """By detector that knows an event's surroundings: the p-value float64[n] of that context."""
-    return {
-        name: references[name].p_value(scored.context)
-        for name, scored in judged.scores.items()
-        if scored.context is not None and references[name].ready
-    }
+    """By detector that knows an event's surroundings: the p-value float64[n] of that context.
+
+    It is 1 where the context lies in the body of the reference, which is never suspicious.
+    """
+    out: dict[str, FloatArray] = {}
+    for name, scored in judged.scores.items():
+        if scored.context is not None and references[name].ready:
+            high = np.flatnonzero(scored.context > references[name].threshold)
+            p = out[name] = np.ones(len(scored.context))
+            p[high] = references[name].p_value(scored.context[high])
+    return out
 
 
 def ordinary(
@@ -363,8 +368,10 @@ def _admitted(
     """The references after what is ordinary of a batch: the view's and the own, or the own."""
     name = detector.name
     rows, read = ordinary(judged, detector, contexts), judged.reads.get(name)
-    score = judged.scores[name].value[rows]
-    read = None if read is None else read.rows(rows)
+    score = judged.scores[name].value
+    if not rows.all():
+        picked = np.flatnonzero(rows)
+        score, read = score[picked], None if read is None else read.rows(picked)
     if len(held) == 1:
         return (held[0].admit(score, discrete=detector.discrete, read=read),)
     return admitted(held[0], held[1], score, discrete=detector.discrete, read=read)
