@@ -152,11 +152,14 @@ class LabelConflict:
     ) -> Sequence[Evidence]:
         """Which label the features speak for, and how clearly."""
         pooled = np.exp(self._read(view, batch).pooled[rows])
-        return [self._sentence(batch, p, int(row)) for p, row in zip(pooled, rows, strict=True)]
-
-    def _sentence(self, batch: EventBatch, p: FloatArray, row: int) -> Evidence:
-        given, expected = int(batch.y[row]), int(p.argmax())
         names = [name[:64] for name in batch.label_names]
+        likeliest, given = pooled.argmax(axis=1).tolist(), batch.y[rows].tolist()
+        return [
+            self._sentence(names, p, said, expected)
+            for p, said, expected in zip(pooled.tolist(), given, likeliest, strict=True)
+        ]
+
+    def _sentence(self, names: list[str], p: list[float], given: int, expected: int) -> Evidence:
         if given == expected:
             text = f"label {names[given]!r} is the likeliest here, but only at {p[given]:.1%}"
         else:
@@ -167,9 +170,9 @@ class LabelConflict:
             )
         data = {
             "given": names[given],
-            "given_probability": round(float(p[given]), 6),
+            "given_probability": round(p[given], 6),
             "expected": names[expected],
-            "expected_probability": round(float(p[expected]), 6),
+            "expected_probability": round(p[expected], 6),
         }
         return Evidence(text, data)
 
