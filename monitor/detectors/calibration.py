@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from monitor.core.types import BoolArray, FloatArray
+from monitor.core.types import BoolArray, FloatArray, IntArray
 from monitor.sketches.tails import ROBUST_QUANTILES, bounded, pareto, shares_below, weibull
 
 TAIL_SHARE = 0.05
@@ -70,8 +70,8 @@ class Read:
     moved: FloatArray
     p: FloatArray
 
-    def rows(self, rows: BoolArray) -> Read:
-        """Those of ``rows`` bool[n]."""
+    def rows(self, rows: IntArray) -> Read:
+        """Those of ``rows`` int64[m]."""
         return Read(self.fitted[rows], self.moved[rows], self.p[rows])
 
 

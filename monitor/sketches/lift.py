@@ -39,7 +39,8 @@ class Counted:
     recent
         float32[s], the recent counts after this batch.
     count, anchor
-        float32[p, n]: each key's recent count, this batch included, and its baseline count.
+        float32[p, n]: each key's recent count, this batch included, and its baseline count, which
+        is float32[0, n] where it was not asked for.
     """
 
     slot: IntArray
@@ -67,7 +68,9 @@ class LiftTable:
         """Nothing counted."""
         return cls(np.zeros(slots, dtype=np.float32), np.zeros(slots, dtype=np.float32))
 
-    def count(self, slot: IntArray, weight: CountTable, keep: float) -> Counted:
+    def count(
+        self, slot: IntArray, weight: CountTable, keep: float, *, with_anchor: bool = True
+    ) -> Counted:
         """Recent counts with the batch in them, and baseline counts.
 
         Parameters
@@ -76,6 +79,8 @@ class LiftTable:
             The batch's slots int64[p, n] and weights float32[p, n].
         keep
             What is left of the recent counts after this batch.
+        with_anchor
+            Whether the baseline counts are wanted.
         """
         recent = self.recent * np.float32(keep)
         np.add.at(recent, slot.ravel(), weight.ravel())
@@ -84,7 +89,7 @@ class LiftTable:
             weight,
             recent,
             recent.take(slot, mode="clip"),
-            self.anchor.take(slot, mode="clip"),
+            self.anchor.take(slot if with_anchor else slot[:0], mode="clip"),
         )
 
     def learned(self, counted: Counted, weight: CountTable, keep: float) -> LiftTable:
@@ -127,12 +132,14 @@ def plan(n_columns: int, max_columns: int, seed: int) -> Plan:
     return Plan(columns, drawn[:w] | np.uint32(1), drawn[w : 2 * w], drawn[-1] | np.uint32(1))
 
 
-def cells_of(g: FloatArray, cell: float, offset: float = 0.0) -> Int32Array:
-    """int32 of the same shape: grid cells of width ``cell``, shifted by ``offset`` cells."""
-    scaled = g * (1.0 / cell)
+def cells_of(g: CountTable, cell: float, offset: float = 0.0) -> Int32Array:
+    """int32 of the shape of float32 ``g``: grid cells of width ``cell``, shifted by ``offset``."""
+    scaled = g * np.float32(1.0 / cell)
     if offset:
-        scaled += offset
-    return np.asarray(np.clip(np.rint(scaled), -MAX_CELL, MAX_CELL), dtype=np.int32)
+        scaled += np.float32(offset)
+    np.rint(scaled, out=scaled)
+    np.clip(scaled, -MAX_CELL, MAX_CELL, out=scaled)
+    return scaled.astype(np.int32)
 
 
 def single_slots(cells: Int32Array, y: Int32Array, chosen: Plan, bits: int) -> IntArray:
