@@ -148,9 +148,9 @@ class Decoder:
                 events.append(decode(value) if row not in slow else self._convert(value))
             except (msgspec.MsgspecError, ValueError, RecursionError):
                 bad.append(row)
-        packed = None if packing is None else packing.packed(events)
+        taken = None if packing is None else packing.packed(events)
         refused = set(bad)
-        return events, [row for row in range(len(values)) if row not in refused], bad, packed
+        return events, [row for row in range(len(values)) if row not in refused], bad, taken
 
     def _convert(self, value: bytes) -> Event:
         """What ``decode`` gives, by way of plain values."""
