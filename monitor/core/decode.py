@@ -102,10 +102,15 @@ class Decoder:
         Never raises for what a record contains: each refused row has a code and a sentence.
         """
         packing = None if layout is None else layout.packing
-        events, rows, bad, packed = self._decode_all(raw.values, packing)
+        joined = self._joined(raw.values)
+        events, rows, bad, packed = self._decode_all(raw.values, joined, packing)
         stamps = [event.ts for event in events]
         dated = datetime in set(map(type, stamps))
-        hidden = self._hidden_faults(raw.values, events, rows, dated=dated)
+        # How many names each event had in the object that was packed.
+        taken = 0 if packing is None or packing.array else len(packing.names)
+        hidden = self._hidden_faults(
+            *(raw.values, events, rows, None if bad else joined), dated=dated, taken=taken
+        )
         if hidden:
             kept = [i for i, row in enumerate(rows) if row not in hidden]
             events, rows = [events[i] for i in kept], [rows[i] for i in kept]
@@ -118,18 +123,23 @@ class Decoder:
         for row in bad:
             code, detail[row], partial[row] = diagnose(raw.values[row], self.limits)
             reject[row] = code
-        row_index = np.array(rows, dtype=np.int64)
+        row_index = np.array(rows, dtype=np.int64) if bad else np.arange(len(raw))
         time = time_ns(stamps, dated=dated)
         return Parsed(raw.offset, reject, detail, row_index, events, time, partial, packed)
 
+    def _joined(self, values: Sequence[bytes]) -> bytes | None:
+        """All records in a row; None where one is too long, which is not looked at, not even so."""
+        within = max(map(len, values), default=0) <= self.limits.max_message_bytes
+        return b"".join(values) if within else None
+
     def _decode_all(
-        self, values: Sequence[bytes], packing: Packing | None
+        self, values: Sequence[bytes], joined: bytes | None, packing: Packing | None
     ) -> tuple[list[Event], Sequence[int], list[int], Packed | None]:
         """Events, their rows, the rows the typed decoder refused, and what was packed."""
         decode, most = self._decode, self.limits.max_message_bytes
-        # What is too long is not looked at: not even for this.
-        within = max(map(len, values), default=0) <= most
-        slow = crowded(values if within else [v if len(v) <= most else b"" for v in values])
+        within = joined is not None
+        fit = values if within else [v if len(v) <= most else b"" for v in values]
+        slow = crowded(fit, joined)
         if not slow and within:
             try:
                 if packing is None:
@@ -148,9 +158,9 @@ class Decoder:
                 events.append(decode(value) if row not in slow else self._convert(value))
             except (msgspec.MsgspecError, ValueError, RecursionError):
                 bad.append(row)
-        taken = None if packing is None else packing.packed(events)
         refused = set(bad)
-        return events, [row for row in range(len(values)) if row not in refused], bad, taken
+        kept = [row for row in range(len(values)) if row not in refused]
+        return events, kept, bad, None if packing is None else packing.packed(events)
 
     def _convert(self, value: bytes) -> Event:
         """What ``decode`` gives, by way of plain values."""
@@ -163,8 +173,10 @@ class Decoder:
         values: Sequence[bytes],
         events: Sequence[Event],
         rows: Sequence[int],
+        joined: bytes | None,
         *,
         dated: bool,
+        taken: int,
     ) -> set[int]:
         """Rows of decoded events with a fault where the typed decoder does not look.
 
@@ -172,13 +184,13 @@ class Decoder:
         twice in an object, and RFC 3339 times out of range.
         """
         picked = values if len(rows) == len(values) else [values[row] for row in rows]
-        joined = b"".join(picked)
+        joined = b"".join(picked) if joined is None else joined
         found = self._byte_faults(rows, picked, joined)
         if found:
             sound = [i for i, row in enumerate(rows) if row not in found]
             picked, events = [picked[i] for i in sound], [events[i] for i in sound]
             rows, joined = [rows[i] for i in sound], b"".join(picked)
-        found.update(rows[i] for i in ambiguous(picked, events, joined))
+        found.update(rows[i] for i in ambiguous(picked, events, joined, taken))
         if not dated:
             return found
         first, last = self.limits.min_ts_seconds, self.limits.max_ts_seconds

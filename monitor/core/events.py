@@ -18,6 +18,8 @@ from monitor.core.types import ByteArray, FloatArray, IntArray, Label
 Cell = float | str | bool | None
 Features = list[float] | dict[str, Cell]
 
+# Instead of features that have been packed, by identity.
+TAKEN: Features = []
 MAX_LABEL_CHARS = 256
 INT64_MAX = 2**63 - 1
 
@@ -149,9 +151,8 @@ class Parsed:
         """
         if self.packed is not None:
             return
-        nothing: Features = []
         for event in self.events:
-            event.features = nothing
+            event.features = TAKEN
 
     def features(self) -> list[Features]:
         """The ``features`` of the m events, in order, to learn a schema from."""

@@ -16,10 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from monitor.core.events import Event, Features, Packed
+from monitor.core.events import TAKEN, Event, Features, Packed
 from monitor.core.types import FloatArray
 
-NOTHING: Features = []
 NO_FIT = (error, KeyError, TypeError)
 
 
@@ -88,7 +87,7 @@ class Packing:
                 odd.append(len(data))
                 put(bytes(8 * width))
             else:
-                event.features = NOTHING
+                event.features = TAKEN
         return events, Packed(self, self._joined(data), odd)
 
     def packed(self, events: Sequence[Event]) -> Packed:
