@@ -139,7 +139,7 @@ class Bench:
         schema = self.primed.schema
         assert schema is not None, "priming must outlast the warm-up"
         for raw in self.batches:
-            decoder.columns(decoder.parse(raw), schema, self.primed.labels)
+            decoder.columns(decoder.parse(raw, schema.layout), schema, self.primed.labels)
             yield
 
     def judge(self, gate: Gate) -> Iterator[None]:

@@ -202,9 +202,9 @@ class Gate:
 
     def _judged(self, state: GateState, raw: RawBatch) -> tuple[DecisionBatch, GateState]:
         """Decide about records that are judged together."""
-        parsed = self._decoder.parse(raw)
         if state.schema is None:
-            return self._warm_up(state, raw, parsed)
+            return self._warm_up(state, raw, self._decoder.parse(raw))
+        parsed = self._decoder.parse(raw, state.schema.layout)
         decoded = self._decoder.columns(parsed, state.schema, state.labels)
         parsed.forget_features()
         failures = Failures()

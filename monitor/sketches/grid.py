@@ -104,8 +104,10 @@ class Grid:
         slot, unseen, off = looked
         count = int(accepted.sum())
         keep = 0.5 ** (count / half_life)
-        shown = self.shown.copy()
-        shown.reshape(-1)[self._flat(slot).ravel()] = True
+        shown = self.shown
+        if unseen.any():
+            shown = shown.copy()
+            shown.reshape(-1)[self._flat(slot)[unseen]] = True
         sample = across[:, np.flatnonzero(accepted)[:SAMPLE_ROWS]]
         keep_sample = 0.5 ** (sample.shape[1] / half_life)
         return Grid(
@@ -164,14 +166,12 @@ def between(across: FloatArray, decimals: IntArray) -> BoolArray:
 
 def _by_decimals(sample: FloatArray) -> FloatArray:
     """float64[w, MAX_DECIMALS + 2]: how many of the values need 0, 1, … decimals, or more."""
-    counts = np.zeros((len(sample), MAX_DECIMALS + 2))
-    left = np.ones(sample.shape, dtype=np.bool_)
-    for places in range(MAX_DECIMALS + 1):
-        still = left & between(sample, np.full(len(sample), places))
-        counts[:, places] = (left & ~still).sum(axis=1)
-        left = still
-    counts[:, -1] = left.sum(axis=1)
-    return counts
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = sample * _POWERS[:, None, None]
+        off = np.abs(scaled - np.rint(scaled)) > 1e-6 + 1e-9 * np.abs(scaled)
+    # The first number of decimals that is enough decides, also where rounding undoes it later.
+    left = np.logical_and.accumulate(off, axis=0).sum(axis=2).T
+    return -np.diff(left, axis=1, prepend=sample.shape[1], append=0).astype(np.float64)
 
 
 def _slots(across: FloatArray) -> IntArray:
