@@ -107,7 +107,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--events", type=int, default=20_000, help="measured events a turn with 16 features")
+    add("--events", type=int, help="measured events a turn with 16 features (default 20,000; "
+        "with --kafka 40,000)")  # fmt: skip
     add("--prime", type=int, default=PRIME_EVENTS, help="events before, that make the state mature")
     add("--features", type=int, nargs="+", default=[16], help="numbers in an event; several: each")
     add("--labels", type=int, default=10, help="classes")
@@ -121,6 +122,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--at-least", type=float, metavar="RATIO", help="exit with 1 unless the gate is so many "
         "times as fast as river, or, with --kafka, as consuming and producing alone")  # fmt: skip
     given = parser.parse_args(argv)
+    if given.events is None:
+        given.events = 40_000 if given.kafka else 20_000
     for name in ("events", "batch", "repeats"):
         if getattr(given, name) < 1:
             parser.error(f"--{name} must be at least 1")

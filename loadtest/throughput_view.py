@@ -90,14 +90,14 @@ def _show_widths(console: Console, alone: list[dict[str, Any]]) -> None:
 def _show_kafka(console: Console, kafka: list[dict[str, Any]]) -> None:
     table = _table(
         "End to end on a real broker, one process, one partition",
-        *("", "features", "events/s", "CPU µs", "events per CPU-second", "broker's CPU µs"),
+        *("features", "events/s", "CPU µs", "per CPU-second", "broker's µs"),
     )
     for found in kafka:
-        for name, title in (("service", "the gate service"), ("client", "the client alone")):
+        for name, title in (("service", "gate service"), ("client", "client alone")):
             rate = found[name]
             broker = rate["broker_cpu_us"]
             table.add_row(
-                f"{title}, {found['kafka_client']}",
+                title,
                 str(found["features"]),
                 f"{rate['events_per_second']:,.0f}",
                 f"{rate['cpu_us']:.1f}",
@@ -107,7 +107,7 @@ def _show_kafka(console: Console, kafka: list[dict[str, Any]]) -> None:
     console.print(table)
     for found in kafka:
         console.print(
-            f"{found['features']} features: the service is {found['ratio']:.2f} × as fast as the "
+            f"{found['features']} features, {found['kafka_client']}: the service is {found['ratio']:.2f} × as fast as the "
             f"client alone by CPU time (goal {GOAL_OF_CLIENT}), {found['ratio_wall']:.2f} × by the "
             "clock, where it shares the cores with the broker."
         )
