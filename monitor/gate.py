@@ -108,6 +108,10 @@ class Gate:
         """The stored form of ``state``."""
         return partition.dump(state, self.detectors)
 
+    def pieces(self, state: GateState) -> partition.Pieces:
+        """What :meth:`dump` gives, in pieces; of large arrays their own memory."""
+        return partition.pieces(state, self.detectors)
+
     def load(self, data: bytes) -> GateState:
         """What :meth:`dump` stored. Raises StateError."""
         return partition.load(data, self.detectors)
