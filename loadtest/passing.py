@@ -144,9 +144,7 @@ def main() -> int:
     config, stop = wiring.kafka_config(settings), threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     ways: dict[str, Any] = {"kafka-python": with_kafka_python, "confluent": with_confluent}
-    ways[client_of(settings)](
-        config, b"x" * given.decision_bytes, settings.batch.max_events, stop
-    )
+    ways[client_of(settings)](config, b"x" * given.decision_bytes, settings.batch.max_events, stop)
     return 0
 
 

@@ -174,7 +174,9 @@ def running(
                 time.sleep(0.1)
             yield started
         except RuntimeError as error:
-            tails = "\n".join(log.read_text(errors="replace")[-1500:] for log in logs if log.exists())
+            tails = "\n".join(
+                log.read_text(errors="replace")[-1500:] for log in logs if log.exists()
+            )
             raise RuntimeError(f"{error}\n{tails}") from error
         finally:
             for process in started:

@@ -112,5 +112,3 @@ def medians(turns: list[dict[str, Any]]) -> dict[str, Any]:
         key: None if turns[0][key] is None else float(np.median([turn[key] for turn in turns]))
         for key in keys
     }
-
-
