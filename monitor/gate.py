@@ -59,6 +59,9 @@ __all__ = ["Gate", "GateConfig"]
 
 # A young state learns more from every event than a batch may wait for: it is judged in parts.
 YOUNG_PART, YOUNG_SHARE = 64, 8
+# Some detectors need a dozen numbers for each event and class at a time: 1,000 classes and 2,048
+# events took 200 MB, and a part of a second before anything was decided.
+MOST_CELLS = 1 << 19
 Range = tuple[FloatArray, FloatArray]
 Why = tuple[tuple[dict[int, tuple[Reason, ...]], dict[int, tuple[str, ...]]], Failures]
 
@@ -107,6 +110,10 @@ class Gate:
     def dump(self, state: GateState) -> bytes:
         """The stored form of ``state``."""
         return partition.dump(state, self.detectors)
+
+    def pieces(self, state: GateState) -> partition.Pieces:
+        """What :meth:`dump` gives, in pieces; of large arrays their own memory."""
+        return partition.pieces(state, self.detectors)
 
     def load(self, data: bytes) -> GateState:
         """What :meth:`dump` stored. Raises StateError."""
@@ -186,10 +193,14 @@ class Gate:
         return gate.step(state, raw)[1]
 
     def _pace(self, state: GateState, raw: RawBatch, start: int) -> int:
-        """How many records to judge at once from ``start`` on: few while the state is young."""
+        """How many records to judge at once from ``start`` on.
+
+        Few while the state is young, and where there are very many classes.
+        """
         if state.schema is None:
             return max(1, self._until_warm(state, raw, start) - start)
-        return max(YOUNG_PART, state.known // YOUNG_SHARE)
+        roomy = MOST_CELLS // max(1, len(state.labels))
+        return max(YOUNG_PART, min(state.known // YOUNG_SHARE, roomy))
 
     def _until_warm(self, state: GateState, raw: RawBatch, start: int) -> int:
         """The end of ``raw``, or the place after the record that completes the warm-up."""

@@ -18,6 +18,7 @@ import numpy as np
 from monitor.core.errors import StateError
 from monitor.core.ports import Resume
 from monitor.core.types import Header, RawBatch
+from monitor.state.codec import Blob, Pieces, msgpack_pieces
 
 STAMP_VERSION = 2
 READABLE_STAMPS = (1, STAMP_VERSION)
@@ -26,6 +27,7 @@ SNAPSHOT_VERSION = 2
 """Version 1 is not compressed."""
 FROM_EMPTY = -1
 MAX_BODY_BYTES = 1 << 30
+PIECE_BYTES = 1 << 20
 
 G = TypeVar("G")
 
@@ -122,16 +124,29 @@ class _Snapshot(msgspec.Struct, frozen=True):
     version: int
     partition: int
     next_offset: int
-    body: bytes
+    body: memoryview
 
 
-def seal(partition: int, next_offset: int, body: bytes) -> bytes:
+def seal(partition: int, next_offset: int, body: bytes | Pieces) -> bytes:
     """Put a dumped state together with the place it belongs to; opaque to the transport.
 
-    Compressed: young states are mostly zeros, and shrink to a seventh, old ones to a half.
+    Compressed: young states are mostly zeros, and shrink to a seventh, old ones to a half. A body
+    in pieces is never put together, which would take as much memory again as the state.
     """
-    packed = zlib.compress(body, 1)
-    return msgspec.msgpack.encode(_Snapshot(SNAPSHOT_VERSION, partition, next_offset, packed))
+    machine = zlib.compressobj(1)
+    packed: list[bytes] = []
+    for piece in [body] if isinstance(body, bytes) else body:
+        view = memoryview(piece)
+        for at in range(0, len(view), PIECE_BYTES):
+            packed.append(machine.compress(view[at : at + PIECE_BYTES]))
+    packed.append(machine.flush())
+    tree = {
+        "version": SNAPSHOT_VERSION,
+        "partition": partition,
+        "next_offset": next_offset,
+        "body": Blob(packed),
+    }
+    return b"".join(msgpack_pieces(tree))
 
 
 def unseal(data: bytes, max_bytes: int = MAX_BODY_BYTES) -> tuple[int, int, bytes]:
@@ -144,7 +159,8 @@ def unseal(data: bytes, max_bytes: int = MAX_BODY_BYTES) -> tuple[int, int, byte
     """
     try:
         found = msgspec.msgpack.decode(data, type=_Snapshot)
-        body = found.body if found.version == 1 else _inflated(found.body, max_bytes)
+        packed = found.body
+        body = bytes(packed) if found.version == 1 else _inflated(packed, max_bytes)
     except (msgspec.MsgspecError, zlib.error) as error:
         raise StateError(
             f"The stored snapshot cannot be read ({error}): restore it from a copy, or start with "
@@ -158,7 +174,7 @@ def unseal(data: bytes, max_bytes: int = MAX_BODY_BYTES) -> tuple[int, int, byte
     return found.partition, found.next_offset, body
 
 
-def _inflated(packed: bytes, max_bytes: int) -> bytes:
+def _inflated(packed: memoryview, max_bytes: int) -> bytes:
     """A few bytes must not become many gigabytes."""
     machine = zlib.decompressobj()
     body = machine.decompress(packed, max_bytes)
