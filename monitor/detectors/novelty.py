@@ -5,7 +5,7 @@ further every day, is arithmetic, and its results fall between the values that t
 value counts when it needs more decimals than its column's values do, or never came before in a
 column that repeats its values; by −ln of the share of ordinary values that do the same, estimated
 after Good (1953) from what was new lately. Columns where more than ``common`` are new have no grid
-and do not count.
+and do not count, nor do new values of columns that have shown more than can be remembered.
 
 The score leaves out an event's most telling column: a record price is one new value, a point that
 was moved is new in several. An attacker who snaps to values that came before is not seen here.
@@ -146,6 +146,7 @@ class Novelty:
         lately = grid.lately_with(unseen, off)
         # What many events do at the same time is a change of the world: new units, a new sensor.
         new = self._nats(np.maximum(grid.unseen / max(grid.mass, 1.0), lately[0]), grid.mass)
+        new[grid.crowded()] = 0.0
         between = self._nats(grid.off / max(grid.mass, 1.0), grid.mass)
         between[lately[1] > self.params.upheaval] = 0.0
         surprise = np.maximum(unseen * new, off * between)

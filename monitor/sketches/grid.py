@@ -15,6 +15,7 @@ from monitor.core.types import BoolArray, FloatArray, IntArray
 
 MAX_DECIMALS = 8
 SLOT_BITS = 14
+CROWDED_SHARE = 0.5
 SAMPLE_ROWS = 64
 LATELY_EVENTS = 512.0
 GRID_SHARE, LEAST_SAMPLE = 0.98, 32.0
@@ -68,6 +69,14 @@ class Grid:
         enough = np.cumsum(self.decimals, axis=1) >= np.maximum(GRID_SHARE * total, LEAST_SAMPLE)
         enough[:, -1] = True
         return np.asarray(np.argmax(enough, axis=1), dtype=np.int64)
+
+    def crowded(self) -> BoolArray:
+        """bool[w]: columns that have shown more values than the slots can keep apart.
+
+        Every new value falls upon a taken slot more and more often then, and the few that do not
+        look rare, however ordinary it is for the column to bring new values.
+        """
+        return np.asarray(self.shown.mean(axis=1) > CROWDED_SHARE)
 
     def look(self, across: FloatArray) -> tuple[IntArray, BoolArray, BoolArray]:
         """Slots, and which values never came before or lie between grid points.
