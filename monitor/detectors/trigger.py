@@ -43,7 +43,7 @@ from monitor.core.types import BoolArray, EventBatch, Family, FloatArray, IntArr
 from monitor.detectors.base import Evidence, Params, Scores
 from monitor.sketches.context import Called, LinearContext
 from monitor.sketches.lift import (
-    Counted,
+    Added,
     LiftTable,
     Plan,
     cells_of,
@@ -120,7 +120,7 @@ class _Look:
     """
 
     called: Called
-    single: Counted
+    single: Added
     picked: Picked
     pairs: Pairs
     learned: Float32Array
@@ -193,7 +193,7 @@ class Trigger:
             return state
         p, look = self.params, self._look(state, batch)
         keep, keep_anchor = 0.5 ** (n / p.recent_events), 0.5 ** (n / p.anchor_events)
-        wide = look.picked.counted
+        wide = look.picked.added
         return TriggerState(
             replace(state.single, recent=look.single.recent),
             state.wide if wide is None else state.wide.learned(wide, wide.weight, keep_anchor),
@@ -307,10 +307,8 @@ class Trigger:
         labels += np.bincount(batch.y, minlength=len(labels))
         ratio = (keep * view.recent_mass + n) / np.maximum(view.anchor_mass, 1.0)
         cells = cells_of(across, p.cell)
-        single = view.single.count(
-            *(single_slots(cells, batch.y, chosen, p.single_bits), weight, keep),
-            with_anchor=False,
-        )
+        slot = single_slots(cells, batch.y, chosen, p.single_bits)
+        single = view.single.added(slot, weight, keep)
         picked = pick(
             view.wide,
             across,
@@ -324,7 +322,9 @@ class Trigger:
         keys = value_keys(cells, chosen, view.generation)
         events = Events(cells, keys, weight, batch.y, sources_in_order(batch), labels)
         scale = self._scale(view, picked, labels[batch.y], ratio)
-        pairs, learned = self._pairs(view, events, (picked, single.count, scale), keep)
+        pairs, learned = self._pairs(
+            view, events, (picked, single.recent.take(slot, mode="clip"), scale), keep
+        )
         score = reviewed(pairs, events, chosen, p.bits)
         return _Look(called, single, picked, pairs, learned, score, labels)
 
