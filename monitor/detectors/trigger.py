@@ -43,7 +43,7 @@ from monitor.core.types import BoolArray, EventBatch, Family, FloatArray, IntArr
 from monitor.detectors.base import Evidence, Params, Scores
 from monitor.sketches.context import Called, LinearContext
 from monitor.sketches.lift import (
-    Counted,
+    Added,
     LiftTable,
     Plan,
     cells_of,
@@ -120,7 +120,7 @@ class _Look:
     """
 
     called: Called
-    single: Counted
+    single: Added
     picked: Picked
     pairs: Pairs
     learned: Float32Array
@@ -193,7 +193,7 @@ class Trigger:
             return state
         p, look = self.params, self._look(state, batch)
         keep, keep_anchor = 0.5 ** (n / p.recent_events), 0.5 ** (n / p.anchor_events)
-        wide = look.picked.counted
+        wide = look.picked.added
         return TriggerState(
             replace(state.single, recent=look.single.recent),
             state.wide if wide is None else state.wide.learned(wide, wide.weight, keep_anchor),
@@ -246,29 +246,33 @@ class Trigger:
             return []
         if len(view.recent_mass) < 2:
             return [Evidence("too few columns for a trigger") for _ in rows]
-        look = self._look(view, batch)
-        expected = look.pairs.expected(rows)
+        pairs = self._look(view, batch).pairs
+        by_event = np.negative(pairs.surprise.take(rows, axis=1).T, order="C")
+        order = np.argsort(by_event, axis=1, kind="stable")[:, :TOP]
+        best = order[:, 0]
+        telling = np.take_along_axis(by_event, order, axis=1) <= 0.3 * by_event.min(axis=1)[:, None]
+        sides = pairs.place[pairs.pairs[order], rows[:, None, None]]
+        columns = self._plan(view.n_columns).columns[sides]
+        counts = pairs.counted.count[best, rows], pairs.expected(best[None], rows)[0]
+        inside = (
+            dict.fromkeys(c for tells, both in zip(*told, strict=True) if tells for c in both)
+            for told in zip(telling.tolist(), columns.tolist(), strict=True)
+        )
+        recent = float(view.recent_mass.max()) + len(batch)
         return [
-            self._sentence(view, batch, (look.pairs, expected[:, at]), int(row))
-            for at, row in enumerate(rows)
+            self._sentence(batch, row, list(those)[:NAMED_COLUMNS], (count, expected, recent))
+            for row, those, count, expected in zip(
+                *(rows.tolist(), inside, counts[0].tolist(), counts[1].tolist()), strict=True
+            )
         ]
 
     def _sentence(
-        self, view: TriggerState, batch: EventBatch, held: tuple[Pairs, Float32Array], row: int
+        self, batch: EventBatch, row: int, columns: list[int], told: tuple[float, float, float]
     ) -> Evidence:
-        pairs, expected_of = held
-        watched = self._plan(view.n_columns).columns
-        surprise = pairs.surprise[:, row]
-        order = np.argsort(-surprise, kind="stable")[:TOP]
-        best = int(order[0])
-        telling = [r for r in order if surprise[r] >= 0.3 * surprise[best]]
-        inside = dict.fromkeys(int(pairs.place[i, row]) for r in telling for i in pairs.pairs[r])
-        columns = [int(watched[i]) for i in inside][:NAMED_COLUMNS]
+        count, expected, recent = told
         names = [batch.columns[c] for c in columns]
-        values = [float(batch.x[row, c]) for c in columns]
+        values = batch.x[row, columns].tolist()
         label = batch.label_names[int(batch.y[row])]
-        count, expected = float(pairs.counted.count[best, row]), float(expected_of[best])
-        recent = float(view.recent_mass.max()) + len(batch)
         shown = [f"{name[:64]}≈{value:.4g}" for name, value in zip(names, values, strict=True)]
         text = (
             f"{', '.join(shown[:-1])} and {shown[-1]} together with label {label[:64]!r} came "
@@ -307,10 +311,8 @@ class Trigger:
         labels += np.bincount(batch.y, minlength=len(labels))
         ratio = (keep * view.recent_mass + n) / np.maximum(view.anchor_mass, 1.0)
         cells = cells_of(across, p.cell)
-        single = view.single.count(
-            *(single_slots(cells, batch.y, chosen, p.single_bits), weight, keep),
-            with_anchor=False,
-        )
+        slot = single_slots(cells, batch.y, chosen, p.single_bits)
+        single = view.single.added(slot, weight, keep)
         picked = pick(
             view.wide,
             across,
@@ -324,7 +326,9 @@ class Trigger:
         keys = value_keys(cells, chosen, view.generation)
         events = Events(cells, keys, weight, batch.y, sources_in_order(batch), labels)
         scale = self._scale(view, picked, labels[batch.y], ratio)
-        pairs, learned = self._pairs(view, events, (picked, single.count, scale), keep)
+        pairs, learned = self._pairs(
+            view, events, (picked, single.recent.take(slot, mode="clip"), scale), keep
+        )
         score = reviewed(pairs, events, chosen, p.bits)
         return _Look(called, single, picked, pairs, learned, score, labels)
 

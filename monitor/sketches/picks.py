@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from monitor.core.types import Int32Array, IntArray
-from monitor.sketches.lift import Counted, LiftTable, Plan, cells_of, single_slots
+from monitor.sketches.lift import Added, LiftTable, Plan, cells_of, single_slots
 
 Float32Array = npt.NDArray[np.float32]
 GRIDS = 2
@@ -25,12 +25,12 @@ GRIDS = 2
 class Picked:
     """The foremost columns of each event.
 
-    ``place`` int64[m, n], rising, indices among the watched columns; ``counted`` the wide grids'
-    counts, None where all columns are taken.
+    ``place`` int64[m, n], rising, indices among the watched columns; ``added`` the batch on the
+    wide grids, None where all columns are taken.
     """
 
     place: IntArray
-    counted: Counted | None
+    added: Added | None
 
 
 def wide_table(columns: int, picked: int, bits: int) -> LiftTable:
@@ -73,15 +73,34 @@ def pick(
         return Picked(np.broadcast_to(np.arange(w)[:, None], (w, n)), None)
     slots = [single_slots(cells_of(across, cell, shift), y, chosen, bits) for shift in (0.0, 0.5)]
     slots[1] += w << bits
-    counted = table.count(np.concatenate(slots), np.concatenate([weight, weight]), keep)
-    expected = counted.anchor * np.concatenate([ratio, ratio])[:, None]
-    excess = counted.count - expected
-    expected += np.float32(0.5)
-    # The standard deviation of a negative-binomial count.
-    excess /= np.sqrt(expected * (np.float32(1.0 / size) * expected + np.float32(1.0)))
+    slot = np.concatenate(slots)
+    added = table.added(slot, np.concatenate([weight, weight]), keep)
+    by_row = np.concatenate([ratio, ratio])[:, None]
+    if slot.size > len(table.anchor):
+        # Fewer slots than keys: the excess of all slots is worked out first, and then looked up.
+        rows = len(by_row), -1
+        by_slot = _excess(added.recent.reshape(rows), table.anchor.reshape(rows), by_row, size)
+        excess = by_slot.reshape(-1).take(slot, mode="clip")
+    else:
+        count, anchor = (held.take(slot, mode="clip") for held in (added.recent, table.anchor))
+        excess = _excess(count, anchor, by_row, size)
     foremost = np.maximum(excess[:w], excess[w:])
     foremost *= weight
-    return Picked(_highest(foremost, picked), counted)
+    return Picked(_highest(foremost, picked), added)
+
+
+def _excess(
+    count: Float32Array, anchor: Float32Array, ratio: Float32Array, size: float
+) -> Float32Array:
+    """``count`` above what was expected, in standard deviations of a negative-binomial count."""
+    expected = anchor * ratio
+    excess = count - expected
+    expected += np.float32(0.5)
+    spread = np.float32(1.0 / size) * expected
+    spread += np.float32(1.0)
+    spread *= expected
+    excess /= np.sqrt(spread, out=spread)
+    return excess
 
 
 def _highest(values: Float32Array, most: int) -> IntArray:

@@ -24,7 +24,6 @@ from monitor.sketches.surprise import (
     Float32Array,
     Scale,
     expected_counts,
-    of_pairs,
     surprise_of,
 )
 
@@ -51,11 +50,12 @@ class Pairs:
     score: FloatArray
     scale: Scale
 
-    def expected(self, rows: IntArray) -> Float32Array:
-        """float32[p, k]: what the pairs of some events were expected to count."""
-        counts = self.counted.count[:, rows], self.counted.anchor[:, rows]
-        single = of_pairs(self.single[:, rows], self.pairs)
-        return expected_counts(single, counts, self.scale.part(rows))
+    def expected(self, pair: IntArray, rows: IntArray) -> Float32Array:
+        """float32[k, r]: what some pairs int64[k, r] of each of r events were expected to count."""
+        first, second = self.pairs[pair, 0], self.pairs[pair, 1]
+        single = self.single[first, rows], self.single[second, rows]
+        counts = self.counted.count[pair, rows], self.counted.anchor[pair, rows]
+        return expected_counts(single, counts, self.scale.of(pair, rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +92,7 @@ def reviewed(held: Pairs, events: Events, chosen: Plan, bits: int) -> FloatArray
     by_event = np.negative(surprise.take(rows, axis=1).T, order="C")
     pair = np.argpartition(by_event, many - 1, axis=1)[:, :many].T.copy()
     scale, sides = held.scale.of(pair, rows), (held.pairs[pair, 0], held.pairs[pair, 1])
-    single = held.single[sides[0], rows], held.single[sides[1], rows]
-    count = held.counted.count[pair, rows]
-    expected = expected_counts(single, (count, held.counted.anchor[pair, rows]), scale)
+    count, expected = held.counted.count[pair, rows], held.expected(pair, rows)
     columns = held.place[sides[0], rows], held.place[sides[1], rows]
     count -= _of_own_source(columns, rows, events)
     elsewhere = _elsewhere(held.counted.recent, columns, rows, events, (chosen, bits))
