@@ -16,6 +16,7 @@ from monitor.core.types import BoolArray, FloatArray, IntArray
 MAX_DECIMALS = 8
 SLOT_BITS = 14
 SAMPLE_ROWS = 64
+TOGETHER = 8
 LATELY_EVENTS = 512.0
 GRID_SHARE, LEAST_SAMPLE = 0.98, 32.0
 _POWERS = 10.0 ** np.arange(MAX_DECIMALS + 1)
@@ -82,16 +83,18 @@ class Grid:
         slot, unseen, off
             int64[w, n], bool[w, n], bool[w, n].
         """
-        slot = _slots(across)
-        unseen = ~self.shown.reshape(-1).take(self._flat(slot), mode="clip")
+        slot = np.empty(across.shape, dtype=np.int64)
+        unseen, off = np.empty(across.shape, np.bool_), np.zeros(across.shape, np.bool_)
         usual = self.usual()
-        off = between(across, np.minimum(usual, MAX_DECIMALS))
+        # A few columns at a time, which stay in the cache meanwhile.
+        for first in range(0, len(across), TOGETHER):
+            some = slice(first, first + TOGETHER)
+            slot[some] = _slots(across[some])
+            shown = self.shown[some].reshape(-1)
+            np.logical_not(shown.take(_flat(slot[some]), mode="clip"), out=unseen[some])
+            off[some] = between(across[some], np.minimum(usual[some], MAX_DECIMALS))
         off[usual > MAX_DECIMALS] = False
         return slot, unseen, off
-
-    def _flat(self, slot: IntArray) -> IntArray:
-        """``slot`` int64[w, n] as places in all columns' slots."""
-        return slot + (np.arange(len(slot)) << SLOT_BITS)[:, None]
 
     def learn(
         self,
@@ -107,7 +110,7 @@ class Grid:
         shown = self.shown
         if unseen.any():
             shown = shown.copy()
-            shown.reshape(-1)[self._flat(slot)[unseen]] = True
+            shown.reshape(-1)[_flat(slot)[unseen]] = True
         sample = across[:, np.flatnonzero(accepted)[:SAMPLE_ROWS]]
         keep_sample = 0.5 ** (sample.shape[1] / half_life)
         return Grid(
@@ -161,7 +164,18 @@ def between(across: FloatArray, decimals: IntArray) -> BoolArray:
     """
     with np.errstate(over="ignore", invalid="ignore"):  # what overflows is a whole number
         scaled = across * _POWERS[decimals][:, None]
-        return np.asarray(np.abs(scaled - np.rint(scaled)) > 1e-6 + 1e-9 * np.abs(scaled))
+        off = np.rint(scaled)
+        off -= scaled
+        np.abs(off, out=off)
+        np.abs(scaled, out=scaled)
+        scaled *= 1e-9
+        scaled += 1e-6
+        return np.asarray(off > scaled)
+
+
+def _flat(slot: IntArray) -> IntArray:
+    """``slot`` int64[w, n] as places in all of these columns' slots."""
+    return slot + (np.arange(len(slot)) << SLOT_BITS)[:, None]
 
 
 def _by_decimals(sample: FloatArray) -> FloatArray:
@@ -177,5 +191,7 @@ def _by_decimals(sample: FloatArray) -> FloatArray:
 def _slots(across: FloatArray) -> IntArray:
     """int64[w, n]: a slot for each value, by its bits (negative zero is zero)."""
     bits: npt.NDArray[np.uint64] = np.ascontiguousarray(across + 0.0).view(np.uint64)
-    mixed = (bits ^ (bits >> np.uint64(29))) * _MIX
-    return np.asarray(mixed >> np.uint64(64 - SLOT_BITS), dtype=np.int64)
+    bits ^= bits >> np.uint64(29)
+    bits *= _MIX
+    bits >>= np.uint64(64 - SLOT_BITS)
+    return np.asarray(bits.view(np.int64))
