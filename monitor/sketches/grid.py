@@ -187,7 +187,8 @@ def _by_decimals(sample: FloatArray) -> FloatArray:
         off = np.abs(scaled - np.rint(scaled)) > 1e-6 + 1e-9 * np.abs(scaled)
     # The first number of decimals that is enough decides, also where rounding undoes it later.
     left = np.logical_and.accumulate(off, axis=0).sum(axis=2).T
-    return -np.diff(left, axis=1, prepend=sample.shape[1], append=0).astype(np.float64)
+    counts = -np.diff(left, axis=1, prepend=sample.shape[1], append=0)
+    return np.asarray(counts, dtype=np.float64)
 
 
 def _slots(across: FloatArray) -> IntArray:

@@ -134,7 +134,7 @@ def _open(counts: FloatArray, rest: FloatArray, a: FloatArray, b: FloatArray) ->
     """bool[u, BUCKETS]: where there may be evidence for a push, told without beta functions.
 
     Who pushes hardly says anything else, however often the label itself; and what usual sources say
-    is at least as likely as its mean logarithm has it (Jensen 1906). That leaves a few in a hundred.
+    is at least as likely as its mean logarithm has it (Jensen 1906). That leaves a few.
     """
     place = np.minimum(rest, len(_TABLED) - 1.0).astype(np.int64)
     bound = _PUSHED_OTHERWISE.take(place)
