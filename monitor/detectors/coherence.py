@@ -165,8 +165,11 @@ class Coherence:
             ring[measured % RING] = value
             measured += 1
         spread, mass = self._spread(state, found.vectors, accepted)
-        fits = state.mass < OFTEN_EVENTS or due(state.seen, seen)
-        whiten, alive = _whitening(spread, mass) if fits else (state.whiten, state.alive)
+        young = state.mass < OFTEN_EVENTS
+        # Under a drift an old whitening makes honest sources stand out; tastes stay for longer.
+        moves = young or due(state.seen, seen, always_often=True)
+        fits = young or due(state.seen, seen)
+        whiten, alive = _whitening(spread, mass) if moves else (state.whiten, state.alive)
         size = state.spread.shape[0]
         sums = found.rows[:, :size].astype(np.float64)
         tastes = state.tastes.put(found.keys, sums, found.rows[:, size + EVENTS].astype(np.float64))

@@ -32,7 +32,6 @@ from monitor.core.types import BoolArray, EventBatch, Family, FloatArray, HashAr
 from monitor.detectors.base import Evidence, Params, Scores
 from monitor.sketches.keyed import KeyedTable
 from monitor.sketches.label_mix import BUCKETS, RECENT, LabelMix
-from monitor.sketches.refresh import SETTLED_EVENTS, due
 from monitor.sketches.shared import sources
 
 LAST_SEEN = BUCKETS
@@ -135,10 +134,9 @@ class Ring:
         held = np.bincount(look.inverse, weights=~accepted, minlength=len(look.keys)) > 0
         bounded = np.minimum(look.own[~held], p.bound_nats)
         keep = 0.5 ** (len(bounded) / p.usual_sources)
-        fits = state.seen < SETTLED_EVENTS or due(state.seen, state.seen + n)
         return RingState(
             table,
-            look.mix.fitted() if fits else look.mix,
+            look.mix.fitted(),
             keep * state.usual + bounded.sum(axis=0),
             keep * state.square + np.square(bounded).sum(axis=0),
             keep * state.mass + len(bounded),
