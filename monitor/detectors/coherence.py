@@ -165,10 +165,9 @@ class Coherence:
             ring[measured % RING] = value
             measured += 1
         spread, mass = self._spread(state, found.vectors, accepted)
-        young = state.mass < OFTEN_EVENTS
         # Under a drift an old whitening makes honest sources stand out; tastes stay for longer.
-        moves = young or due(state.seen, seen, always_often=True)
-        fits = young or due(state.seen, seen)
+        moves = state.mass < OFTEN_EVENTS or due(state.seen, seen, always_often=True)
+        fits = state.mass < OFTEN_EVENTS or due(state.seen, seen)
         whiten, alive = _whitening(spread, mass) if moves else (state.whiten, state.alive)
         size = state.spread.shape[0]
         sums = found.rows[:, :size].astype(np.float64)
@@ -314,7 +313,6 @@ class Coherence:
         )
         held = state.table.get(keys)
         size = state.spread.shape[0]
-        alive = state.alive
         before = self._nats(held, state)
         suspect = before > -np.log(self.params.suspect_at)
         closes = (state.seen + len(batch)) // WINDOW_EVENTS != state.seen // WINDOW_EVENTS
@@ -328,7 +326,7 @@ class Coherence:
             len(batch),
             suspect,
             self._rho(state),
-            dimensions=alive,
+            dimensions=state.alive,
             closes=closes,
         )
         fresh = who[len(state.tail_source) :]
