@@ -75,7 +75,7 @@ class Moments:
         weight = weight * keep + counts
         total *= keep[:, None]
         if self.shared:
-            outer *= 0.5 ** (len(y) / half_life)
+            outer = grown._faded(keep)
             outer[0] += _second(z, outer.shape[2])
         # Classes side by side: one sort, where a mask for each would go through all rows C times.
         ordered = z[np.argsort(y, kind="stable")]
@@ -87,6 +87,19 @@ class Moments:
                 outer[c] *= keep[c]
                 outer[c] += _second(rows, outer.shape[2])
         return Moments(weight, total, outer)
+
+    def _faded(self, keep: FloatArray) -> FloatArray:
+        """:attr:`outer`, where it is shared, when of each class ``keep`` float64[C] is left.
+
+        What lies between the classes fades with each of them: less of it than of their means would
+        leave no covariance. What lies within them has no class, and fades as all do on average.
+        """
+        mean, left = self.means(), float(keep @ self.weight)
+        left /= max(float(self.weight.sum()), 1e-300)
+        more = ((keep - left) * self.weight)[:, None] * mean
+        if self.outer.shape[2] == 1:
+            return np.asarray(left * self.outer + (more * mean).sum(axis=0)[None, :, None])
+        return np.asarray(left * self.outer + more.T @ mean)
 
     def with_unit_variance(self, columns: IntArray) -> Moments:
         """As if ``columns``, constant so far, had had unit variance in every class."""
