@@ -127,6 +127,10 @@ class Gate:
         """What another partition has learned itself, of what it stored. Raises StateError."""
         return partition.load(data, self.detectors, only_own=True)
 
+    def own_summary(self, state: GateState) -> GateState:
+        """What :meth:`summary` gives for the stored ``state``. Pure."""
+        return replace(state, view=None, warm=())
+
     def exchange(
         self, state: GateState, number: int, peers: Mapping[int, GateState]
     ) -> Exchanged[GateState]:
