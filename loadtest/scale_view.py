@@ -93,13 +93,16 @@ def _show_costs(console: Console, streams: list[list[dict[str, Any]]]) -> None:
 
 def _show_exchange(console: Console, found: dict[str, Any]) -> None:
     merging = ", ".join(f"{1e3 * s:.0f} with {n}" for n, s in found["merging_seconds"].items())
+    storing = f"{1e3 * found['storing_seconds']:.0f} ({found['stored_megabytes']:.1f} MB)"
+    with_view = (
+        f"{1e3 * found['storing_with_view_seconds']:.0f} "
+        f"({found['stored_with_view_megabytes']:.1f} MB)"
+    )
     console.print(
-        f"Exchange, after {found['events_each']:,} events a partition, CPU ms: storing "
-        f"{1e3 * found['storing_seconds']:.0f} ({found['stored_megabytes']:.1f} MB), with a view "
-        f"{1e3 * found['storing_with_view_seconds']:.0f} ({found['stored_with_view_megabytes']:.1f}"
-        f" MB); reading another's {1e3 * found['reading_seconds']:.0f}; merging {merging} others. "
-        f"An event {found['step_us_alone']:.1f} µs alone, {found['step_us_with_view']:.1f} with a "
-        "view.\n"
+        f"Exchange, after {found['events_each']:,} events a partition, CPU ms: storing {storing}, "
+        f"with a view {with_view}; reading another's {1e3 * found['reading_seconds']:.0f}; merging "
+        f"{merging} others. An event {found['step_us_alone']:.1f} µs alone, "
+        f"{found['step_us_with_view']:.1f} with a view.\n"
     )
 
 
@@ -107,7 +110,8 @@ def _show_latency(console: Console, found: dict[str, Any]) -> None:
     verdict = "met" if found["p99"] <= GOAL_MS else "missed"
     console.print(
         f"Latency at {found['asked_per_second']:,.0f} events/s "
-        f"({found['accepted_per_second']:,.0f} accepted, {found['cpu_share']:.0%} of a core): p50 {found['p50']:.0f} ms, p90 "
+        f"({found['accepted_per_second']:,.0f} accepted, "
+        f"{found['cpu_share']:.0%} of a core): p50 {found['p50']:.0f} ms, p90 "
         f"{found['p90']:.0f}, p99 {found['p99']:.0f} (goal {GOAL_MS:.0f}: {verdict}), p99.9 "
         f"{found['p99.9']:.0f}, largest {found['largest']:.0f}"
     )
