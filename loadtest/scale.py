@@ -1,11 +1,12 @@
 """Does it scale? Processes on a real broker, long streams, many sources, and delay at half load.
 
-    python loadtest/scale.py [--json scale.json] [--plot scale.html] [--only processes,costs,latency]
+    python loadtest/scale.py [--json scale.json] [--plot scale.html] [--only processes,costs,…]
     python loadtest/scaling_figures.py scale.json      # the arithmetic of SCALING.md
 
 `processes`: 1 to N real service processes in one group on one real broker, four partitions, input
 that waits for them (see speed_kafka.py). `costs`: what an event costs after 10^4 to 10^6 events
-(10^7 with --full), and with 10^3 to 10^6 sources. `latency`: one process on one partition at half
+(10^7 with --full), and with 10^3 to 10^6 sources. `exchange`: what partitions pay for knowing of
+each other. `latency`: one process on one partition at half
 the rate it reached, or `--rate`, from the record's time to a read_committed learner.
 
 Two figures of speed, and they differ on a small machine: by the **clock**, where the broker and the
@@ -39,15 +40,17 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from loadtest.scale_costs import lengths, one_stream
+from loadtest.scale_exchange import exchange_costs
 from loadtest.scale_latency import SETTLE_SECONDS, half_load
 from loadtest.scale_view import plot, show
 from loadtest.speed_kafka import Input, Place, broker, rates, running, service, watch
 from loadtest.throughput_load import Workload, make_workload
 from monitor.config.sections import BatchSettings
 
-PARTS = ("processes", "costs", "latency")
+PARTS = ("processes", "costs", "exchange", "latency")
 FEATURES, LABELS = 16, 10
 PRIME_EVENTS = 65_536
+EXCHANGING = 8
 SOURCES = (1_000, 10_000, 100_000, 1_000_000)
 Tell = Callable[[int], None]
 
@@ -222,7 +225,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = arguments(argv)
     setup = {
         name: getattr(given, name)
-        for name in (  # fmt: skip
+        for name in (
             "partitions",
             "events",
             "prime",
@@ -246,6 +249,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                     run_latency(given, found, where, progress)
         if "costs" in given.only:
             run_costs(given, found, progress)
+        if "exchange" in given.only:
+            with bar(progress, "exchange", EXCHANGING) as tell:
+                found.keep(
+                    "exchange", "costs", lambda: exchange_costs(EXCHANGING, given.prime // 4, tell)
+                )
     show(Console(), found.result)
     if given.plot is not None:
         plot(found.result, given.plot)

@@ -35,6 +35,8 @@ def show(console: Console, result: dict[str, Any]) -> None:
         _show_processes(console, result)
     if result["costs"]:
         _show_costs(console, rows_of(result, "costs"))
+    if result["exchange"]:
+        _show_exchange(console, result["exchange"]["costs"])
     for found in rows_of(result, "latency"):
         _show_latency(console, found)
 
@@ -89,11 +91,27 @@ def _show_costs(console: Console, streams: list[list[dict[str, Any]]]) -> None:
     )
 
 
+def _show_exchange(console: Console, found: dict[str, Any]) -> None:
+    merging = ", ".join(f"{1e3 * s:.0f} with {n}" for n, s in found["merging_seconds"].items())
+    storing = f"{1e3 * found['storing_seconds']:.0f} ({found['stored_megabytes']:.1f} MB)"
+    with_view = (
+        f"{1e3 * found['storing_with_view_seconds']:.0f} "
+        f"({found['stored_with_view_megabytes']:.1f} MB)"
+    )
+    console.print(
+        f"Exchange, after {found['events_each']:,} events a partition, CPU ms: storing {storing}, "
+        f"with a view {with_view}; reading another's {1e3 * found['reading_seconds']:.0f}; merging "
+        f"{merging} others. An event {found['step_us_alone']:.1f} µs alone, "
+        f"{found['step_us_with_view']:.1f} with a view.\n"
+    )
+
+
 def _show_latency(console: Console, found: dict[str, Any]) -> None:
     verdict = "met" if found["p99"] <= GOAL_MS else "missed"
     console.print(
-        f"Latency at {found['asked_per_second']:,.0f} events/s ({found['accepted_per_second']:,.0f} "
-        f"accepted, {found['cpu_share']:.0%} of a core): p50 {found['p50']:.0f} ms, p90 "
+        f"Latency at {found['asked_per_second']:,.0f} events/s "
+        f"({found['accepted_per_second']:,.0f} accepted, "
+        f"{found['cpu_share']:.0%} of a core): p50 {found['p50']:.0f} ms, p90 "
         f"{found['p90']:.0f}, p99 {found['p99']:.0f} (goal {GOAL_MS:.0f}: {verdict}), p99.9 "
         f"{found['p99.9']:.0f}, largest {found['largest']:.0f}"
     )

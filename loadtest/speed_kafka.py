@@ -1,9 +1,9 @@
 """Processes on a real broker whose input waits for them: how fast they get through it.
 
 The input is produced in one transaction before the processes start, and committed when all of them
-hold their partitions. So nobody begins early, and nothing is produced while they are measured. Their
-progress is read from the offsets they commit, their processor time from the kernel; both only look
-and cost next to nothing. What comes before the first mark (``prime``) is not counted.
+hold their partitions. So nobody begins early, and nothing is produced while they are measured.
+Their progress is read from the offsets they commit, their processor time from the kernel; both only
+look and cost next to nothing. What comes before the first mark (``prime``) is not counted.
 """
 
 from __future__ import annotations

@@ -137,7 +137,8 @@ class Bench:
         for name, model in models.items():
             # A window needs no more than itself, and more would take long.
             first = max(start, stop - KNN_WINDOW) if name == "knn" else start
-            for x, y in zip(self.load.dicts(first, stop), self._said(name, first, stop)):
+            said = self.load.dicts(first, stop)
+            for x, y in zip(said, self._said(name, first, stop), strict=True):
                 _learn(name, model, x, y)
         return models
 

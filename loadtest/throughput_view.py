@@ -107,8 +107,9 @@ def _show_kafka(console: Console, kafka: list[dict[str, Any]]) -> None:
     console.print(table)
     for found in kafka:
         console.print(
-            f"{found['features']} features, {found['kafka_client']}: the service is {found['ratio']:.2f} × as fast as the "
-            f"client alone by CPU time (goal {GOAL_OF_CLIENT}), {found['ratio_wall']:.2f} × by the "
+            f"{found['features']} features, {found['kafka_client']}: the service is "
+            f"{found['ratio']:.2f} × as fast as the client alone by CPU time "
+            f"(goal {GOAL_OF_CLIENT}), {found['ratio_wall']:.2f} × by the "
             "clock, where it shares the cores with the broker."
         )
 

@@ -52,6 +52,7 @@ from monitor.decide.warmup import Look, first_look, keep, let_by, second_look, u
 from monitor.detectors import default_detectors
 from monitor.detectors.base import Sampling
 from monitor.state import partition
+from monitor.state.codec import Pieces
 from monitor.state.partition import GateState, root_of
 from monitor.state.view import GROWN_EVENTS, Exchanged, exchange, rescaled
 
@@ -111,7 +112,7 @@ class Gate:
         """The stored form of ``state``."""
         return partition.dump(state, self.detectors)
 
-    def pieces(self, state: GateState) -> partition.Pieces:
+    def pieces(self, state: GateState) -> Pieces:
         """What :meth:`dump` gives, in pieces; of large arrays their own memory."""
         return partition.pieces(state, self.detectors)
 
@@ -126,6 +127,10 @@ class Gate:
     def summary(self, data: bytes) -> GateState:
         """What another partition has learned itself, of what it stored. Raises StateError."""
         return partition.load(data, self.detectors, only_own=True)
+
+    def own_summary(self, state: GateState) -> GateState:
+        """What :meth:`summary` gives for the stored ``state``. Pure."""
+        return replace(state, view=None, warm=())
 
     def exchange(
         self, state: GateState, number: int, peers: Mapping[int, GateState]

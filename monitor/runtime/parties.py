@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from monitor.core.types import DecisionBatch, RawBatch
 from monitor.state.codec import Pieces
@@ -37,10 +37,10 @@ class GateLike(Protocol[G]):
 
 
 @runtime_checkable
-class InPieces(Protocol[G]):
+class InPieces(Protocol):
     """A gate that can hand out a state to be stored without copying it."""
 
-    def pieces(self, state: G) -> Pieces:
+    def pieces(self, state: Any) -> Pieces:
         """What ``dump`` gives, cut up."""
 
 

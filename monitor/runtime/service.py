@@ -285,9 +285,12 @@ class Service(Generic[G]):
         self._transport.commit(unit)
         seconds["commit"] = time.perf_counter() - began
         self._held = {**self._held, **after}
-        if self._rule.exchange_events:
-            stored = {p.raw.partition: p.snapshot for p in parts if p.snapshot is not None}
-            self._board.put(stored, own=True)
+        if self._rule.exchange_events and isinstance(self._gate, Sharing):
+            for part in parts:
+                if part.snapshot is not None:
+                    p = part.raw.partition
+                    summary = self._gate.own_summary(after[p].state)
+                    self._board.put_own(p, part.next_offset, summary)
         for observer in self._observers:
             try:
                 observer.committed(unit, seconds)

@@ -155,9 +155,7 @@ def _blob(value: Any) -> codec.Blob:
 def _dumped(
     states: Mapping[str, Any], detectors: Sequence[Detector[Any]]
 ) -> dict[str, tuple[int, codec.Blob]]:
-    return {
-        d.name: (d.state_version, _blob(states[d.name])) for d in detectors if d.name in states
-    }
+    return {d.name: (d.state_version, _blob(states[d.name])) for d in detectors if d.name in states}
 
 
 def named(view: View, detectors: Sequence[Detector[Any]]) -> View:
