@@ -180,7 +180,7 @@ class Bench:
         schema, labels = self.primed.schema, self.primed.labels
         assert schema is not None
         for raw in self.batches:
-            self.decoder.columns(self.decoder.parse(raw), schema, labels)
+            self.decoder.columns(self.decoder.parse(raw, schema.layout), schema, labels)
             yield len(raw)
 
     def _encode(self) -> Work:
