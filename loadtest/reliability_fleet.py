@@ -174,7 +174,8 @@ class Fleet:
     replicas
         Copies of each topic.
     kafka
-        More settings of the section ``kafka``, for all members.
+        More settings of the section ``kafka``, for all members; ``client`` may be ``mixed`` for
+        one after the other.
     """
 
     def __init__(
@@ -233,6 +234,8 @@ class Fleet:
     def add(self, name: str, *, like: str | None = None, static: bool = True) -> Member:
         """Start one more member; ``like`` gives it the transactional id of another."""
         kafka = {**self._kafka, "instance": like or name}
+        if kafka.get("client") == "mixed":
+            kafka["client"] = ("kafka-python", "confluent")[len(self.members) % 2]
         if static:
             kafka["group_instance_id"] = like or name
         settings = {

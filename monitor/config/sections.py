@@ -149,7 +149,8 @@ class BatchSettings(Section):
     linger_milliseconds: Annotated[int, Field(ge=0, le=60_000)] = Field(
         default=100,
         description="Longest wait for more events before a micro-batch that is not full is "
-        "judged. Lower means less delay, higher means more throughput.",
+        "judged. Lower means less delay, higher means more throughput. Kafka hands over what is "
+        "there as soon as there is something: what counts then is kafka.fetch_wait_seconds.",
     )
 
 
@@ -372,7 +373,7 @@ class KafkaSettings(Section):
         description="Longest time between two polls; a slower instance loses its partitions.",
     )
     fetch_wait_seconds: Annotated[float, Field(ge=0.0)] = Field(
-        default=0.05,
+        default=0.02,
         description="How long brokers may hold back records so that more of them come together. "
         "Delays an event by at most this, and only while there are few.",
     )

@@ -80,7 +80,7 @@ class KafkaConfig:
     commit_deadline_seconds: float = 30.0
     session_timeout_seconds: float = 15.0
     max_poll_interval_seconds: float = 300.0
-    fetch_wait_seconds: float = 0.05
+    fetch_wait_seconds: float = 0.02
     max_fetch_bytes: int = 32 * MIB
     max_partition_fetch_bytes: int = 4 * MIB
     max_record_bytes: int = 2 * MIB

@@ -45,6 +45,7 @@ _RECONNECT_MS = 2_000
 _MESSAGE_BYTES = 1_000_000
 _RECEIVE_BYTES = 100_000_000
 _FETCH_BACKOFF_MS = 20
+_READER_WAIT_MS = 100
 _SLICE_SECONDS = 0.05
 _SEEK_SECONDS = 5.0
 _RETRY_SECONDS = 0.01
@@ -120,7 +121,8 @@ def consumer_options(config: KafkaConfig) -> dict[str, Any]:
         # Tells where a partition ends, behind transaction markers too, which are not records.
         "enable.partition.eof": True,
         "check.crcs": True,
-        "fetch.wait.max.ms": config.fetch_wait_ms,
+        # The end of a partition is told by a fetch that brings nothing, which waits this long.
+        "fetch.wait.max.ms": _READER_WAIT_MS,
         "fetch.max.bytes": most,
         "receive.message.max.bytes": max(_RECEIVE_BYTES, most + 512),
         "max.partition.fetch.bytes": config.max_partition_fetch_bytes,
@@ -279,6 +281,7 @@ class ConfluentMember(ConfluentReader):
         session_ms = int(config.session_timeout_seconds * 1000)
         options = consumer_options(config) | {
             "fetch.min.bytes": FETCH_MIN_BYTES,
+            "fetch.wait.max.ms": config.fetch_wait_ms,
             "partition.assignment.strategy": "cooperative-sticky",
             "session.timeout.ms": session_ms,
             "heartbeat.interval.ms": config.heartbeat_ms,

@@ -129,6 +129,7 @@ def check(cluster, expected, places):
     assert [actions.count(a) for a in ("pass", "hold", "reject")] == list(counts.values())
 
 
+@pytest.mark.parametrize("client", ["kafka-python"], indirect=True)
 def test_every_event_ends_up_in_exactly_one_place(cluster, tmp_path):
     expected, places = feed(cluster, seed=1)
     with Process(tmp_path, settings(cluster)) as process:
