@@ -250,6 +250,14 @@ class Fleet:
         member.start()
         return member
 
+    def joined(self, tell: Callable[[int], None], seconds: float = 90.0) -> None:
+        """Wait until every member has partitions of its own."""
+        deadline = time.monotonic() + seconds
+        while any("partition ready" not in member.tail(1 << 20) for member in self.members):
+            self.rest(0.2, tell)
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"not all have joined:\n{self.members[-1].tail()}")
+
     def tend(self) -> None:
         """Count what was committed since; start again what ended and may be started again."""
         try:

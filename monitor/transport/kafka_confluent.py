@@ -70,7 +70,6 @@ _FAULTS = {
         KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND,
         KafkaError.CONCURRENT_TRANSACTIONS,
         KafkaError.UNSTABLE_OFFSET_COMMIT,
-        KafkaError.TRANSACTION_ABORTABLE,
     ),
 }
 _FAULT_OF = {code: fault for fault, codes in _FAULTS.items() for code in codes}
