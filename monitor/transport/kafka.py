@@ -153,7 +153,7 @@ class KafkaTransport:
 
     def _fetch(self, member: Member, max_events: int, seconds: float) -> dict[int, Rows]:
         found = member.poll(max_events, seconds)
-        if found and not member.is_member:
+        if found and member.proof() is None:
             # Thrown out of the group a moment ago: these may be another instance's by now.
             self._rewind(member, sorted(found.keys() & self._committed.keys()))
             return {}
@@ -256,14 +256,15 @@ class KafkaTransport:
         """
         member = self._usable("committing")
         lost = [p.raw.partition for p in unit.parts if p.raw.partition not in self._committed]
-        if lost or not member.is_member:
+        group = member.proof()
+        if lost or group is None:
             which = lost or [p.raw.partition for p in unit.parts]
             raise RefusedError(
                 f"committing: partitions {which} may belong to another instance by now"
             )
         after: dict[int, StoredState] = {}
         try:
-            self._call("committing", lambda: self._transact(unit, member.group, after))
+            self._call("committing", lambda: self._transact(unit, group, after))
         except Exception as error:
             failure = self._error(error, "committing")
             if not self._drop_transaction(failure):

@@ -292,7 +292,6 @@ class ConfluentMember(ConfluentReader):
         super().__init__(config, config.topics.input, options)
         while not self._consumer.list_topics(self._topic, 1.0).topics[self._topic].partitions:
             time.sleep(0.1)
-        self.group: Any = self._consumer.consumer_group_metadata()
         self._consumer.subscribe(
             [self._topic], on_assign=self._came, on_revoke=self._went, on_lost=self._went
         )
@@ -313,25 +312,22 @@ class ConfluentMember(ConfluentReader):
             self._positions.pop(p, None)
         self.noted.append((False, partitions))
 
-    def poll(self, max_records: int, seconds: float) -> dict[int, Rows]:
-        """See :class:`~monitor.transport.kafka_port.Reader`."""
-        found = super().poll(max_records, seconds)
-        self.group = self._consumer.consumer_group_metadata()
-        return found
+    def proof(self) -> Any | None:
+        """See :class:`~monitor.transport.kafka_port.Member`.
 
-    @property
-    def is_member(self) -> bool:
-        """See :class:`~monitor.transport.kafka_port.Member`."""
-        group = self.group
-        if not isinstance(group, bytes) or not group.startswith(_GROUP_MAGIC):
-            return bool(self._consumer.memberid())  # another version of the library
-        generation: int = _GROUP.unpack_from(group)[1]
-        return generation >= 0
+        As of now: the library may have a newer generation than at the last poll, but what that
+        takes away it keeps until the next one has told so, and nobody else is given it before.
+        """
+        group = self._consumer.consumer_group_metadata()
+        if isinstance(group, bytes) and group.startswith(_GROUP_MAGIC):
+            generation: int = _GROUP.unpack_from(group)[1]
+            return group if generation >= 0 else None
+        return group if self._consumer.memberid() else None  # another version of the library
 
     @property
     def is_settled(self) -> bool:
         """See :class:`~monitor.transport.kafka_port.Member`. It reads on during rebalances."""
-        return self.is_member
+        return self.proof() is not None
 
     def assignment(self) -> set[int]:
         """See :class:`~monitor.transport.kafka_port.Member`."""

@@ -65,19 +65,21 @@ class Member(Reader, Protocol):
     noted
         What was assigned (True) and taken away (False), in order, for the transport to take out.
         It must :meth:`~Reader.seek` in assigned partitions before anything of them is read.
-    group
-        Proof of the membership at the last poll, to commit with.
-    is_member
-        Whether brokers would check a commit against it: they do not for someone of no generation.
     is_settled
         Whether silence at the last poll meant that there was nothing to read, and not that the
         group was changing hands.
     """
 
     noted: deque[tuple[bool, frozenset[int]]]
-    group: Any
-    is_member: bool
     is_settled: bool
+
+    def proof(self) -> Any | None:
+        """What to commit with, so that brokers refuse it once others may have the partitions.
+
+        None for someone without a generation, whose commits brokers do not check. Not newer than
+        what :attr:`noted` tells of: a partition that was taken away, and perhaps came back, since
+        the last poll must not be covered by it.
+        """
 
     def assignment(self) -> set[int]:
         """Partitions that are this member's."""

@@ -156,7 +156,7 @@ class PythonMember(PythonReader):
         super().__init__(consumer, config.topics.input)
         consumer.subscribe([config.topics.input], listener=listener)
         self.noted = listener.noted
-        self.group: Any = ConsumerGroupMetadata(config.group_id)
+        self._group: Any = ConsumerGroupMetadata(config.group_id)
         # The client can lose its first request for the topic's partitions; as leader of the group
         # it would then assign nothing to anybody until the next refresh.
         while not consumer.partitions_for_topic(config.topics.input):
@@ -170,21 +170,21 @@ class PythonMember(PythonReader):
         rebalance once begun is waited for.
         """
         found = super().poll(max_records, seconds)
-        self.group = self._consumer.group_metadata()
-        if not found and self.group.state == MemberState.REBALANCING:
+        self._group = self._consumer.group_metadata()
+        if not found and self._group.state == MemberState.REBALANCING:
             found = super().poll(max_records, _JOIN_MS / 1000)
-            self.group = self._consumer.group_metadata()
+            self._group = self._consumer.group_metadata()
         return found
 
-    @property
-    def is_member(self) -> bool:
-        """See :class:`~monitor.transport.kafka_port.Member`."""
-        return bool(self.is_settled and self.group.generation_id >= 0)
+    def proof(self) -> Any | None:
+        """See :class:`~monitor.transport.kafka_port.Member`. The client joins in between polls."""
+        known = self.is_settled and self._group.generation_id >= 0
+        return self._group if known else None
 
     @property
     def is_settled(self) -> bool:
         """See :class:`~monitor.transport.kafka_port.Member`."""
-        return bool(self.group.state == MemberState.STABLE)
+        return bool(self._group.state == MemberState.STABLE)
 
     def assignment(self) -> set[int]:
         """See :class:`~monitor.transport.kafka_port.Member`."""
