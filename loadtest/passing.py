@@ -18,9 +18,9 @@ from typing import Any
 
 from monitor.cli import wiring
 from monitor.config.settings import Settings, load_settings
-from monitor.transport.kafka_clients import KafkaConfig
-
-BATCH_BYTES = 1_000_000
+from monitor.transport.kafka_config import FETCH_MIN_BYTES, KafkaConfig
+from monitor.transport.kafka_port import make_client
+from monitor.transport.kafka_topics import ensure_topics
 
 
 def ready() -> None:
@@ -28,32 +28,42 @@ def ready() -> None:
     print("partition ready", file=sys.stderr, flush=True)
 
 
+def make_topics(config: KafkaConfig) -> None:
+    """The topics the service would make."""
+    admin = make_client(config).admin()
+    ensure_topics(admin, config)
+    admin.close()
+
+
 def with_kafka_python(
     config: KafkaConfig, decision: bytes, most: int, stop: threading.Event
 ) -> None:
     """Pass everything through by kafka-python."""
+    from kafka import ConsumerRebalanceListener, KafkaConsumer  # noqa: PLC0415
     from kafka.structs import OffsetAndMetadata  # noqa: PLC0415
 
-    from monitor.transport.kafka_clients import (  # noqa: PLC0415
-        Rebalances,
-        new_admin,
-        new_member,
-        ready_producer,
-    )
-    from monitor.transport.kafka_topics import ensure_topics  # noqa: PLC0415
+    from monitor.transport.kafka_python import PythonProducer  # noqa: PLC0415
+    from monitor.transport.kafka_python_consumer import consumer_options  # noqa: PLC0415
 
-    admin = new_admin(config)
-    ensure_topics(admin, config)
-    admin.close()
-    producer = ready_producer(config, config.max_record_bytes)
-    events = Rebalances()
-    member = new_member(config, events)
-    topics, told = config.topics, False
+    class Told(ConsumerRebalanceListener):  # type: ignore[misc]
+        def on_partitions_assigned(self, assigned: Any) -> None:
+            if assigned:
+                ready()
+
+        def on_partitions_revoked(self, revoked: Any) -> None:
+            pass
+
+    producer: Any = PythonProducer(config, config.max_record_bytes)._client
+    member = KafkaConsumer(
+        **consumer_options(config),
+        group_id=config.group_id,
+        fetch_min_bytes=FETCH_MIN_BYTES,
+        fetch_max_wait_ms=int(config.fetch_wait_seconds * 1000),
+    )
+    member.subscribe([config.topics.input], listener=Told())
+    topics = config.topics
     while not stop.is_set():
         fetched = member.poll(timeout_ms=100, max_records=most)
-        if not told and events.noted:
-            told = True
-            ready()
         if not fetched:
             continue
         producer.begin_transaction()
@@ -77,39 +87,26 @@ def with_kafka_python(
 
 def with_confluent(config: KafkaConfig, decision: bytes, most: int, stop: threading.Event) -> None:
     """Pass everything through by confluent-kafka."""
-    from confluent_kafka import Consumer, Producer, TopicPartition  # noqa: PLC0415
+    from confluent_kafka import Consumer, TopicPartition  # noqa: PLC0415
 
-    from monitor.transport.kafka_clients import new_admin  # noqa: PLC0415
-    from monitor.transport.kafka_topics import ensure_topics  # noqa: PLC0415
+    from monitor.transport.kafka_confluent import ConfluentProducer  # noqa: PLC0415
+    from monitor.transport.kafka_confluent_consumer import consumer_options  # noqa: PLC0415
 
-    admin = new_admin(config)
-    ensure_topics(admin, config)
-    admin.close()
-    producer = Producer(
-        {
-            "bootstrap.servers": config.bootstrap_servers,
-            "transactional.id": config.transactional_id,
-            "linger.ms": 5,
-            "batch.size": BATCH_BYTES,
-            "queue.buffering.max.messages": 4 * most + 1000,
-        }
-    )
-    producer.init_transactions(60)
+    producer: Any = ConfluentProducer(config, config.max_record_bytes)._client
     consumer = Consumer(
-        {
-            "bootstrap.servers": config.bootstrap_servers,
-            "group.id": config.group_id,
-            "isolation.level": "read_committed",
-            "auto.offset.reset": "earliest",
-            "enable.auto.commit": False,
-            "fetch.wait.max.ms": int(config.fetch_wait_seconds * 1000),
+        consumer_options(config)
+        | {
+            "fetch.min.bytes": FETCH_MIN_BYTES,
             "partition.assignment.strategy": "cooperative-sticky",
         }
     )
     consumer.subscribe([config.topics.input], on_assign=lambda *_: ready())
     topics = config.topics
     while not stop.is_set():
-        rows = consumer.consume(most, 0.1)
+        first = consumer.poll(0.1)
+        if first is None:
+            continue
+        rows = [r for r in (first, *consumer.consume(most - 1, 0)) if r.error() is None]
         if not rows:
             continue
         producer.begin_transaction()
@@ -117,9 +114,8 @@ def with_confluent(config: KafkaConfig, decision: bytes, most: int, stop: thread
         for r in rows:
             p, offset = r.partition(), r.offset()
             headers, when = r.headers(), r.timestamp()[1]
-            producer.produce(
-                topics.accepted, r.value(), r.key(), p, timestamp=when, headers=headers
-            )
+            accepted = (topics.accepted, r.value(), r.key(), p)
+            producer.produce(*accepted, timestamp=when, headers=headers)
             producer.produce(topics.decisions, decision, b"%d-%d" % (p, offset), p)
             ends[p] = offset + 1
         producer.flush()
@@ -130,8 +126,8 @@ def with_confluent(config: KafkaConfig, decision: bytes, most: int, stop: thread
 
 
 def client_of(settings: Settings) -> str:
-    """Which client the settings name; kafka-python where they cannot say."""
-    return str(getattr(settings.kafka, "client", "kafka-python"))
+    """Which client the settings name."""
+    return settings.kafka.client
 
 
 def main() -> int:
@@ -142,6 +138,7 @@ def main() -> int:
     given = parser.parse_args()
     settings = load_settings(given.config)
     config, stop = wiring.kafka_config(settings), threading.Event()
+    make_topics(config)
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     ways: dict[str, Any] = {"kafka-python": with_kafka_python, "confluent": with_confluent}
     ways[client_of(settings)](config, b"x" * given.decision_bytes, settings.batch.max_events, stop)
