@@ -59,12 +59,15 @@ class Limits:
         Most by which the state may grow over the second half of the stream.
     slowdown
         Most by which an event may cost more CPU time in the last third than in the middle one.
+    recovery_seconds
+        Longest that the state may take to come back.
     """
 
     resident_megabytes: float
     state_megabytes: float
     growth: float = 1.25
     slowdown: float = 1.5
+    recovery_seconds: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -210,6 +213,8 @@ class Outcome:
         self._bound("stored state, MB", state, limits.state_megabytes)
         self._bound("growth of the state over the second half", growth, limits.growth)
         self._bound("cost of an event, last third to middle", slower, limits.slowdown)
+        back = self.recovery.get("restore_seconds", 0.0)
+        self._bound("recovery, seconds", back, limits.recovery_seconds)
         if not self.recovery.get("recovered"):
             self.broken.append("the recovered state is not the one that was lost")
         if self.recovery.get("decided") != self.shape.events:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -296,6 +297,8 @@ def broker() -> Iterator[tuple[str, int | None]]:
 
     with tempfile.TemporaryDirectory() as folder:
         found = local.Broker(Path(folder) / "kafka")
+        # Whoever is told to stop must not leave the broker and the services behind.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             found.start()
         except local.UnavailableError as error:

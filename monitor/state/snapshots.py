@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import itertools
+import struct
 import zlib
 from collections.abc import Callable
 
@@ -9,12 +12,13 @@ import msgspec
 import zstandard
 
 from monitor.core.errors import StateError
-from monitor.state.codec import Blob, Pieces, msgpack_pieces
+from monitor.state.codec import Pieces
 
 SNAPSHOT_VERSION = 3
 """Version 1 is not compressed, version 2 with zlib: six times as slow, and a little larger."""
 MAX_BODY_BYTES = 1 << 30
 PIECE_BYTES = 1 << 20
+_BIN32, _BIN32_CODE = struct.Struct(">BI"), 0xC6
 
 
 class _Snapshot(msgspec.Struct, frozen=True):
@@ -33,19 +37,21 @@ def seal(partition: int, next_offset: int, body: bytes | Pieces) -> bytes:
     pieces = [body] if isinstance(body, bytes) else body
     # With its size in front, so that the reader knows how much it will be before it begins.
     machine = zstandard.ZstdCompressor(level=1).compressobj(size=sum(map(len, pieces)))
-    packed = [
-        machine.compress(memoryview(piece)[at : at + PIECE_BYTES])
-        for piece in pieces
-        for at in range(0, len(piece), PIECE_BYTES)
-    ]
-    packed.append(machine.flush())
-    tree = {
-        "version": SNAPSHOT_VERSION,
-        "partition": partition,
-        "next_offset": next_offset,
-        "body": Blob(packed),
-    }
-    return b"".join(msgpack_pieces(tree))
+    head = {"version": SNAPSHOT_VERSION, "partition": partition, "next_offset": next_offset}
+    # A map of four, of which the last is filled in; its length is known at the end only. What is
+    # written into the buffer is handed out without being copied.
+    out = io.BytesIO()
+    out.write(b"\x84" + b"".join(map(msgspec.msgpack.encode, itertools.chain(*head.items()))))
+    out.write(msgspec.msgpack.encode("body") + _BIN32.pack(_BIN32_CODE, 0))
+    start = out.tell()
+    for piece in pieces:
+        for at in range(0, len(piece), PIECE_BYTES):
+            out.write(machine.compress(memoryview(piece)[at : at + PIECE_BYTES]))
+    out.write(machine.flush())
+    size = out.tell() - start
+    out.seek(start - _BIN32.size)
+    out.write(_BIN32.pack(_BIN32_CODE, size))
+    return out.getvalue()
 
 
 def unseal(data: bytes, max_bytes: int = MAX_BODY_BYTES) -> tuple[int, int, bytes]:
