@@ -318,11 +318,20 @@ class ConfluentMember(ConfluentReader):
         As of now: the library may have a newer generation than at the last poll, but what that
         takes away it keeps until the next one has told so, and nobody else is given it before.
         """
+        group, generation = self._membership()
+        return group if generation >= 0 else None
+
+    @property
+    def generation(self) -> int:
+        """See :class:`~monitor.transport.kafka_port.Member`."""
+        return self._membership()[1]
+
+    def _membership(self) -> tuple[Any, int]:
+        """The library's word for this membership, and its generation."""
         group = self._consumer.consumer_group_metadata()
         if isinstance(group, bytes) and group.startswith(_GROUP_MAGIC):
-            generation: int = _GROUP.unpack_from(group)[1]
-            return group if generation >= 0 else None
-        return group if self._consumer.memberid() else None  # another version of the library
+            return group, int(_GROUP.unpack_from(group)[1])
+        return group, 0 if self._consumer.memberid() else -1  # another version of the library
 
     @property
     def is_settled(self) -> bool:

@@ -81,6 +81,10 @@ class Member(Reader, Protocol):
         the last poll must not be covered by it.
         """
 
+    @property
+    def generation(self) -> int:
+        """Of the group, as :meth:`proof` would show it; negative for someone outside it."""
+
     def assignment(self) -> set[int]:
         """Partitions that are this member's."""
 

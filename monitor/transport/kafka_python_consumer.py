@@ -182,6 +182,11 @@ class PythonMember(PythonReader):
         return self._group if known else None
 
     @property
+    def generation(self) -> int:
+        """See :class:`~monitor.transport.kafka_port.Member`."""
+        return int(self._group.generation_id)
+
+    @property
     def is_settled(self) -> bool:
         """See :class:`~monitor.transport.kafka_port.Member`."""
         return bool(self._group.state == MemberState.STABLE)

@@ -135,7 +135,7 @@ def test_refused_offsets_are_not_sent_again_with_the_next_transaction(opened, mo
     made = iter([first, second])
     monkeypatch.setattr(kafka_python, "KafkaProducer", lambda **_: next(made))
     opened._producer = kafka_python.PythonProducer(opened.config, 1000)
-    opened._member = MagicMock()
+    opened._member = MagicMock(generation=opened._generation)
     opened._committed, opened._stored = {0: 0}, {0: StoredState()}
     opened._counts = dict.fromkeys(opened.config.topics.names().values(), 1)
     raw = RawBatch.of([b"{}"])
