@@ -22,6 +22,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from monitor.config.control import ControlSettings
 from monitor.config.policy import Policy
 from monitor.config.sections import (
     BatchSettings,
@@ -67,7 +68,12 @@ not 99999
     )
     policy: Policy = Field(
         default_factory=Policy,
-        description="Thresholds and mode at the first start.",
+        description="Thresholds and mode at the first start. What is changed later, while the "
+        "service runs, is stored and goes before this.",
+    )
+    control: ControlSettings = Field(
+        default_factory=ControlSettings,
+        description="How the policy is changed while the service runs.",
     )
     gate: GateSettings = Field(
         default_factory=GateSettings, description="How the gate learns what is ordinary."

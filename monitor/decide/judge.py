@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,14 +12,13 @@ import numpy as np
 from monitor.config.policy import Policy
 from monitor.core.types import (
     BoolArray,
-    ByteArray,
     EventBatch,
     FloatArray,
     IntArray,
     Reason,
-    Verdict,
 )
-from monitor.decide.channels import NO_CHANNEL, Combined, combine
+from monitor.decide.apply import channel, conclude, holding
+from monitor.decide.channels import NO_CHANNEL
 from monitor.decide.guard import (
     EXPLAIN,
     OBSERVE,
@@ -29,47 +28,17 @@ from monitor.decide.guard import (
     finite,
     still_finite,
 )
-from monitor.decide.verdicts import verdicts
+from monitor.decide.judged import AnyDetector, Judged, channels_of, part_of
+from monitor.decide.rules import Rules
 from monitor.decide.world import Recent, based_anew
-from monitor.detectors.base import Detector, Evidence, Scores
+from monitor.detectors.base import Evidence, Scores
 from monitor.detectors.calibration import Read, Reference
 from monitor.detectors.pooling import admitted
 from monitor.sketches.tails import SMALLEST_P
 
-AnyDetector = Detector[Any]
 MAX_REASONS = 3
 SUSPICIOUS_CONTEXT = 0.02
 SUSPICIOUS_SELF = 0.001
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """What the channels made of a batch of n valid events.
-
-    ``events`` carries the stage-zero p-values; ``scores``, ``reads`` (what a fitted reference says
-    of them) and ``own`` (p-values float64[n] of those that speak) are by detector name; ``p_value``
-    by family, float64[n], silent channels absent. Where the world has changed, ``reads`` and
-    ``own`` are based anew; ``recent`` remembers them as they were.
-    """
-
-    events: EventBatch
-    scores: Mapping[str, Scores]
-    reads: Mapping[str, Read]
-    own: Mapping[str, FloatArray]
-    p_value: Mapping[str, FloatArray]
-    combined: Combined
-    verdict: ByteArray
-    recent: Recent
-
-
-def part_of(detector: AnyDetector) -> float:
-    """The detector's part of its channel, in comparison with the others' (see ``base``)."""
-    return float(getattr(detector, "part", 1.0))
-
-
-def channels_of(detectors: Sequence[AnyDetector]) -> tuple[str, ...]:
-    """The families of ``detectors``, each once, in order of first appearance."""
-    return tuple(dict.fromkeys(detector.family.value for detector in detectors))
 
 
 def judge(
@@ -81,19 +50,21 @@ def judge(
     *,
     recent: Recent | None = None,
     failures: Failures | None = None,
+    rules: Rules | None = None,
 ) -> Judged:
     """Score ``events`` against ``states`` and decide under ``policy``. Pure.
 
     ``recent`` is what the batch before left (:attr:`Judged.recent`). A detector that fails is noted
-    in ``failures`` and silent; without them its error is raised.
+    in ``failures`` and silent; without them its error is raised. ``rules`` are the policy's.
     """
     recent = Recent.empty() if recent is None else recent
     claimed: dict[str, FloatArray] = {}
     scores: dict[str, Scores] = {}
     reads: dict[str, Read] = {}
     own: dict[str, FloatArray] = {}
+    aside: dict[str, FloatArray] = {}
     p_value: dict[str, FloatArray] = {}
-    found: dict[str, list[AnyDetector]] = {}
+    found: dict[str, dict[str, float]] = {}
     for stage in (0, 1):
         if stage == 1:
             events = replace(events, p_value=dict(p_value))
@@ -111,18 +82,20 @@ def judge(
                     rows = recent.changed(name, events.source, p)
                     if len(rows):
                         p, read = based_anew(p, rows), _read_anew(read, rows)
-                own[name] = p
-                found.setdefault(detector.family.value, []).append(detector)
+                if policy.setting(name).has_say:
+                    own[name] = p
+                    found.setdefault(detector.family.value, {})[name] = part_of(detector, policy)
+                else:
+                    aside[name] = p
             if read is not None:
                 reads[name] = read
         for family, several in found.items():
-            total = sum(part_of(detector) for detector in several)
-            lowest = np.minimum.reduce([own[d.name] * (total / part_of(d)) for d in several])
-            p_value[family] = np.minimum(lowest, 1.0)
-    combined = combine(p_value, channels_of(detectors), policy, len(events))
-    verdict = verdicts(combined.tail, policy)
+            p_value[family] = channel(several, own)
+    held = holding(found, own, p_value, policy)
+    done = conclude(p_value, held, channels_of(detectors), policy, (events, rules))
     after = recent.put(events.source, claimed)
-    return Judged(events, scores, reads, own, p_value, combined, verdict, after)
+    verdict = (done.combined, done.verdict)
+    return Judged(*(events, scores, reads, own, p_value), *verdict, after, aside, done.ruled)
 
 
 def _mass_tells(detector: AnyDetector) -> bool:
@@ -215,6 +188,8 @@ def ordinary(
         rows &= scored.value < certain
     for name, p in contexts.items():
         rows &= p > (SUSPICIOUS_SELF if name == detector.name else SUSPICIOUS_CONTEXT)
+    if judged.learns is not None:
+        rows &= judged.learns
     return rows
 
 
@@ -229,7 +204,7 @@ def reasons(
 
     A detector that cannot explain is noted in ``failures``; its scores stay as reasons.
     """
-    flagged = np.flatnonzero(judged.verdict != Verdict.ACCEPT)
+    flagged = judged.accused
     by_row: dict[int, list[tuple[float, str, Reason]]] = {int(row): [] for row in flagged}
     channels = channels_of(detectors)
     for detector in detectors:
@@ -242,12 +217,14 @@ def reasons(
         # A channel is as sure as the surest of its detectors, over its part of the channel; the
         # others have nothing to say unless they are sure themselves.
         total = sum(
-            part_of(other)
+            part_of(other, policy)
             for other in detectors
             if other.family == detector.family and other.name in judged.own
         )
         of_channel = judged.p_value[detector.family.value][flagged]
-        p = np.minimum(judged.own[detector.name][flagged] * (total / part_of(detector)), 1.0)
+        p = np.minimum(
+            judged.own[detector.name][flagged] * (total / part_of(detector, policy)), 1.0
+        )
         surest = (p <= of_channel) & (judged.combined.channel[flagged] == index)
         speaks = (p / share <= policy.flag_at) | surest
         rows = flagged[speaks]
@@ -304,7 +281,7 @@ def learned(
     ``judged.verdict`` says what was accepted; ``view`` is what was scored against, where that is
     not ``own``.
     """
-    accepted = judged.verdict == Verdict.ACCEPT
+    accepted = judged.accepted
     contexts = suspicions(judged, (view or own).references)
     # First the view, while the batch remembers what was worked out for its scores.
     held = [own] if view is None else [view, own]
