@@ -190,10 +190,21 @@ def load_policy(path: Path) -> Policy:
     values = read_yaml(path)
     if set(values) == {"policy"} and isinstance(values["policy"], dict):
         values = values["policy"]
+    return checked_policy(values, str(path))
+
+
+def checked_policy(values: Mapping[str, Any], origin: str) -> Policy:
+    """The policy that plain values describe; what is absent has its default.
+
+    Raises
+    ------
+    UsageError
+        In one line: ``origin``, the key, and what is allowed.
+    """
     try:
-        return Policy.model_validate(values)
+        return Policy.model_validate(dict(values))
     except ValidationError as error:
-        raise UsageError(_sentence(error, {}, str(path), Policy)) from error
+        raise UsageError(_sentence(error, {}, origin, Policy)) from error
 
 
 def with_policy(settings: Settings, base: Policy | None, changes: Mapping[str, Any]) -> Settings:

@@ -95,3 +95,22 @@ class Observer(Protocol):
 
     def committed(self, unit: CommitUnit, seconds: Mapping[str, float]) -> None:
         """``seconds`` is the time spent by stage on this micro-batch."""
+
+
+class Ledger(Protocol):
+    """An append-only log that all instances share, in one total order; survives restarts.
+
+    Compaction keeps the latest record of each key. One object belongs to one thread.
+    """
+
+    def append(self, rows: Sequence[tuple[bytes, bytes | None]]) -> None:
+        """Durable for all when it returns, all rows or none. Raises TransportError."""
+
+    def read(self, timeout_seconds: float) -> Sequence[tuple[bytes, bytes | None]]:
+        """What came since the last call, in the shared order."""
+
+    def catch_up(self) -> Sequence[tuple[bytes, bytes | None]]:
+        """All up to the present end."""
+
+    def close(self) -> None:
+        """Release everything."""

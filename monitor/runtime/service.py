@@ -82,6 +82,9 @@ class Service(Generic[G]):
         when it learns what they know (:mod:`monitor.state.view`); 0 keeps them apart.
     digests
         Put a digest of the state into every commit; costs about as much as a snapshot.
+    gate_of
+        The gate under an earlier version of the policy, or None where it is not known: what was
+        judged under it is judged again under it when a state is restored.
     """
 
     def __init__(
@@ -98,6 +101,7 @@ class Service(Generic[G]):
         overload: Overload | None = None,
         exchange_events: int = 512,
         digests: bool = False,
+        gate_of: Callable[[int], GateLike[G] | None] | None = None,
     ) -> None:
         self._gate = gate
         self._transport = transport
@@ -110,6 +114,7 @@ class Service(Generic[G]):
         self._board = Board(self._tell)
         self._told: dict[int, tuple[str, ...]] = {}
         self._digests = digests
+        self._gate_of = gate_of
         self._overload = overload
         self._held: Mapping[int, _Held[G]] = {}
         self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
@@ -263,11 +268,16 @@ class Service(Generic[G]):
             digest=gate.digest,
             view=gate.view_digest if isinstance(gate, Sharing) else None,
             policy_version=getattr(getattr(gate, "policy", None), "version", None),
+            under=self._relive_under,
             notice=self._tell,
         )
         if self._listener is not None:
             self._listener.restored(resume.partition, stamp, time.perf_counter() - began)
         return _Held(state, stamp)
+
+    def _relive_under(self, version: int) -> Callable[[G, RawBatch], G] | None:
+        gate = None if self._gate_of is None else self._gate_of(version)
+        return None if gate is None else gate.relive
 
     def _judge(self, batches: Sequence[RawBatch], seconds: dict[str, float]) -> None:
         """One micro-batch: all of it becomes visible, or none."""
