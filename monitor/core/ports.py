@@ -95,3 +95,28 @@ class Observer(Protocol):
 
     def committed(self, unit: CommitUnit, seconds: Mapping[str, float]) -> None:
         """``seconds`` is the time spent by stage on this micro-batch."""
+
+
+class Ledger(Protocol):
+    """An append-only log of keyed rows, shared by all instances in one order; survives restarts.
+
+    Of rows with the same key the latest may be all that is kept, so what must stay needs a key of
+    its own; a value of None takes the key back. Not for use from several threads: each has its
+    own. All methods raise TransportError.
+    """
+
+    def append(self, rows: Sequence[tuple[bytes, bytes | None]]) -> None:
+        """Add rows, all or none; durable, and visible to everybody, when it returns.
+
+        After a TransportError they may be there all the same: append them again, then the later
+        ones count.
+        """
+
+    def read(self, timeout_seconds: float) -> Sequence[tuple[bytes, bytes | None]]:
+        """Rows since the last call, one's own too, in the shared order; waits for the first."""
+
+    def catch_up(self) -> Sequence[tuple[bytes, bytes | None]]:
+        """Rows since the last call up to the present end; from the beginning the first time."""
+
+    def close(self) -> None:
+        """Let go of it."""
