@@ -98,19 +98,25 @@ class Observer(Protocol):
 
 
 class Ledger(Protocol):
-    """An append-only log that all instances share, in one total order; survives restarts.
+    """An append-only log of keyed rows, shared by all instances in one order; survives restarts.
 
-    Compaction keeps the latest record of each key. One object belongs to one thread.
+    Of rows with the same key the latest may be all that is kept, so what must stay needs a key of
+    its own; a value of None takes the key back. Not for use from several threads: each has its
+    own. All methods raise TransportError.
     """
 
     def append(self, rows: Sequence[tuple[bytes, bytes | None]]) -> None:
-        """Durable for all when it returns, all rows or none. Raises TransportError."""
+        """Add rows, all or none; durable, and visible to everybody, when it returns.
+
+        After a TransportError they may be there all the same: append them again, then the later
+        ones count.
+        """
 
     def read(self, timeout_seconds: float) -> Sequence[tuple[bytes, bytes | None]]:
-        """What came since the last call, in the shared order."""
+        """Rows since the last call, one's own too, in the shared order; waits for the first."""
 
     def catch_up(self) -> Sequence[tuple[bytes, bytes | None]]:
-        """All up to the present end."""
+        """Rows since the last call up to the present end; from the beginning the first time."""
 
     def close(self) -> None:
-        """Release everything."""
+        """Let go of it."""

@@ -15,7 +15,7 @@ from monitor.transport.kafka_clients import KafkaConfig
 log = logging.getLogger(__name__)
 
 _COMPACTED = ("state", "control", "reviews")
-_SINGLE_PARTITION = ("control", "audit")
+_SINGLE_PARTITION = ("control", "audit", "reviews")
 # Held and refused records carry a few headers more than they came with.
 HEADER_ROOM = 64 * 1024
 _NO_ERROR = 0
