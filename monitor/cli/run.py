@@ -13,6 +13,7 @@ import typer
 from monitor.cli import common
 from monitor.config.settings import Settings, load_policy, load_settings, with_policy
 from monitor.core.errors import UsageError
+from monitor.core.ports import Observer
 
 HTTP_OPTION = "--http-port"
 
@@ -34,7 +35,12 @@ def serve(settings: Settings) -> int:
     metrics = wiring.make_metrics(settings, status, live=True)
     gate = wiring.make_gate(settings, local=settings.transport == "local")
     transport = wiring.run_transport(settings)
-    service = wiring.make_service(settings, gate, transport, observers=[metrics], status=status)
+    recent = wiring.make_recent(settings, gate)
+    control = wiring.make_control(settings, gate, recent=recent, status=status, metrics=metrics)
+    observers: list[Observer] = [metrics, recent]
+    service = wiring.make_service(
+        settings, gate, transport, observers=observers, status=status, policies=control
+    )
     stop = threading.Event()
     try:
         if http is not None:
@@ -49,6 +55,7 @@ def serve(settings: Settings) -> int:
         with common.stop_on_signals(stop) as signals, wiring.watched(settings, status):
             service.run(stop)
     finally:
+        control.close()
         if http is not None:
             http.stop()
     return common.INTERRUPTED if signal.SIGINT in signals else 0

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,14 @@ from monitor.admin.server import HttpServer
 from monitor.config.settings import Settings, as_dict
 from monitor.core.errors import UsageError
 from monitor.core.limits import Limits
-from monitor.core.ports import Observer, Transport
+from monitor.core.ports import Ledger, Observer, Transport
 from monitor.core.schema import SchemaSpec
 from monitor.detectors import default_detectors
 from monitor.gate import Gate, GateConfig
+from monitor.runtime.control import PolicyControl
 from monitor.runtime.detector_watch import DetectorWatch
 from monitor.runtime.overload import Overload
+from monitor.runtime.recent_events import RecentEvents
 from monitor.runtime.service import Service
 from monitor.runtime.status import Status
 from monitor.runtime.watchdog import Watchdog
@@ -37,6 +40,7 @@ from monitor.transport.local import (
     PipeLines,
     journal_status,
 )
+from monitor.transport.local_ledger import LocalLedger
 
 if TYPE_CHECKING:
     from monitor.transport.kafka import KafkaConfig
@@ -195,6 +199,49 @@ def make_app(
     return create_app(status=status, service=service, settings=settings, metrics=metrics)
 
 
+def control_ledger(settings: Settings) -> Callable[[], Ledger]:
+    """Makes objects of the ledger that holds the policy's changes."""
+    if settings.transport == "local":
+        path = Path(settings.local.out_dir) / ".monitor" / "control.jsonl"
+        return lambda: LocalLedger(path)
+    from monitor.transport.kafka_ledger import KafkaLedger  # noqa: PLC0415 - slow to import
+
+    config = kafka_config(settings)
+    return lambda: KafkaLedger(config, config.topics.control)
+
+
+def instance_name(settings: Settings) -> str:
+    """How this instance calls itself among all."""
+    if settings.transport == "local":
+        return "local"
+    return settings.kafka.instance or socket.gethostname()
+
+
+def make_control(
+    settings: Settings,
+    gate: Gate,
+    *,
+    recent: RecentEvents | None,
+    status: Status,
+    metrics: Metrics,
+) -> PolicyControl:
+    """The live policy: follows and writes the control ledger once the service runs."""
+    return PolicyControl(
+        control_ledger(settings),
+        gate,
+        instance=instance_name(settings),
+        two_person=settings.control.two_person,
+        recent=recent,
+        told=(status.use, metrics.set_policy),
+        notice=status.notice,
+    )
+
+
+def make_recent(settings: Settings, gate: Gate) -> RecentEvents:
+    """The latest scored events, for what-if."""
+    return RecentEvents(gate.detectors, settings.control.whatif_events)
+
+
 def make_service(
     settings: Settings,
     gate: Gate,
@@ -202,8 +249,9 @@ def make_service(
     *,
     observers: Sequence[Observer] = (),
     status: Status | None = None,
+    policies: PolicyControl | None = None,
 ) -> Service[Any]:
-    """The loop, told of to ``observers`` and ``status``."""
+    """The loop, told of to ``observers`` and ``status``; judges by the live ``policies``."""
     watch = DetectorWatch(lambda text: None if status is None else status.notice(text))
     return Service(
         gate,
@@ -220,6 +268,7 @@ def make_service(
             after_seconds=settings.overload.after_seconds,
         ),
         exchange_events=settings.state.exchange_min_events,
+        policies=policies,
     )
 
 

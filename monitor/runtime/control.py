@@ -104,8 +104,9 @@ class PolicyControl:
     def begin(self, service: Service[Any]) -> None:
         """Read what is stored, judge by it from the first event on, and follow.
 
-        Call it before the service runs. The first start stores the settings' policy as version 1;
-        later what is stored goes before the settings.
+        The service calls it when its transport is open, which holds the lock and has seen to the
+        topics. The first start stores the settings' policy as version 1; later what is stored goes
+        before the settings.
 
         Raises
         ------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from monitor.core.types import DecisionBatch, RawBatch
 from monitor.state.recovery import Stamp
@@ -33,6 +33,19 @@ class GateLike(Protocol[G]):
 
     def digest(self, state: G) -> str:
         """Hexadecimal digest, equal for equal states only."""
+
+
+class Policies(Protocol[G]):
+    """Where the policy comes from, and by which gate an earlier version judged."""
+
+    def begin(self, service: Any) -> None:
+        """The transport is open and nothing is restored yet: set the gate by the stored policy."""
+
+    def gate_of(self, version: int) -> GateLike[G] | None:
+        """The gate under that version of the policy, or None where it is not known.
+
+        What was judged under it is judged again under it when a state is restored.
+        """
 
 
 class Listener(Protocol):

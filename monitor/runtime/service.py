@@ -29,7 +29,7 @@ from monitor.core.ports import (
 from monitor.core.types import DecisionBatch, RawBatch
 from monitor.runtime.board import Board, Sharing
 from monitor.runtime.overload import Overload
-from monitor.runtime.parties import GateLike, Listener
+from monitor.runtime.parties import GateLike, Listener, Policies
 from monitor.runtime.process import settled
 from monitor.state.recovery import Stamp, advance, recover, seal
 from monitor.state.schedule import SnapshotRule, due
@@ -82,9 +82,8 @@ class Service(Generic[G]):
         when it learns what they know (:mod:`monitor.state.view`); 0 keeps them apart.
     digests
         Put a digest of the state into every commit; costs about as much as a snapshot.
-    gate_of
-        The gate under an earlier version of the policy, or None where it is not known: what was
-        judged under it is judged again under it when a state is restored.
+    policies
+        Where the policy comes from while the service runs; None leaves the gate's own in force.
     """
 
     def __init__(
@@ -101,7 +100,7 @@ class Service(Generic[G]):
         overload: Overload | None = None,
         exchange_events: int = 512,
         digests: bool = False,
-        gate_of: Callable[[int], GateLike[G] | None] | None = None,
+        policies: Policies[G] | None = None,
     ) -> None:
         self._gate = gate
         self._transport = transport
@@ -114,7 +113,7 @@ class Service(Generic[G]):
         self._board = Board(self._tell)
         self._told: dict[int, tuple[str, ...]] = {}
         self._digests = digests
-        self._gate_of = gate_of
+        self._policies = policies
         self._overload = overload
         self._held: Mapping[int, _Held[G]] = {}
         self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
@@ -151,6 +150,8 @@ class Service(Generic[G]):
         try:
             self._transport.open()
             try:
+                if self._policies is not None:
+                    self._policies.begin(self)
                 with settled():
                     reason = self._loop(stop)
             except BaseException:
@@ -276,7 +277,7 @@ class Service(Generic[G]):
         return _Held(state, stamp)
 
     def _relive_under(self, version: int) -> Callable[[G, RawBatch], G] | None:
-        gate = None if self._gate_of is None else self._gate_of(version)
+        gate = None if self._policies is None else self._policies.gate_of(version)
         return None if gate is None else gate.relive
 
     def _judge(self, batches: Sequence[RawBatch], seconds: dict[str, float]) -> None:

@@ -43,6 +43,7 @@ class Replica:
 
     def __init__(self, folder: Path, log: Log, name: str = "one", **options: Any) -> None:
         folder.mkdir(exist_ok=True)
+        self.name = name
         self.input, self.out = folder / "in.jsonl", folder / "out"
         self.input.touch()
         self.status, self.notices = Status(), list[str]()
@@ -68,15 +69,15 @@ class Replica:
             batch_events=100,
             linger_seconds=0.02,
             digests=True,
-            gate_of=self.control.gate_of,
+            policies=self.control,
         )
         self.stop = threading.Event()
         self.failed: list[BaseException] = []
 
     def start(self) -> None:
-        self.control.begin(self.service)
         self.thread = threading.Thread(target=self._run)
         self.thread.start()
+        wait(lambda: self.name in versions(self.control) or bool(self.failed))
 
     def _run(self) -> None:
         try:
@@ -123,7 +124,10 @@ def changed(control: PolicyControl, **changes: Any) -> dict[str, Any]:
 
 
 def versions(control: PolicyControl) -> dict[str, int]:
-    return {said.instance: said.version for said in control.applied()}
+    try:
+        return {said.instance: said.version for said in control.applied()}
+    except StateError:
+        return {}
 
 
 def test_a_change_reaches_both_replicas_and_names_its_decisions(tmp_path: Path) -> None:
