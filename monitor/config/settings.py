@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import difflib
 import os
+import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
@@ -44,6 +46,9 @@ from monitor.config.sources import (
     section_of,
 )
 from monitor.core.errors import UsageError
+
+
+MAX_GIVEN = 200
 
 
 class Settings(BaseSettings):
@@ -250,15 +255,26 @@ def _allowed(problem: ErrorDetails, path: tuple[str, ...], model: type[BaseModel
         return text
     if "options" in path:  # may be a password
         return text
-    return f"{text}, not {problem['input']!r}"
+    if problem["type"].endswith("too_long"):
+        return text
+    given = repr(problem["input"])
+    return f"{text}, not {given if len(given) <= MAX_GIVEN else given[:MAX_GIVEN] + '…'}"
 
 
 def _names(model: type[BaseModel], path: tuple[str, ...]) -> list[str]:
     here: type[BaseModel] | None = model
     if path:
         field = field_at(model, path)
-        here = section_of(field) if field is not None else None
+        above = field_at(model, path[:-1])
+        here = section_of(field) if field is not None else _member(above)
     return [f.alias or n for n, f in here.model_fields.items()] if here is not None else []
+
+
+def _member(field: FieldInfo | None) -> type[BaseModel] | None:
+    """The model of which the field holds several, in a list or by name."""
+    inside = typing.get_args(field.annotation)[-1:] if field is not None else ()
+    kind = inside[0] if inside else None
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
 def as_dict(settings: Settings) -> dict[str, Any]:
