@@ -199,10 +199,12 @@ def make_app(
     return create_app(status=status, service=service, settings=settings, metrics=metrics)
 
 
-def control_ledger(settings: Settings) -> Callable[[], Ledger]:
-    """Makes objects of the ledger that holds the policy's changes."""
-    if settings.transport == "local":
-        path = Path(settings.local.out_dir) / ".monitor" / "control.jsonl"
+def control_ledger(settings: Settings, folder: Path | None = None) -> Callable[[], Ledger]:
+    """Makes objects of the ledger that holds the policy's changes; with ``folder`` there."""
+    if folder is None and settings.transport == "local":
+        folder = Path(settings.local.out_dir)
+    if folder is not None:
+        path = folder / ".monitor" / "control.jsonl"
         return lambda: LocalLedger(path)
     from monitor.transport.kafka_ledger import KafkaLedger  # noqa: PLC0415 - slow to import
 
@@ -224,12 +226,16 @@ def make_control(
     recent: RecentEvents | None,
     status: Status,
     metrics: Metrics,
+    folder: Path | None = None,
 ) -> PolicyControl:
-    """The live policy: follows and writes the control ledger once the service runs."""
+    """The live policy: follows and writes the control ledger once the service runs.
+
+    ``folder`` is that of an embedded run, else the settings say where the ledger is.
+    """
     return PolicyControl(
-        control_ledger(settings),
+        control_ledger(settings, folder),
         gate,
-        instance=instance_name(settings),
+        instance="local" if folder is not None else instance_name(settings),
         two_person=settings.control.two_person,
         recent=recent,
         told=(status.use, metrics.set_policy),

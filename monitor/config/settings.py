@@ -47,7 +47,6 @@ from monitor.config.sources import (
 )
 from monitor.core.errors import UsageError
 
-
 MAX_GIVEN = 200
 
 
@@ -251,11 +250,12 @@ def _allowed(problem: ErrorDetails, path: tuple[str, ...], model: type[BaseModel
     if problem["type"] == "model_type":
         return f"must be a section with keys {', '.join(_names(model, path))}"
     text = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    if problem["type"] == "value_error":
-        return text
-    if "options" in path:  # may be a password
-        return text
-    if problem["type"].endswith("too_long"):
+    # An option may be a password.
+    if (
+        problem["type"] == "value_error"
+        or problem["type"].endswith("too_long")
+        or "options" in path
+    ):
         return text
     given = repr(problem["input"])
     return f"{text}, not {given if len(given) <= MAX_GIVEN else given[:MAX_GIVEN] + '…'}"
