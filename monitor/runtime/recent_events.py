@@ -29,7 +29,7 @@ class RecentEvents:
 
     def __init__(self, detectors: Sequence[AnyDetector], capacity: int = 50_000) -> None:
         self._speakers: tuple[Speaker, ...] = speakers(detectors)
-        self._column = {speaker.name: i for i, speaker in enumerate(self._speakers)}
+        self._names_here = tuple(speaker.name for speaker in self._speakers)
         self._lock = threading.Lock()
         self._capacity, self._at, self._filled = capacity, 0, 0
         self._p = np.full((capacity, len(self._speakers)), np.nan, dtype=np.float32)
@@ -53,24 +53,29 @@ class RecentEvents:
                     self._put(scored, part.raw.partition, part.decisions.offset)
 
     def _put(self, scored: Scored, partition: int, offset: npt.NDArray[np.int64]) -> None:
-        n = len(scored.row)
-        kept = slice(max(0, n - self._capacity), n)
-        m = n - kept.start
-        if not m:
-            return
-        at = (self._at + np.arange(m)) % self._capacity
-        self._p[at] = np.nan
+        codes = self._codes(scored.label_names)
+        done = max(0, len(scored.row) - self._capacity)
+        while done < len(scored.row):
+            # Up to the end of the ring, then from its beginning: slices, which cost little.
+            m = min(len(scored.row) - done, self._capacity - self._at)
+            to, of = slice(self._at, self._at + m), slice(done, done + m)
+            same = scored.detectors == self._names_here
+            self._p[to] = scored.p[of] if same else self._fit(scored, of)
+            self._source[to], self._subject[to] = scored.source[of], scored.subject[of]
+            self._partition[to], self._offset[to] = partition, offset[scored.row[of]]
+            self._y[to] = codes[scored.y[of]]
+            self._ids[to], self._sources[to] = scored.ids[of], scored.sources[of]
+            done += m
+            self._at = (self._at + m) % self._capacity
+            self._filled = min(self._capacity, self._filled + m)
+
+    def _fit(self, scored: Scored, rows: slice) -> npt.NDArray[np.float32]:
+        """Columns in the order here; of other detectors than the gate began with none."""
+        out = np.full((rows.stop - rows.start, len(self._speakers)), np.nan, dtype=np.float32)
         for i, name in enumerate(scored.detectors):
-            column = self._column.get(name)
-            if column is not None:
-                self._p[at, column] = scored.p[kept, i]
-        self._source[at], self._subject[at] = scored.source[kept], scored.subject[kept]
-        self._partition[at], self._offset[at] = partition, offset[scored.row[kept]]
-        self._y[at] = self._codes(scored.label_names)[scored.y[kept]]
-        self._ids[at] = np.array(scored.ids[kept], dtype=object)
-        self._sources[at] = np.array(scored.sources[kept], dtype=object)
-        self._at = int(at[-1] + 1) % self._capacity
-        self._filled = min(self._capacity, self._filled + m)
+            if name in self._names_here:
+                out[:, self._names_here.index(name)] = scored.p[rows, i]
+        return out
 
     def _codes(self, names: tuple[str, ...]) -> npt.NDArray[np.int32]:
         """int32[c]: the place here of each label; labels of several partitions share places."""
