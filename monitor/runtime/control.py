@@ -155,7 +155,8 @@ class PolicyControl:
         if service is None or current is None:
             return
         waiting = self._under_way is not None and not self._under_way.done()
-        if current.version > self._applied and not waiting:
+        # Not "later": whoever restored an older ledger means it.
+        if current.version != self._applied and not waiting:
             self._under_way = service.submit(lambda running: self._use(running, current))
         if self._reported != self._applied:
             done = self._applied
@@ -219,6 +220,10 @@ class PolicyControl:
     def rollback(self, to: int, *, base: int, who: str, why: str) -> Change:
         """Make an earlier version's document the next version."""
         return self._change(self._checked(self.version(to).policy), base, "rollback", who, why)
+
+    def rejected(self) -> Sequence[Change]:
+        """Proposals that somebody dropped, for the audit: ``who`` did it, when, and why."""
+        return self._state().answered
 
     def approve(self, proposal: str, *, who: str) -> Change:
         """Apply a waiting proposal of somebody else's."""

@@ -195,6 +195,12 @@ def test_an_override_sets_the_mode_of_its_events_only(warm: GateState) -> None:
     assert (done.action[held & ~yes] == Action.HOLD).all()
     assert set(done.modes.values()) == {Mode.SHADOW}
     assert all(r["action"] == "pass" for r in told if r["label"])
+    # What is learned follows the verdicts, whatever is done about them.
+    raw = RawBatch.of(lines(WARM, MORE), start=WARM)
+    same = changed(flag_at=0.5, quarantine_at=0.3)
+    other = changed(overrides=shadow, flag_at=0.5, quarantine_at=0.3, mode="alert")
+    states = [Gate(CONFIG, policy).step(warm, raw)[1] for policy in (same, other)]
+    assert len({Gate(CONFIG).digest(state) for state in states}) == 1
 
 
 def test_confirmed_poison_counts_against_its_source(warm: GateState) -> None:
