@@ -145,13 +145,7 @@ def whatif(columns: Columns, now: Policy, then: Policy, seed: int, seconds: floa
         after=_counted(after.verdict),
         by_label=_pairs(columns.y, columns.label_names, before, after),
         by_source=_by_source(columns, before, after),
-        by_family={
-            name: (
-                int((before.held & (before.channel == i)).sum()),
-                int((after.held & (after.channel == i)).sum()),
-            )
-            for i, name in enumerate(families)
-        },
+        by_family=_by_family(families, before, after),
         flips=[_flip(columns, row, (before, after), families) for row in shown.tolist()],
         n_flips=len(flips),
         promised={"flag": then.flag_at, "quarantine": then.quarantine_at},
@@ -188,6 +182,14 @@ def _pairs(
     was = np.bincount(codes[before.held], minlength=len(names)).tolist()
     will = np.bincount(codes[after.held], minlength=len(names)).tolist()
     return {name: (a, b) for name, a, b in zip(names, was, will, strict=True) if a or b}
+
+
+def _by_family(
+    families: Sequence[str], before: Again, after: Again
+) -> Mapping[str, tuple[int, int]]:
+    was, will = (np.bincount(a.channel[a.held], minlength=NO_CHANNEL + 1) for a in (before, after))
+    pairs = {name: (int(was[i]), int(will[i])) for i, name in enumerate(families)}
+    return {name: pair for name, pair in pairs.items() if any(pair)}
 
 
 def _by_source(columns: Columns, before: Again, after: Again) -> Mapping[str, tuple[int, int]]:
