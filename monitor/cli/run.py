@@ -34,9 +34,17 @@ def serve(settings: Settings) -> int:
     metrics = wiring.make_metrics(settings, status, live=True)
     gate = wiring.make_gate(settings, local=settings.transport == "local")
     transport = wiring.run_transport(settings)
-    service = wiring.make_service(settings, gate, transport, observers=[metrics], status=status)
+    running: list[Any] = []  # the loop, which needs the quarantine as observer first
+    quarantine = wiring.make_quarantine(
+        settings, transport, lambda: running[0], wiring.make_outside(running, status)
+    )
+    observers: list[Any] = [metrics] if quarantine is None else [metrics, quarantine]
+    service = wiring.make_service(settings, gate, transport, observers=observers, status=status)
+    running.append(service)
     stop = threading.Event()
     try:
+        if quarantine is not None:
+            quarantine.start()
         if http is not None:
             http.start(wiring.make_app(settings, service, status, metrics))
         log.info(
@@ -49,6 +57,8 @@ def serve(settings: Settings) -> int:
         with common.stop_on_signals(stop) as signals, wiring.watched(settings, status):
             service.run(stop)
     finally:
+        if quarantine is not None:
+            quarantine.stop()
         if http is not None:
             http.stop()
     return common.INTERRUPTED if signal.SIGINT in signals else 0
