@@ -37,12 +37,19 @@ def serve(settings: Settings) -> int:
     transport = wiring.run_transport(settings)
     recent = wiring.make_recent(settings, gate)
     control = wiring.make_control(settings, gate, recent=recent, status=status, metrics=metrics)
-    observers: list[Observer] = [metrics, recent]
+    running: list[Any] = []  # the loop, which needs the quarantine as observer first
+    quarantine = wiring.make_quarantine(
+        settings, transport, lambda: running[0], wiring.make_outside(control, status)
+    )
+    observers: list[Observer] = [metrics, recent, *([] if quarantine is None else [quarantine])]
     service = wiring.make_service(
         settings, gate, transport, observers=observers, status=status, policies=control
     )
+    running.append(service)
     stop = threading.Event()
     try:
+        if quarantine is not None:
+            quarantine.start()
         if http is not None:
             http.start(wiring.make_app(settings, service, status, metrics))
         log.info(
@@ -56,6 +63,8 @@ def serve(settings: Settings) -> int:
             service.run(stop)
     finally:
         control.close()
+        if quarantine is not None:
+            quarantine.stop()
         if http is not None:
             http.stop()
     return common.INTERRUPTED if signal.SIGINT in signals else 0

@@ -18,17 +18,22 @@ from monitor.admin.server import HttpServer
 from monitor.config.settings import Settings, as_dict
 from monitor.core.errors import UsageError
 from monitor.core.limits import Limits
-from monitor.core.ports import Ledger, Observer, Transport
+from monitor.core.ports import HeldSource, Ledger, Observer, Reviewer, Transport
 from monitor.core.schema import SchemaSpec
 from monitor.detectors import default_detectors
 from monitor.gate import Gate, GateConfig
 from monitor.runtime.control import PolicyControl
 from monitor.runtime.detector_watch import DetectorWatch
 from monitor.runtime.overload import Overload
+from monitor.runtime.quarantine import Outside, Quarantine
+from monitor.runtime.quarantine_follower import Follower
 from monitor.runtime.recent_events import RecentEvents
 from monitor.runtime.service import Service
 from monitor.runtime.status import Status
 from monitor.runtime.watchdog import Watchdog
+from monitor.store.database import Database, sqlite_url
+from monitor.store.held_store import HeldStore
+from monitor.store.writing import Bounds
 from monitor.telemetry.metrics import Metrics
 from monitor.transport.local import (
     FileLines,
@@ -40,7 +45,9 @@ from monitor.transport.local import (
     PipeLines,
     journal_status,
 )
+from monitor.transport.local_held import LocalHeld, default_path
 from monitor.transport.local_ledger import LocalLedger
+from monitor.transport.local_release import REVIEWS, LocalReviewer
 
 if TYPE_CHECKING:
     from monitor.transport.kafka import KafkaConfig
@@ -162,6 +169,98 @@ def _local_transport(settings: Settings) -> LocalTransport:
         accepted=STDOUT if local.to == "-" else Path(local.to),
         identity=identity(settings, policy=False),
         fsync=local.fsync,
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Ends:
+    """The stream's ends that the quarantine store hangs on."""
+
+    stream: str
+    url: str
+    source: Callable[[], HeldSource]
+    ledger: Callable[[], Ledger]
+    reviewer: Reviewer
+    instance: str = ""
+
+
+def make_quarantine(
+    settings: Settings,
+    transport: Transport,
+    service: Callable[[], Service[Any]],
+    outside: Outside | None = None,
+) -> Quarantine | None:
+    """The quarantine's desk, not started; None when it is off.
+
+    ``service`` gives the loop that runs on ``transport``, once somebody reviews.
+
+    Raises
+    ------
+    UsageError
+        When ``quarantine.url`` cannot be used.
+    """
+    kept = settings.quarantine
+    if not kept.enabled:
+        return None
+    if isinstance(transport, LocalTransport):
+        ends = _local_ends(settings, transport, service)
+    else:
+        ends = _kafka_ends(settings)
+    store = HeldStore(Database(kept.url or ends.url), ends.stream)
+    follower = Follower(
+        store,
+        ends.source,
+        ends.ledger,
+        bounds=Bounds(kept.keep_days, kept.keep_events, kept.keep_bytes),
+        audit=kept.keep_audit_entries,
+        instance=ends.instance,
+        notice=outside.notice if outside is not None else lambda _: None,
+    )
+    return Quarantine(store, follower, ends.reviewer, outside=outside, bulk=kept.max_bulk_events)
+
+
+def make_outside(control: PolicyControl, status: Status) -> Outside:
+    """What the quarantine asks of the policy: its promise and its history, and to count poison."""
+    return Outside(
+        promised=lambda: control.in_force.quarantine_at,
+        confirmed=control.confirmed,
+        changes=control.changes,
+        notice=status.notice,
+    )
+
+
+def _local_ends(
+    settings: Settings, transport: LocalTransport, service: Callable[[], Service[Any]]
+) -> _Ends:
+    folder = Path(settings.local.out_dir)
+
+    def ledger() -> Ledger:
+        return LocalLedger(folder / ".monitor" / REVIEWS)
+
+    return _Ends(
+        stream=f"local:{folder.absolute()}" if settings.quarantine.url else "local",
+        url=sqlite_url(default_path(folder)),
+        source=lambda: LocalHeld(folder),
+        ledger=ledger,
+        reviewer=LocalReviewer(lambda job: service().submit(job), transport, ledger()),
+    )
+
+
+def _kafka_ends(settings: Settings) -> _Ends:
+    from monitor.transport.kafka_held import KafkaHeld  # noqa: PLC0415 - slow to import
+    from monitor.transport.kafka_ledger import KafkaLedger  # noqa: PLC0415
+    from monitor.transport.kafka_reviewer import INSTANCE, KafkaReviewer  # noqa: PLC0415
+
+    config = kafka_config(settings)
+    if config.instance == INSTANCE:
+        raise UsageError(f"kafka.instance: {INSTANCE!r} is taken by reviews; choose another name")
+    return _Ends(
+        stream=f"kafka:{config.group_id}:{config.topics.quarantine}",
+        url=sqlite_url(Path(settings.quarantine.dir) / "quarantine.db"),
+        source=lambda: KafkaHeld(config),
+        ledger=lambda: KafkaLedger(config, config.topics.reviews),
+        reviewer=KafkaReviewer(config),
+        instance=config.instance or socket.gethostname(),
     )
 
 

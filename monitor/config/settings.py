@@ -26,6 +26,7 @@ from pydantic_settings import (
 
 from monitor.config.control import ControlSettings
 from monitor.config.policy import Policy
+from monitor.config.quarantine import QuarantineSettings
 from monitor.config.sections import (
     BatchSettings,
     GateSettings,
@@ -104,6 +105,10 @@ not 99999
     local: LocalSettings = Field(
         default_factory=LocalSettings,
         description="Files and pipes, for `transport: local`.",
+    )
+    quarantine: QuarantineSettings = Field(
+        default_factory=QuarantineSettings,
+        description="The store in which people look through what was held back.",
     )
     http: HttpSettings = Field(
         default_factory=HttpSettings,

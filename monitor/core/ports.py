@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from monitor.core.held import HeldBatch, Reviews
 from monitor.core.types import DecisionBatch, RawBatch
 
 
@@ -120,3 +121,30 @@ class Ledger(Protocol):
 
     def close(self) -> None:
         """Let go of it."""
+
+
+class HeldSource(Protocol):
+    """Brings what was held back, committed records only, from where reading stood."""
+
+    sees_all: bool
+    """True when its batches say how many events were judged."""
+
+    def start(self, places: Mapping[int, int]) -> None:
+        """Go on at ``places``, at the beginning where they are silent. Raises TransportError."""
+
+    def read(self, timeout_seconds: float) -> HeldBatch:
+        """The next records; waits for the first. Raises TransportError."""
+
+    def close(self) -> None:
+        """Let go of it; ``start`` may follow."""
+
+
+class Reviewer(Protocol):
+    """The one who reviews at a time, among all threads and instances."""
+
+    def exclusively(self, job: Callable[[], Reviews | None]) -> None:
+        """Keep all others from reviewing, run ``job``, and make what it returns visible as one.
+
+        When this raises it may have become visible all the same; whoever asks again finds it in
+        the ledger. Raises TransportError, with ``retry`` set when another one came in between.
+        """

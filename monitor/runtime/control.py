@@ -221,9 +221,18 @@ class PolicyControl:
         """Make an earlier version's document the next version."""
         return self._change(self._checked(self.version(to).policy), base, "rollback", who, why)
 
-    def rejected(self) -> Sequence[Change]:
-        """Proposals that somebody dropped, for the audit: ``who`` did it, when, and why."""
-        return self._state().answered
+    def changes(self, limit: int, before: float | None) -> Sequence[Change]:
+        """For the audit, without documents: what was applied, waits, or was dropped by ``who``."""
+        state = self._follower.state
+        made = [entry.change for entry in (*state.applied.values(), *state.waiting.values())]
+        made += state.answered
+        found = [change for change in made if before is None or change.when < before]
+        return sorted(found, key=lambda change: change.when, reverse=True)[: max(0, limit)]
+
+    @property
+    def in_force(self) -> Policy:
+        """The policy that holds; the settings' until the stored one is read."""
+        return self._follower.state.current or self._gate.policy
 
     def approve(self, proposal: str, *, who: str) -> Change:
         """Apply a waiting proposal of somebody else's."""

@@ -284,9 +284,7 @@ class KafkaTransport:
         lost = [p.raw.partition for p in unit.parts if p.raw.partition not in self._committed]
         if lost or not self._is_member():
             which = lost or [p.raw.partition for p in unit.parts]
-            raise RefusedError(
-                f"committing: partitions {which} may belong to another instance by now"
-            )
+            raise RefusedError(f"committing: partitions {which} may be another instance's by now")
         after: dict[int, StoredState] = {}
         try:
             self._call("committing", lambda: self._transact(unit, after))
@@ -309,7 +307,8 @@ class KafkaTransport:
         for part in unit.parts:
             p = part.raw.partition
             origin = self._origins.get(p, _NOTHING)
-            for to, place, key, value, headers, at in outgoing(part, origin, topics, self._counts):
+            records = outgoing(part, origin, topics, self._counts, time.time())
+            for to, place, key, value, headers, at in records:
                 futures.append(producer.send(to, value, key, headers, place, at))
             rows, after[p] = kafka_state.records(
                 *(self.config.group_id, part.next_offset, part.stamp, part.snapshot),

@@ -116,8 +116,7 @@ class KafkaLedger:
         if worker is not None:
             if producer is not None:
                 with contextlib.suppress(Exception):
-                    close = 2 * _CLOSE_SECONDS
-                    worker.call("closing", close, lambda: producer.close(_CLOSE_SECONDS))
+                    worker.call("closing", 2 * _CLOSE_SECONDS, lambda: _close(producer))
             worker.stop()
 
     def read(self, timeout_seconds: float) -> Sequence[Row]:
@@ -192,3 +191,9 @@ class KafkaLedger:
         """Release the connections."""
         self._drop_reader()
         self._drop_producer()
+
+
+def _close(producer: Any) -> None:
+    with contextlib.suppress(Exception):
+        producer.abort_transaction()  # left open it would hold up all readers
+    producer.close(_CLOSE_SECONDS)

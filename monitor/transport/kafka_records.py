@@ -13,6 +13,9 @@ from monitor.core.ports import PartitionCommit
 from monitor.core.types import Action, RawBatch
 
 MAX_REASON_BYTES = 1024
+MAX_DECISION_BYTES = 40 * 1024
+"""Of a decision record that goes along with a held one; brokers bound the whole record."""
+FIRST_HOLD_HEADER = "monitor-risk"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +105,17 @@ def raw_batch(partition: int, records: Sequence[Any]) -> tuple[RawBatch, Origin]
 
 
 def outgoing(
-    part: PartitionCommit, origin: Origin, topics: Topics, partitions: Mapping[str, int]
+    part: PartitionCommit,
+    origin: Origin,
+    topics: Topics,
+    partitions: Mapping[str, int],
+    held_at: float = 0.0,
 ) -> Iterator[Outgoing]:
     """Every record that one judged batch sends out, the state topic's excepted.
 
     Accepted records leave as they came: key, value, headers and time. Held and refused ones
-    keep their original bytes and headers too, with the reason in further headers.
+    keep their original bytes and headers too, with the reason in further headers; held ones with
+    the whole decision record, so that their topic alone tells all about them.
 
     Parameters
     ----------
@@ -118,6 +126,8 @@ def outgoing(
     partitions
         Number of partitions by topic. A record goes to the partition it came from, modulo
         that number, so that order within a key survives.
+    held_at
+        Unix seconds.
     """
     raw, decisions = part.raw, part.decisions
     home = {topic: raw.partition % count for topic, count in partitions.items()}
@@ -136,6 +146,8 @@ def outgoing(
         headers = list(raw.headers[row]) if raw.headers else []
         if action != Action.PASS:
             headers += _hold_headers(part, topics, row, int(action))
+        if action == Action.HOLD:
+            headers += _decision_headers(decisions.records[row], held_at)
         if any(h[1] is None for h in headers):
             headers = nullable(headers)
         if value is None and key is None:
@@ -168,10 +180,16 @@ def _hold_headers(
         why = [("monitor-error-code", code), ("monitor-error", text)]
     else:
         risk = f"{float(part.decisions.risk[row]):.6g}".encode()
-        why = [("monitor-risk", risk), ("monitor-reason", text)]
+        why = [(FIRST_HOLD_HEADER, risk), ("monitor-reason", text)]
     return [
         *why,
         ("monitor-topic", topics.input.encode()),
         ("monitor-partition", str(part.raw.partition).encode()),
         ("monitor-offset", str(int(part.raw.offset[row])).encode()),
     ]
+
+
+def _decision_headers(record: bytes, held_at: float) -> Iterator[tuple[str, bytes]]:
+    yield "monitor-held-at", str(int(held_at * 1000)).encode()
+    if len(record) <= MAX_DECISION_BYTES:
+        yield "monitor-decision", record
