@@ -28,6 +28,7 @@ class Replica(Process):
         self.port = broker_module().free_port()
         made = settings(cluster, instance=name, group_instance_id=name, create_topics=False)
         made["http"] = {"enabled": True, "port": self.port}
+        made["quarantine"] = {"url": f"sqlite:///{folder}/held.db"}
         super().__init__(folder, made)
 
     def status(self):
