@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from monitor.config.policy import Policy
-from monitor.core.decode import Decoded, Decoder
+from monitor.core.decode import Decoder
 from monitor.core.encode import encode_decisions
 from monitor.core.events import Parsed
 from monitor.core.labels import LabelTable
@@ -25,29 +25,26 @@ from monitor.core.types import (
     DecisionBatch,
     FloatArray,
     RawBatch,
-    Reason,
     Verdict,
 )
-from monitor.decide.channels import NO_CHANNEL
+from monitor.decide.apply import hold_denied, learned_from
+from monitor.decide.assemble import Judges, assembled
 from monitor.decide.gate_config import GateConfig, given
 from monitor.decide.guard import (
     Failures,
     escalated,
     failed_warmup,
     stop_on,
-    with_failures,
 )
 from monitor.decide.judge import (
-    AnyDetector,
-    Judged,
     Known,
-    channels_of,
     empty_reference,
     judge,
     learned,
     reasons,
 )
-from monitor.decide.verdicts import actions
+from monitor.decide.judged import AnyDetector, Judged, channels_of
+from monitor.decide.rules import Rules
 from monitor.decide.warmup import Look, first_look, keep, let_by, second_look, unjudged
 from monitor.detectors import default_detectors
 from monitor.detectors.base import Sampling
@@ -64,7 +61,6 @@ YOUNG_PART, YOUNG_SHARE = 64, 8
 # events took 200 MB, and a part of a second before anything was decided.
 MOST_CELLS = 1 << 19
 Range = tuple[FloatArray, FloatArray]
-Why = tuple[tuple[dict[int, tuple[Reason, ...]], dict[int, tuple[str, ...]]], Failures]
 
 
 class Gate:
@@ -95,6 +91,7 @@ class Gate:
         self.channels = channels_of(self.detectors)
         self._by_share: dict[int, tuple[AnyDetector, ...]] = {1: self.detectors}
         self._decoder = Decoder(self.config.limits, self.config.hash_seed)
+        self._rules = Rules.of(self.policy, self.config.hash_seed)
         self.state = self.start()
         self._next = 0
 
@@ -187,7 +184,7 @@ class Gate:
         if state.schema is not None:
             decoded = self._decoder.columns(parsed, state.schema, state.labels)
             look = Look(decoded.reject, decoded.detail)
-        return self._encoded(raw, parsed, let_by(raw, look, self.policy, self.channels))
+        return self._unjudged(raw, parsed, let_by(raw, look, self.policy, self.channels))
 
     def relive(self, state: GateState, raw: RawBatch) -> GateState:
         """The state after a batch that was committed before: a detector's failure stops nothing."""
@@ -229,12 +226,17 @@ class Gate:
             *(decoded.events, self.policy),
             recent=state.recent,
             failures=failures,
+            rules=self._rules,
         )
+        learns = learned_from(self.policy, raw.partition, decoded.events.offset)
+        judged = replace(judged, learns=learns)
         why = reasons(*(self._sampling(state), state.scored_against, judged, self.policy), failures)
         seen = replace(state, labels=decoded.labels, schema=decoded.schema)
         judged, after = self._settled(seen, judged, failures)
         stop_on(failures, self.config.on_detector_error, raw)
-        return self._decisions(raw, parsed, decoded, judged, (why, failures)), after
+        by = Judges(self.detectors, self.policy, self._rules)
+        decisions = assembled(raw, decoded, judged, (*why, failures.all()), by)
+        return self._encoded(raw, parsed, decisions), after
 
     def _settled(
         self, state: GateState, judged: Judged, failures: Failures
@@ -260,42 +262,9 @@ class Gate:
             )
         return self._by_share[share]
 
-    def _decisions(
-        self, raw: RawBatch, parsed: Parsed, decoded: Decoded, judged: Judged, why: Why
-    ) -> DecisionBatch:
-        n, row = len(raw), decoded.row
-        (because, families), failures = why
-        failed = failures.all()
-        if failed:
-            because = with_failures(because, range(len(row)), failed, self.policy)
-        verdict = np.full(n, Verdict.INVALID, dtype=np.uint8)
-        verdict[row] = judged.verdict
-        risk = np.zeros(n)
-        risk[row] = judged.combined.risk
-        channel = np.full(n, NO_CHANNEL, dtype=np.uint8)
-        channel[row] = judged.combined.channel
-        p_value = np.full((n, len(self.channels)), np.nan)
-        for i, name in enumerate(self.channels):
-            if name in judged.p_value:
-                p_value[row, i] = judged.p_value[name]
-        decisions = DecisionBatch(
-            partition=raw.partition,
-            offset=raw.offset,
-            risk=risk,
-            channel=channel,
-            verdict=verdict,
-            action=actions(verdict, self.policy.mode),
-            reject=decoded.reject,
-            warmup=np.zeros(n, dtype=bool),
-            p_value=p_value,
-            channels=self.channels,
-            reasons={int(row[i]): f for i, f in because.items()} | _invalid(decoded.detail),
-            policy_version=self.policy.version,
-            mode=self.policy.mode,
-            families={int(row[i]): found for i, found in families.items()},
-            failures=failed,
-        )
-        return self._encoded(raw, parsed, decisions)
+    def _unjudged(self, raw: RawBatch, parsed: Parsed, decisions: DecisionBatch) -> DecisionBatch:
+        by = (self._rules, self.policy, self.config.hash_seed)
+        return self._encoded(raw, parsed, hold_denied(decisions, parsed, *by))
 
     def _encoded(self, raw: RawBatch, parsed: Parsed, decisions: DecisionBatch) -> DecisionBatch:
         records = encode_decisions(raw, parsed, decisions, local=self.config.local)
@@ -303,8 +272,7 @@ class Gate:
 
     def _learn(self, state: GateState, judged: Judged, failures: Failures) -> GateState:
         events = judged.events
-        accepted = judged.verdict == Verdict.ACCEPT
-        view = state.view
+        accepted, view = judged.accepted, state.view
         own, everybody = learned(
             self._sampling(state),
             Known(state.detectors, state.references),
@@ -354,7 +322,7 @@ class Gate:
         decisions = unjudged(raw, look, self.policy, self.channels, hold=hold)
         if failures:
             decisions = failed_warmup(decisions, failures, config.on_detector_error, self.policy)
-        return self._encoded(raw, parsed, decisions), grown
+        return self._unjudged(raw, parsed, decisions), grown
 
     def _bootstrap(
         self, state: GateState, founder: int, failures: Failures
@@ -412,7 +380,3 @@ class Gate:
         parsed = self._decoder.parse(RawBatch.of(state.warm))
         fresh, _ = self._lived(state, parsed, model, Failures())
         return replace(fresh, events=state.events, references=state.references)
-
-
-def _invalid(detail: Mapping[int, str]) -> dict[int, tuple[Reason, ...]]:
-    return {row: (Reason("decode", 0.0, 0.0, 0.0, text),) for row, text in detail.items()}

@@ -1,4 +1,4 @@
-"""What all tests share: the line that says how Kafka was tested."""
+"""What all tests share: the lines that say how Kafka and PostgreSQL were tested."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ with warnings.catch_warnings():
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.kafka_status = "no test asked for it"  # tests/kafka/conftest.py says what came of it
+    # tests/kafka/conftest.py and tests/checks/postgres.py say what came of it.
+    config.kafka_status = config.postgres_status = "no test asked for it"
 
 
-# The outermost wrapper ends last, so that the line stands right above pytest's closing line.
+# The outermost wrapper ends last, so that the lines stand right above pytest's closing line.
 @pytest.hookimpl(tryfirst=True, wrapper=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config):
     result = yield
+    terminalreporter.write_line(f"postgres: {config.postgres_status}")
     terminalreporter.write_line(f"kafka: {config.kafka_status}")
     return result

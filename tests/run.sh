@@ -38,6 +38,21 @@ install_java() {
         say "that failed, see $log"
 }
 
+# PostgreSQL likewise, for the quarantine store. The tests start a cluster of their own.
+install_postgres() {
+    for found in /usr/lib/postgresql/*/bin/initdb; do [ -e "$found" ] && return 0; done
+    if command -v initdb >/dev/null 2>&1 || [ "$(id -u)" != 0 ] ||
+        ! command -v apt-get >/dev/null 2>&1; then return 0; fi
+    say "installing PostgreSQL for the tests of the quarantine store"
+    log=.cache/apt-postgres.log
+    # The package would start a server of the machine's; nobody asked for that.
+    mkdir -p /etc/postgresql-common
+    [ -e /etc/postgresql-common/createcluster.conf ] ||
+        echo "create_main_cluster = false" >/etc/postgresql-common/createcluster.conf
+    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y \
+        --no-install-recommends postgresql; } >"$log" 2>&1 || say "that failed, see $log"
+}
+
 # A virtual environment of our own, made anew when pyproject.toml or the Python changes.
 prepare() {
     venv=.cache/venv-test
@@ -58,6 +73,7 @@ print(hashlib.sha256(open("pyproject.toml", "rb").read()).hexdigest(), sys.versi
 python=$(find_python)
 mkdir -p .cache
 install_java
+install_postgres
 prepare "$python"
 # pytest takes the place of this shell, so that its summary is the last line and its exit code
 # ours. It starts the broker and stops it, by its own process id.

@@ -60,12 +60,18 @@ def demo(settings: Settings, options: DemoOptions) -> int:
     transport = wiring.replay_transport(paced, options.out, settings, overwrite=True)
     status, collected, pace = wiring.make_status(), demo_view.Collected(), common.Pace()
     metrics = wiring.make_metrics(settings, status, live=False)
+    gate = wiring.make_gate(settings, local=True)
+    recent = wiring.make_recent(settings, gate)
+    control = wiring.make_control(
+        settings, gate, recent=recent, status=status, metrics=metrics, folder=options.out
+    )
     service = wiring.make_service(
         settings,
-        wiring.make_gate(settings, local=True),
+        gate,
         transport,
-        observers=[collected, pace, metrics],
+        observers=[collected, pace, metrics, recent],
         status=status,
+        policies=control,
     )
     stop = threading.Event()
     try:
@@ -80,6 +86,7 @@ def demo(settings: Settings, options: DemoOptions) -> int:
             pace.start()
             service.run(stop)
     finally:
+        control.close()
         http.stop()
     _finish(stream, settings, options, pace, console)
     return common.INTERRUPTED if signal.SIGINT in signals else 0

@@ -8,6 +8,7 @@ from typing import Any
 
 import structlog
 
+from monitor.config.policy import Policy
 from monitor.config.sections import LogSettings
 from monitor.runtime.status import Status
 from monitor.state.recovery import Stamp
@@ -72,6 +73,11 @@ class LoggedStatus(Status):
         """Log a partition that has gone."""
         super().revoked(partition)
         self._log.info("partition went to another instance", partition=partition)
+
+    def use(self, policy: Policy) -> None:
+        """Log the policy that holds from now on."""
+        super().use(policy)
+        self._log.info("policy in force", policy_version=policy.version, mode=policy.mode.value)
 
     def notice(self, text: str) -> None:
         """Log a sentence for the operator."""

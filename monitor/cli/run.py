@@ -13,6 +13,7 @@ import typer
 from monitor.cli import common
 from monitor.config.settings import Settings, load_policy, load_settings, with_policy
 from monitor.core.errors import UsageError
+from monitor.core.ports import Observer
 
 HTTP_OPTION = "--http-port"
 
@@ -34,9 +35,21 @@ def serve(settings: Settings) -> int:
     metrics = wiring.make_metrics(settings, status, live=True)
     gate = wiring.make_gate(settings, local=settings.transport == "local")
     transport = wiring.run_transport(settings)
-    service = wiring.make_service(settings, gate, transport, observers=[metrics], status=status)
+    recent = wiring.make_recent(settings, gate)
+    control = wiring.make_control(settings, gate, recent=recent, status=status, metrics=metrics)
+    running: list[Any] = []  # the loop, which needs the quarantine as observer first
+    quarantine = wiring.make_quarantine(
+        settings, transport, lambda: running[0], wiring.make_outside(control, status)
+    )
+    observers: list[Observer] = [metrics, recent, *([] if quarantine is None else [quarantine])]
+    service = wiring.make_service(
+        settings, gate, transport, observers=observers, status=status, policies=control
+    )
+    running.append(service)
     stop = threading.Event()
     try:
+        if quarantine is not None:
+            quarantine.start()
         if http is not None:
             http.start(wiring.make_app(settings, service, status, metrics))
         log.info(
@@ -49,6 +62,9 @@ def serve(settings: Settings) -> int:
         with common.stop_on_signals(stop) as signals, wiring.watched(settings, status):
             service.run(stop)
     finally:
+        control.close()
+        if quarantine is not None:
+            quarantine.stop()
         if http is not None:
             http.stop()
     return common.INTERRUPTED if signal.SIGINT in signals else 0

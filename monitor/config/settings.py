@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import difflib
 import os
+import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
@@ -22,7 +24,9 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from monitor.config.control import ControlSettings
 from monitor.config.policy import Policy
+from monitor.config.quarantine import QuarantineSettings
 from monitor.config.sections import (
     BatchSettings,
     GateSettings,
@@ -43,6 +47,8 @@ from monitor.config.sources import (
     section_of,
 )
 from monitor.core.errors import UsageError
+
+MAX_GIVEN = 200
 
 
 class Settings(BaseSettings):
@@ -67,7 +73,12 @@ not 99999
     )
     policy: Policy = Field(
         default_factory=Policy,
-        description="Thresholds and mode at the first start.",
+        description="Thresholds and mode at the first start. What is changed later, while the "
+        "service runs, is stored and goes before this.",
+    )
+    control: ControlSettings = Field(
+        default_factory=ControlSettings,
+        description="How the policy is changed while the service runs.",
     )
     gate: GateSettings = Field(
         default_factory=GateSettings, description="How the gate learns what is ordinary."
@@ -94,6 +105,10 @@ not 99999
     local: LocalSettings = Field(
         default_factory=LocalSettings,
         description="Files and pipes, for `transport: local`.",
+    )
+    quarantine: QuarantineSettings = Field(
+        default_factory=QuarantineSettings,
+        description="The store in which people look through what was held back.",
     )
     http: HttpSettings = Field(
         default_factory=HttpSettings,
@@ -184,10 +199,21 @@ def load_policy(path: Path) -> Policy:
     values = read_yaml(path)
     if set(values) == {"policy"} and isinstance(values["policy"], dict):
         values = values["policy"]
+    return checked_policy(values, str(path))
+
+
+def checked_policy(values: Mapping[str, Any], origin: str) -> Policy:
+    """The policy that plain values describe; what is absent has its default.
+
+    Raises
+    ------
+    UsageError
+        In one line: ``origin``, the key, and what is allowed.
+    """
     try:
-        return Policy.model_validate(values)
+        return Policy.model_validate(dict(values))
     except ValidationError as error:
-        raise UsageError(_sentence(error, {}, str(path), Policy)) from error
+        raise UsageError(_sentence(error, {}, origin, Policy)) from error
 
 
 def with_policy(settings: Settings, base: Policy | None, changes: Mapping[str, Any]) -> Settings:
@@ -229,19 +255,31 @@ def _allowed(problem: ErrorDetails, path: tuple[str, ...], model: type[BaseModel
     if problem["type"] == "model_type":
         return f"must be a section with keys {', '.join(_names(model, path))}"
     text = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    if problem["type"] == "value_error":
+    # An option may be a password.
+    if (
+        problem["type"] == "value_error"
+        or problem["type"].endswith("too_long")
+        or "options" in path
+    ):
         return text
-    if "options" in path:  # may be a password
-        return text
-    return f"{text}, not {problem['input']!r}"
+    given = repr(problem["input"])
+    return f"{text}, not {given if len(given) <= MAX_GIVEN else given[:MAX_GIVEN] + '…'}"
 
 
 def _names(model: type[BaseModel], path: tuple[str, ...]) -> list[str]:
     here: type[BaseModel] | None = model
     if path:
         field = field_at(model, path)
-        here = section_of(field) if field is not None else None
+        above = field_at(model, path[:-1])
+        here = section_of(field) if field is not None else _member(above)
     return [f.alias or n for n, f in here.model_fields.items()] if here is not None else []
+
+
+def _member(field: FieldInfo | None) -> type[BaseModel] | None:
+    """The model of which the field holds several, in a list or by name."""
+    inside = typing.get_args(field.annotation)[-1:] if field is not None else ()
+    kind = inside[0] if inside else None
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
 def as_dict(settings: Settings) -> dict[str, Any]:

@@ -130,7 +130,7 @@ def _full_record(
         place: number,
         "verdict": VERDICT_WORDS[int(decisions.verdict[row])],
         "action": ACTION_WORDS[int(decisions.action[row])],
-        "mode": decisions.mode.value,
+        "mode": decisions.modes.get(row, decisions.mode).value,
         "risk": risk,
         "families": NOTHING,
         "reasons": NOTHING,
@@ -160,7 +160,7 @@ def _heads(n: int, parsed: Parsed) -> Sequence[Any]:
 def _busy_rows(decisions: DecisionBatch) -> set[int]:
     """Rows with more to say than a verdict and a risk."""
     flagged = np.flatnonzero((decisions.reject != 0) | decisions.warmup)
-    return set(decisions.reasons).union(decisions.families, flagged.tolist())
+    return set(decisions.reasons).union(decisions.families, decisions.modes, flagged.tolist())
 
 
 def _why(row: int, decisions: DecisionBatch, parsed: Parsed) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from monitor.core.held import HeldBatch, Reviews
 from monitor.core.types import DecisionBatch, RawBatch
 
 
@@ -95,3 +96,55 @@ class Observer(Protocol):
 
     def committed(self, unit: CommitUnit, seconds: Mapping[str, float]) -> None:
         """``seconds`` is the time spent by stage on this micro-batch."""
+
+
+class Ledger(Protocol):
+    """An append-only log of keyed rows, shared by all instances in one order; survives restarts.
+
+    Of rows with the same key the latest may be all that is kept, so what must stay needs a key of
+    its own; a value of None takes the key back. Not for use from several threads: each has its
+    own. All methods raise TransportError.
+    """
+
+    def append(self, rows: Sequence[tuple[bytes, bytes | None]]) -> None:
+        """Add rows, all or none; durable, and visible to everybody, when it returns.
+
+        After a TransportError they may be there all the same: append them again, then the later
+        ones count.
+        """
+
+    def read(self, timeout_seconds: float) -> Sequence[tuple[bytes, bytes | None]]:
+        """Rows since the last call, one's own too, in the shared order; waits for the first."""
+
+    def catch_up(self) -> Sequence[tuple[bytes, bytes | None]]:
+        """Rows since the last call up to the present end; from the beginning the first time."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+class HeldSource(Protocol):
+    """Brings what was held back, committed records only, from where reading stood."""
+
+    sees_all: bool
+    """True when its batches say how many events were judged."""
+
+    def start(self, places: Mapping[int, int]) -> None:
+        """Go on at ``places``, at the beginning where they are silent. Raises TransportError."""
+
+    def read(self, timeout_seconds: float) -> HeldBatch:
+        """The next records; waits for the first. Raises TransportError."""
+
+    def close(self) -> None:
+        """Let go of it; ``start`` may follow."""
+
+
+class Reviewer(Protocol):
+    """The one who reviews at a time, among all threads and instances."""
+
+    def exclusively(self, job: Callable[[], Reviews | None]) -> None:
+        """Keep all others from reviewing, run ``job``, and make what it returns visible as one.
+
+        When this raises it may have become visible all the same; whoever asks again finds it in
+        the ledger. Raises TransportError, with ``retry`` set when another one came in between.
+        """

@@ -249,6 +249,26 @@ class DetectorFailure:
 
 
 @dataclass(frozen=True, slots=True)
+class Scored:
+    """What the detectors said of the m events of a batch that were scored, and whose these are.
+
+    ``row`` int64[m] are their rows in the batch. ``p`` float32[m, D] are the p-values of
+    ``detectors`` before any policy, NaN where one was silent. ``source``, ``subject`` uint64[m],
+    ``y`` int32[m] and ``label_names`` as in :class:`EventBatch`, ``ids`` and ``sources`` as well.
+    """
+
+    row: IntArray
+    detectors: tuple[str, ...]
+    p: npt.NDArray[np.float32]
+    source: HashArray
+    subject: HashArray
+    y: Int32Array
+    label_names: tuple[str, ...]
+    ids: Sequence[str]
+    sources: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
 class DecisionBatch:
     """What was decided about every record of a raw batch.
 
@@ -278,6 +298,10 @@ class DecisionBatch:
         decided about its events then.
     unjudged
         True when the whole batch was let by in an overload.
+    modes
+        By row, the mode that an override set in place of ``mode``.
+    scored
+        What the detectors said, in parts that were judged together; for what-if.
     """
 
     partition: int
@@ -297,6 +321,8 @@ class DecisionBatch:
     families: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     failures: tuple[DetectorFailure, ...] = ()
     unjudged: bool = False
+    modes: Mapping[int, Mode] = field(default_factory=dict)
+    scored: tuple[Scored, ...] = ()
 
     def __len__(self) -> int:
         return len(self.offset)
@@ -328,6 +354,12 @@ class DecisionBatch:
             **columns,
             reasons=by_row("reasons"),
             families=by_row("families"),
+            modes=by_row("modes"),
+            scored=tuple(
+                replace(scored, row=scored.row + first)
+                for first, part in zip(start, parts, strict=False)
+                for scored in part.scored
+            ),
             records=[record for part in parts for record in part.records],
             failures=tuple(dict.fromkeys(f for part in parts for f in part.failures)),
         )

@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from monitor.config.policy import Policy
-from monitor.core.types import BoolArray, EventBatch, FloatArray, IntArray, Verdict
-from monitor.decide.channels import NO_CHANNEL, combine
+from monitor.core.types import BoolArray, EventBatch, FloatArray, IntArray
+from monitor.decide.apply import channel, conclude, holding
+from monitor.decide.channels import NO_CHANNEL
 from monitor.decide.guard import OBSERVE, SCORE, Failures, finite, still_finite
 from monitor.decide.judged import AnyDetector, Judged, channels_of, part_of
 from monitor.decide.reasons import reasons
-from monitor.decide.verdicts import verdicts
+from monitor.decide.rules import Rules
 from monitor.decide.world import Recent, based_anew
 from monitor.detectors.base import Scores
 from monitor.detectors.calibration import Read, Reference
@@ -35,19 +36,21 @@ def judge(
     *,
     recent: Recent | None = None,
     failures: Failures | None = None,
+    rules: Rules | None = None,
 ) -> Judged:
     """Score ``events`` against ``states`` and decide under ``policy``. Pure.
 
     ``recent`` is what the batch before left (:attr:`Judged.recent`). A detector that fails is noted
-    in ``failures`` and silent; without them its error is raised.
+    in ``failures`` and silent; without them its error is raised. ``rules`` are the policy's.
     """
     recent = Recent.empty() if recent is None else recent
     claimed: dict[str, FloatArray] = {}
     scores: dict[str, Scores] = {}
     reads: dict[str, Read] = {}
     own: dict[str, FloatArray] = {}
+    aside: dict[str, FloatArray] = {}
     p_value: dict[str, FloatArray] = {}
-    found: dict[str, list[AnyDetector]] = {}
+    found: dict[str, dict[str, float]] = {}
     for stage in (0, 1):
         if stage == 1:
             events = replace(events, p_value=dict(p_value))
@@ -65,18 +68,20 @@ def judge(
                     rows = recent.changed(name, events.source, p)
                     if len(rows):
                         p, read = based_anew(p, rows), _read_anew(read, rows)
-                own[name] = p
-                found.setdefault(detector.family.value, []).append(detector)
+                if policy.setting(name).has_say:
+                    own[name] = p
+                    found.setdefault(detector.family.value, {})[name] = part_of(detector, policy)
+                else:
+                    aside[name] = p
             if read is not None:
                 reads[name] = read
         for family, several in found.items():
-            total = sum(part_of(detector) for detector in several)
-            lowest = np.minimum.reduce([own[d.name] * (total / part_of(d)) for d in several])
-            p_value[family] = np.minimum(lowest, 1.0)
-    combined = combine(p_value, channels_of(detectors), policy, len(events))
-    verdict = verdicts(combined.tail, policy)
+            p_value[family] = channel(several, own)
+    held = holding(found, own, p_value, policy)
+    done = conclude(p_value, held, channels_of(detectors), policy, (events, rules))
     after = recent.put(events.source, claimed)
-    return Judged(events, scores, reads, own, p_value, combined, verdict, after)
+    verdict = (done.combined, done.verdict)
+    return Judged(*(events, scores, reads, own, p_value), *verdict, after, aside, done.ruled)
 
 
 def _mass_tells(detector: AnyDetector) -> bool:
@@ -174,6 +179,8 @@ def ordinary(
         rows &= scored.value < certain
     for name, p in contexts.items():
         rows &= p > (SUSPICIOUS_SELF if name == detector.name else SUSPICIOUS_CONTEXT)
+    if judged.learns is not None:
+        rows &= judged.learns
     return rows
 
 
@@ -196,7 +203,7 @@ def learned(
     ``judged.verdict`` says what was accepted; ``view`` is what was scored against, where that is
     not ``own``.
     """
-    accepted = judged.verdict == Verdict.ACCEPT
+    accepted = judged.accepted
     contexts = suspicions(judged, (view or own).references)
     # First the view, while the batch remembers what was worked out for its scores.
     held = [own] if view is None else [view, own]

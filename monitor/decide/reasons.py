@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from monitor.config.policy import Policy
-from monitor.core.types import EventBatch, FloatArray, IntArray, Reason, Verdict
+from monitor.core.types import EventBatch, FloatArray, IntArray, Reason
 from monitor.decide.guard import EXPLAIN, BadValueError, Failures
 from monitor.decide.judged import AnyDetector, Judged, channels_of, part_of
 from monitor.detectors.base import Evidence
@@ -30,7 +30,7 @@ def reasons(
 
     A detector that cannot explain is noted in ``failures``; its scores stay as reasons.
     """
-    flagged = np.flatnonzero(judged.verdict != Verdict.ACCEPT)
+    flagged = judged.accused
     speakers = _speakers(detectors, judged, policy, flagged)
     # By row (p-value over share, speaker, place among the speaker's rows), the surest first.
     by_row: dict[int, list[tuple[float, int, int]]] = {row: [] for row in flagged.tolist()}
@@ -83,7 +83,7 @@ def _speakers(
     for detector in detectors:
         if detector.name in judged.own:
             family = detector.family.value
-            parts[family] = parts.get(family, 0) + part_of(detector)
+            parts[family] = parts.get(family, 0) + part_of(detector, policy)
     found = []
     for detector in detectors:
         family = detector.family.value
@@ -93,7 +93,7 @@ def _speakers(
             continue
         # A channel is as sure as the surest of its detectors, over its part of the channel; the
         # others have nothing to say unless they are sure themselves.
-        own, part = judged.own[detector.name][flagged], parts[family] / part_of(detector)
+        own, part = judged.own[detector.name][flagged], parts[family] / part_of(detector, policy)
         p = np.minimum(own * part, 1.0)
         surest = (p <= judged.p_value[family][flagged]) & (strongest == index)
         speaks = np.flatnonzero((p / share <= policy.flag_at) | surest)

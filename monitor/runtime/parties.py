@@ -44,6 +44,19 @@ class InPieces(Protocol):
         """What ``dump`` gives, cut up."""
 
 
+class Policies(Protocol[G]):
+    """Where the policy comes from, and by which gate an earlier version judged."""
+
+    def begin(self, service: Any) -> None:
+        """The transport is open and nothing is restored yet: set the gate by the stored policy."""
+
+    def gate_of(self, version: int) -> GateLike[G] | None:
+        """The gate under that version of the policy, or None where it is not known.
+
+        What was judged under it is judged again under it when a state is restored.
+        """
+
+
 class Listener(Protocol):
     """Told what happens to the loop itself, in its thread. Must be quick and must not raise."""
 

@@ -29,7 +29,7 @@ from monitor.core.ports import (
 from monitor.core.types import DecisionBatch, RawBatch
 from monitor.runtime.board import Board, Sharing
 from monitor.runtime.overload import Overload
-from monitor.runtime.parties import GateLike, InPieces, Listener
+from monitor.runtime.parties import GateLike, InPieces, Listener, Policies
 from monitor.runtime.process import settled
 from monitor.state.recovery import Stamp, advance, recover, seal
 from monitor.state.schedule import SnapshotRule, due
@@ -82,6 +82,8 @@ class Service(Generic[G]):
         when it learns what they know (:mod:`monitor.state.view`); 0 keeps them apart.
     digests
         Put a digest of the state into every commit; costs about as much as a snapshot.
+    policies
+        Where the policy comes from while the service runs; None leaves the gate's own in force.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class Service(Generic[G]):
         overload: Overload | None = None,
         exchange_events: int = 512,
         digests: bool = False,
+        policies: Policies[G] | None = None,
     ) -> None:
         self._gate = gate
         self._transport = transport
@@ -110,6 +113,7 @@ class Service(Generic[G]):
         self._board = Board(self._tell)
         self._told: dict[int, tuple[str, ...]] = {}
         self._digests = digests
+        self._policies = policies
         self._overload = overload
         self._held: Mapping[int, _Held[G]] = {}
         self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
@@ -146,6 +150,8 @@ class Service(Generic[G]):
         try:
             self._transport.open()
             try:
+                if self._policies is not None:
+                    self._policies.begin(self)
                 with settled():
                     reason = self._loop(stop)
             except BaseException:
@@ -263,11 +269,16 @@ class Service(Generic[G]):
             digest=gate.digest,
             view=gate.view_digest if isinstance(gate, Sharing) else None,
             policy_version=getattr(getattr(gate, "policy", None), "version", None),
+            under=self._relive_under,
             notice=self._tell,
         )
         if self._listener is not None:
             self._listener.restored(resume.partition, stamp, time.perf_counter() - began)
         return _Held(state, stamp)
+
+    def _relive_under(self, version: int) -> Callable[[G, RawBatch], G] | None:
+        gate = None if self._policies is None else self._policies.gate_of(version)
+        return None if gate is None else gate.relive
 
     def _judge(self, batches: Sequence[RawBatch], seconds: dict[str, float]) -> None:
         """One micro-batch: all of it becomes visible, or none."""

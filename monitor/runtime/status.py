@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from monitor.config.policy import Policy
 from monitor.core.errors import RejectCode
 from monitor.core.ports import CommitUnit
 from monitor.core.types import Action, DecisionBatch, Verdict
@@ -160,6 +161,11 @@ class Status:
         """A partition is judged with what ``others`` know; ``apart`` are left out."""
         with self._lock:
             self._views[partition] = (others, apart)
+
+    def use(self, policy: Policy) -> None:
+        """Another policy holds from the next micro-batch on."""
+        with self._lock:
+            self._policy = (policy.version, policy.mode.value)
 
     def notice(self, text: str) -> None:
         """Remember a sentence for the operator."""

@@ -180,6 +180,7 @@ def recover(
     digest: Callable[[G], str] | None = None,
     view: Callable[[G], str] | None = None,
     policy_version: int | None = None,
+    under: Callable[[int], Callable[[G, RawBatch], G] | None] | None = None,
     notice: Callable[[str], None] | None = None,
 ) -> tuple[G, Stamp]:
     """Bring the state of one partition to where its last commit left it. Writes nothing.
@@ -201,6 +202,8 @@ def recover(
         When given, what a state knows of other partitions is compared with the stamp.
     policy_version
         The policy ``step`` judges under, to tell when the recorded one was another.
+    under
+        The step under the policy of a version, or None where that policy is not known any more.
     notice
         Receives sentences for the operator.
 
@@ -220,6 +223,11 @@ def recover(
     stamp = Stamp.decode(resume.stamp)
     _fits(stamp, resume)
     if policy_version is not None and stamp.boundaries and stamp.policy_version != policy_version:
+        recorded = None if under is None else under(stamp.policy_version)
+        step = step if recorded is None else recorded
+    else:
+        recorded = step
+    if recorded is None:
         tell(
             f"Partition {stamp.partition}: {sum(stamp.counts)} events since the last snapshot were "
             f"judged under policy {stamp.policy_version} and are learned again under policy "

@@ -286,9 +286,7 @@ class KafkaTransport:
         group = member.proof()
         if lost or group is None or member.generation != self._generation:
             which = lost or [p.raw.partition for p in unit.parts]
-            raise RefusedError(
-                f"committing: partitions {which} may belong to another instance by now"
-            )
+            raise RefusedError(f"committing: partitions {which} may be another instance's by now")
         after: dict[int, StoredState] = {}
         try:
             self._call("committing", lambda: self._transact(unit, group, after))
@@ -314,7 +312,8 @@ class KafkaTransport:
         producer.begin()
         for part in unit.parts:
             p = part.raw.partition
-            for records in outgoing(part, self._origins.get(p, _NOTHING), topics, self._counts):
+            origin = self._origins.get(p, _NOTHING)
+            for records in outgoing(part, origin, topics, self._counts, time.time()):
                 producer.send(records)
             rows, after[p] = kafka_state.records(
                 *(self.config.group_id, part.next_offset, part.stamp, part.snapshot),

@@ -14,6 +14,9 @@ from monitor.core.ports import PartitionCommit
 from monitor.core.types import Action, RawBatch
 
 MAX_REASON_BYTES = 1024
+MAX_DECISION_BYTES = 40 * 1024
+"""Of a decision record that goes along with a held one; brokers bound the whole record."""
+FIRST_HOLD_HEADER = "monitor-risk"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +122,17 @@ def raw_batch(partition: int, rows: Rows) -> tuple[RawBatch, Origin]:
 
 
 def outgoing(
-    part: PartitionCommit, origin: Origin, topics: Topics, partitions: Mapping[str, int]
+    part: PartitionCommit,
+    origin: Origin,
+    topics: Topics,
+    partitions: Mapping[str, int],
+    held_at: float = 0.0,
 ) -> Iterator[Outgoing]:
     """Every record that one judged batch sends out, the state topic's excepted.
 
     Accepted records leave as they came: key, value, headers and time. Held and refused ones
-    keep their original bytes and headers too, with the reason in further headers.
+    keep their original bytes and headers too, with the reason in further headers; held ones with
+    the whole decision record, so that their topic alone tells all about them.
 
     Parameters
     ----------
@@ -135,6 +143,8 @@ def outgoing(
     partitions
         Number of partitions by topic. A record goes to the partition it came from, modulo
         that number, so that order within a key survives.
+    held_at
+        Unix seconds.
     """
     raw, decisions = part.raw, part.decisions
     n, offsets = len(raw), raw.offset.tolist()
@@ -156,6 +166,9 @@ def outgoing(
                     [*had, *_hold_headers(part, topics, row, int(action))]
                     for row, had in zip(rows, before, strict=True)
                 ]
+                if action == Action.HOLD:
+                    for row, found_headers in zip(rows, headers, strict=True):
+                        found_headers += _decision_headers(decisions.records[row], held_at)
                 found = found._replace(headers=headers)
             yield Outgoing(topic, raw.partition % partitions[topic], *found)
     prefix = f"{raw.partition}-".encode()
@@ -200,10 +213,16 @@ def _hold_headers(
         why = [("monitor-error-code", code), ("monitor-error", text)]
     else:
         risk = f"{float(part.decisions.risk[row]):.6g}".encode()
-        why = [("monitor-risk", risk), ("monitor-reason", text)]
+        why = [(FIRST_HOLD_HEADER, risk), ("monitor-reason", text)]
     return [
         *why,
         ("monitor-topic", topics.input.encode()),
         ("monitor-partition", str(part.raw.partition).encode()),
         ("monitor-offset", str(int(part.raw.offset[row])).encode()),
     ]
+
+
+def _decision_headers(record: bytes, held_at: float) -> Iterator[tuple[str, bytes]]:
+    yield "monitor-held-at", str(int(held_at * 1000)).encode()
+    if len(record) <= MAX_DECISION_BYTES:
+        yield "monitor-decision", record

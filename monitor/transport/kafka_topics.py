@@ -12,7 +12,7 @@ from monitor.transport.kafka_port import Admin, NewTopic
 log = logging.getLogger(__name__)
 
 _COMPACTED = ("state", "control", "reviews")
-_SINGLE_PARTITION = ("control", "audit")
+_SINGLE_PARTITION = ("control", "audit", "reviews")
 # Held and refused records carry a few headers more than they came with.
 HEADER_ROOM = 64 * 1024
 

@@ -36,6 +36,7 @@ from monitor.transport.local_output import (
     PipeOutput,
     Spool,
 )
+from monitor.transport.local_release import ReviewsOut
 from monitor.transport.local_source import (
     MAX_LINE_BYTES,
     FileLines,
@@ -125,6 +126,7 @@ class LocalTransport:
         self._journal: Journal | None = None
         self._polled: list[bytes] = []
         self._again: list[bytes] = []
+        self._reviews = ReviewsOut(self._hidden)
         self._spooled = 0
         self._announced = False
 
@@ -152,6 +154,7 @@ class LocalTransport:
             self._open_outputs(journal)
             self._source.start(journal.last.next_offset)
             self._take_up(journal.last)
+            self._reviews.settle(journal)
             journal.begin(
                 Header(
                     source=self._source.describe(),
@@ -295,6 +298,7 @@ class LocalTransport:
             When standard output has no reader any more.
         """
         journal = self._opened()
+        self._reviews.usable()
         (part,) = unit.parts
         last = journal.last
         if int(part.raw.offset[0]) != last.next_offset or len(part.raw) > len(self._polled):
@@ -316,6 +320,7 @@ class LocalTransport:
             lengths=lengths,
             stamp=part.stamp,
             snapshot_offset=last.snapshot_offset if part.snapshot is None else part.next_offset,
+            reviews=last.reviews,
         )
         journal.append(entry, sync=sync)
         del self._polled[: len(part.raw)]
@@ -324,6 +329,19 @@ class LocalTransport:
             self._spool.turn(part.next_offset)
             with contextlib.suppress(OSError):
                 self._spool.forget({part.next_offset, max(last.snapshot_offset, 0)})
+
+    def release(self, lines: Sequence[bytes], rows: Sequence[tuple[bytes, bytes | None]]) -> None:
+        """Add released lines to the accepted ones and ``rows`` to the reviews ledger, as one.
+
+        Only between micro-batches, in the loop's thread. Standard output cannot take part: what
+        it was given comes again when the process dies at this very moment.
+
+        Raises
+        ------
+        TransportError
+            When the disk fails; then nothing was released, or the next start completes it.
+        """
+        self._reviews.release(self._opened(), self._outputs, _ACCEPTED, (lines, rows))
 
     def _write(self, part: PartitionCommit) -> None:
         values = part.raw.values
@@ -370,6 +388,7 @@ class LocalTransport:
         for output in self._outputs.values():
             output.close()
         self._outputs = {}
+        self._reviews.close()
         for held in (self._spool, self._journal):
             if held is not None:
                 held.close()

@@ -18,6 +18,7 @@ from monitor.core.errors import StateError, TransportError
 
 JOURNAL_VERSION = 1
 _COMPACT_BYTES = 4 << 20
+_TAIL_BYTES = 1 << 16
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +45,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         ``next_offset`` of the latest snapshot, −1 for none.
     finished
         True when the input ended here.
+    reviews
+        Rows that belong to this commit and may not be in the reviews ledger yet.
     """
 
     next_offset: int = 0
@@ -51,6 +54,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     stamp: bytes | None = None
     snapshot_offset: int = -1
     finished: bool = False
+    reviews: tuple[tuple[bytes, bytes | None], ...] = ()
 
 
 class JournalStatus(msgspec.Struct, frozen=True):
@@ -261,6 +265,31 @@ def write_all(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
+
+
+def last_entry(folder: Path) -> Entry | None:
+    """The latest commit of a journal that may be in use; None without one. Reads its end only."""
+    path = folder / "journal"
+    try:
+        with path.open("rb") as stream:
+            size, wanted = os.fstat(stream.fileno()).st_size, _TAIL_BYTES
+            while True:
+                stream.seek(max(0, size - wanted))
+                data = stream.read(wanted)
+                # The first line is cut, or the header.
+                for line in reversed(data.splitlines(keepends=True)[1:]):
+                    body = _unframe(line)
+                    if body is not None:
+                        return msgspec.json.decode(body, type=Entry)
+                if wanted >= size:
+                    return None
+                wanted *= 8
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise failed("read", path, error) from error
+    except msgspec.MsgspecError as error:
+        raise StateError(f"{path} cannot be read ({error}): another version wrote it.") from None
 
 
 def read_status(folder: Path) -> JournalStatus | None:
