@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from ipaddress import ip_address
 from typing import Any
@@ -12,6 +13,9 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from monitor.core.desk import ConflictError, ForbiddenError, MissingError
+from monitor.core.errors import MonitorError, UsageError
+
 PROBLEM = "application/problem+json"
 SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
@@ -19,7 +23,17 @@ SECURITY_HEADERS = {
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
     "referrer-policy": "no-referrer",
     "cross-origin-resource-policy": "same-origin",
+    "x-frame-options": "DENY",
 }
+PAGE_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self' data:; "
+    "connect-src 'self'; object-src 'none'; base-uri 'self'; form-action 'self'; "
+    "frame-ancestors 'none'"
+)
+"""For pages; the console's library needs scripts in the page itself. Nothing from elsewhere."""
+TLS_HEADER = (b"strict-transport-security", b"max-age=31536000")
+PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
 class ProblemError(Exception):
@@ -31,18 +45,25 @@ class ProblemError(Exception):
         HTTP status code.
     detail
         A sentence that says what to do.
+    headers
+        Further headers of the answer.
     extra
         Further members of the document.
     """
 
-    def __init__(self, status: int, detail: str, **extra: Any) -> None:
+    def __init__(
+        self, status: int, detail: str, *, headers: Mapping[str, str] | None = None, **extra: Any
+    ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
+        self.headers = headers or {}
         self.extra = extra
 
 
-def problem(status: int, detail: str, **extra: Any) -> Response:
+def problem(
+    status: int, detail: str, *, headers: Mapping[str, str] | None = None, **extra: Any
+) -> Response:
     """A problem document. ``type`` is about:blank, so ``title`` is the status phrase."""
     body = {
         "type": "about:blank",
@@ -54,7 +75,7 @@ def problem(status: int, detail: str, **extra: Any) -> Response:
         orjson.dumps(body | extra),
         status_code=status,
         media_type=PROBLEM,
-        headers=SECURITY_HEADERS,
+        headers=SECURITY_HEADERS | dict(headers or {}),
     )
 
 
@@ -63,7 +84,11 @@ def install(app: FastAPI) -> None:
 
     async def raised(_: Request, error: Exception) -> Response:
         assert isinstance(error, ProblemError)
-        return problem(error.status, error.detail, **error.extra)
+        return problem(error.status, error.detail, headers=error.headers, **error.extra)
+
+    async def expected(_: Request, error: Exception) -> Response:
+        assert isinstance(error, MonitorError)
+        return problem(status_of(error), as_sentence(str(error)))
 
     async def http(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -73,17 +98,36 @@ def install(app: FastAPI) -> None:
 
     async def validation(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        return problem(422, f"{where}: {first['msg']}")
+        return problem(422, first_of(error.errors()))
 
     async def failed(_: Request, error: Exception) -> Response:
         return problem(500, "The service failed to answer; its log says why.")
 
     app.add_exception_handler(ProblemError, raised)
+    app.add_exception_handler(MonitorError, expected)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(RequestValidationError, validation)
     app.add_exception_handler(Exception, failed)
+
+
+def status_of(error: MonitorError) -> int:
+    """The status that tells what kind of error this is."""
+    kinds = ((ConflictError, 409), (ForbiddenError, 403), (MissingError, 404), (UsageError, 422))
+    return next((code for kind, code in kinds if isinstance(error, kind)), 503)
+
+
+def as_sentence(text: str) -> str:
+    """An error's text with a full stop."""
+    text = " ".join(text.split())
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def first_of(errors: Sequence[Any]) -> str:
+    """The first of pydantic's errors: where it is and what is allowed."""
+    first = errors[0]
+    where = ".".join(str(part) for part in first["loc"])
+    said = first["msg"].removeprefix("Value error, ")
+    return as_sentence(f"{where}: {said}" if where else said)
 
 
 def _sentence(error: HTTPException) -> str:
@@ -99,39 +143,65 @@ class Guard:
 
     A page in a browser can point a name of its own at 127.0.0.1 and so read a local service
     (DNS rebinding); it cannot forge the Host header. Names that are this machine's are let in.
+    Where people log in such a page has nothing to show, so there any name is good unless some
+    are listed; probes by address always are.
+
+    Parameters
+    ----------
+    app
+        What is guarded.
+    login
+        Whether people have to log in.
+    hosts
+        Names by which the service is known.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, login: bool = False, hosts: Sequence[str] = ()) -> None:
         self._app = app
+        self._login = login
+        self._hosts = frozenset(host.lower() for host in hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
-        if scope["type"] != "http":
+        """One request or websocket."""
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
+        if not self._meant(_without_port(host), scope["path"]):
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1008, "reason": "another host"})
+                return
+            names = ", ".join(sorted(self._hosts)) or "localhost only"
+            answer = problem(421, f"This service answers to {names}, not to that host name.")
+            await answer(scope, receive, send)
+            return
+        if scope["type"] == "websocket":
             await self._app(scope, receive, send)
             return
         if scope["method"] == "HEAD":
             # Answered like GET; the server leaves the body out.
             scope = {**scope, "method": "GET"}
-        host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
-        if not is_loopback(_without_port(host)):
-            answer = problem(421, "This service answers to localhost only, not to that host name.")
-            await answer(scope, receive, send)
-            return
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                there = {name for name, _ in message["headers"]}
-                message["headers"] = [
-                    *message["headers"],
-                    *(
-                        (name.encode(), value.encode())
-                        for name, value in SECURITY_HEADERS.items()
-                        if name.encode() not in there
-                    ),
-                ]
+                message["headers"] = _guarded(message["headers"], scope["scheme"] == "https")
             await send(message)
 
         await self._app(scope, receive, with_headers)
+
+    def _meant(self, host: str, path: str) -> bool:
+        if is_loopback(host) or host.lower().rstrip(".") in self._hosts:
+            return True
+        return self._login and (not self._hosts or path in PROBES)
+
+
+def _guarded(headers: Sequence[tuple[bytes, bytes]], tls: bool) -> list[tuple[bytes, bytes]]:
+    there = {name.lower(): value for name, value in headers}
+    added = {name.encode(): value.encode() for name, value in SECURITY_HEADERS.items()}
+    if there.get(b"content-type", b"").startswith(b"text/html"):
+        added[b"content-security-policy"] = PAGE_POLICY.encode()
+    extra = [(name, value) for name, value in added.items() if name not in there]
+    return [*headers, *extra, TLS_HEADER] if tls else [*headers, *extra]
 
 
 def is_loopback(host: str) -> bool:
