@@ -204,9 +204,10 @@ def test_a_session_reads_and_changes_only_with_its_csrf_token(site: Site) -> Non
         csrf = answer.json()["csrf"]
         assert client.get("/v1/session").json()["csrf"] == csrf
         match = {"if-match": '"6"'}
-        assert CSRF in assert_problem(client.put("/v1/policy", json=POLICY, headers=match), 403)[
-            "detail"
-        ]
+        assert (
+            CSRF
+            in assert_problem(client.put("/v1/policy", json=POLICY, headers=match), 403)["detail"]
+        )
         wrong = match | {CSRF: "guess"}
         assert_problem(client.put("/v1/policy", json=POLICY, headers=wrong), 403)
         assert site.desk.policy.current().version == 6

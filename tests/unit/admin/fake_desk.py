@@ -224,15 +224,19 @@ class FakeDesk:
         now: float | None = None,
         two_person: bool = False,
     ) -> None:
-        self.began = time.time() if now is None else now
+        ahead = 0.0 if now is None else now - time.time()
+        self.clock: Callable[[], float] = lambda: time.time() + ahead
+        self.began = self.clock()
         self.log = FakeLog()
         self.policy = FakePolicy(self.began, events, two_person)
+        self.policy.clock = self.clock
         for change in self.policy.history():
             self._changed(change)
         self.policy.listeners.append(self._changed)
         self._rng = np.random.default_rng(3)
         self._number = held
         self.quarantine = FakeQuarantine(held_events(held, self.began), self._noted)
+        self.quarantine.clock = self.clock
         self.quarantine.confirm(
             HeldFilter(source="ring-1-000"), who="ben", why="The ring of last week"
         )
@@ -244,7 +248,7 @@ class FakeDesk:
         )
 
     def _noted(self, who: str, what: str, why: str, details: dict[str, Any]) -> None:
-        self.log.note(AuditEntry(time.time(), who, what, why, details))
+        self.log.note(AuditEntry(self.clock(), who, what, why, details))
 
     def _changed(self, change: Change) -> None:
         details = {"version": change.version, "base": change.base}
@@ -254,7 +258,7 @@ class FakeDesk:
 
     def attack(self, events: int) -> None:
         """Hold so many more events, now."""
-        now = time.time()
+        now = self.clock()
         for _ in range(events):
             self._number += 1
             self.quarantine.add(one_held(self._number, now, now, self._rng))
@@ -262,7 +266,7 @@ class FakeDesk:
     def status(self) -> Mapping[str, Any]:
         """As the service's; the counts rise by 400 events a second."""
         counts = self.quarantine.counts(HeldFilter())
-        passed = int(400 * max(0.0, time.time() - self.began))
+        passed = int(400 * max(0.0, self.clock() - self.began))
         held = sum(counts["status"].values())
         events = 1_200_000 + passed
         flagged = events // 130
