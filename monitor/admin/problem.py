@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from ipaddress import ip_address
 from typing import Any
 
 import orjson
@@ -13,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from monitor.admin.hosts import is_loopback
 from monitor.core.desk import ConflictError, ForbiddenError, MissingError
 from monitor.core.errors import MonitorError, UsageError
 
@@ -202,16 +202,6 @@ def _guarded(headers: Sequence[tuple[bytes, bytes]], tls: bool) -> list[tuple[by
         added[b"content-security-policy"] = PAGE_POLICY.encode()
     extra = [(name, value) for name, value in added.items() if name not in there]
     return [*headers, *extra, TLS_HEADER] if tls else [*headers, *extra]
-
-
-def is_loopback(host: str) -> bool:
-    """True when ``host``, a name or an address, is this machine's own."""
-    if host.lower().rstrip(".") == "localhost":
-        return True
-    try:
-        return ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def _without_port(host: str) -> str:

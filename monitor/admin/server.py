@@ -13,7 +13,7 @@ from typing import Any
 import uvicorn
 from starlette.types import ASGIApp
 
-from monitor.admin.problem import is_loopback
+from monitor.admin.hosts import is_loopback
 from monitor.core.errors import UsageError
 
 START_SECONDS = 10.0
