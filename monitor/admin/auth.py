@@ -6,6 +6,7 @@ page of the console, who is there; :func:`require` refuses whoever may not do so
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections import OrderedDict
@@ -14,7 +15,6 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-import structlog
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import HTTPConnection
@@ -38,7 +38,7 @@ MAX_CREDENTIAL = 512
 MOST_KNOWN = 4096
 CHALLENGE = {"www-authenticate": 'Bearer realm="poisoning-monitor"'}
 
-log = structlog.get_logger("monitor.http")
+log = logging.getLogger("monitor.http")
 
 
 def who(connection: HTTPConnection) -> Person:
@@ -206,7 +206,7 @@ class Auth:
         try:
             return find(self._tokens)
         except MonitorError as error:
-            log.error("tokens", error=str(error))
+            log.error("tokens: %s", error)
             raise ProblemError(503, "The tokens cannot be read; the log says why.") from error
 
     def _known_here(self, address: str) -> bool:
@@ -226,7 +226,7 @@ class Auth:
             entry = AuditEntry(self._clock(), name, what, why, details)
             await run_in_threadpool(self.note, entry)
         except MonitorError as error:
-            log.error("audit note", error=str(error), what=what, who=name)
+            log.error("%s of %r could not be noted: %s", what, name, error)
 
     def session(self, person: Person) -> tuple[Person, str]:
         """A new session of somebody whose token was checked, and its cookie's value."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -16,6 +17,7 @@ from monitor.admin.hosts import is_loopback
 from monitor.core.desk import ConflictError, ForbiddenError, MissingError
 from monitor.core.errors import MonitorError, UsageError
 
+log = logging.getLogger("monitor.http")
 PROBLEM = "application/problem+json"
 SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
@@ -100,14 +102,10 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         return problem(422, first_of(error.errors()))
 
-    async def failed(_: Request, error: Exception) -> Response:
-        return problem(500, "The service failed to answer; its log says why.")
-
     app.add_exception_handler(ProblemError, raised)
     app.add_exception_handler(MonitorError, expected)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(RequestValidationError, validation)
-    app.add_exception_handler(Exception, failed)
 
 
 def status_of(error: MonitorError) -> int:
@@ -182,12 +180,24 @@ class Guard:
             # Answered like GET; the server leaves the body out.
             scope = {**scope, "method": "GET"}
 
+        started = False
+
         async def with_headers(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 message["headers"] = _guarded(message["headers"], scope["scheme"] == "https")
             await send(message)
 
-        await self._app(scope, receive, with_headers)
+        try:
+            await self._app(scope, receive, with_headers)
+        except Exception:
+            if started:
+                raise
+            # Raised further it would end the connection too, under the client's next request.
+            log.exception("%s %r failed", scope["method"], scope["path"])
+            answer = problem(500, "The service failed to answer; its log says why.")
+            await answer(scope, receive, send)
 
     def _meant(self, host: str, path: str) -> bool:
         if is_loopback(host) or host.lower().rstrip(".") in self._hosts:
