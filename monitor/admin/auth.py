@@ -220,6 +220,10 @@ class Auth:
             self._known.popitem(last=False)
 
     async def _write(self, name: str, what: str, why: str, details: dict[str, Any]) -> None:
+        log.log(
+            logging.INFO if what == "login" else logging.WARNING,
+            "%s of %r: %s, %r", what, name, why, details,
+        )  # fmt: skip
         if self.note is None:
             return
         try:
@@ -300,20 +304,30 @@ def refuse_other_origins(connection: HTTPConnection) -> None:
     Browsers say where a request comes from, and pages cannot forge it; other clients send neither
     header.
     """
+    if _said_origin(connection) is False:
+        raise ProblemError(403, "A page of another origin may not ask this.")
+
+
+def _said_origin(connection: HTTPConnection) -> bool | None:
+    """Whether a browser says that a page of this service asks; None where none says anything."""
     site = connection.headers.get("sec-fetch-site")
+    if site is not None:
+        return site.lower() in ("same-origin", "none")
     origin = connection.headers.get("origin")
-    if site is not None and site.lower() in ("same-origin", "none"):
-        return
-    if site is None and origin is None:
-        return
+    if origin is None:
+        return None
     host = connection.headers.get("host", "").lower()
-    if site is None and origin is not None and urlsplit(origin).netloc.lower() == host and host:
-        return
-    raise ProblemError(403, "A page of another origin may not ask this.")
+    return bool(host) and urlsplit(origin).netloc.lower() == host
 
 
 def _refuse_without_csrf(connection: HTTPConnection, person: Person) -> None:
-    if person.csrf is not None and not Sessions.same(connection.headers.get(CSRF, ""), person.csrf):
+    """A session's change proves that a page of this service made it. Raises ProblemError 403.
+
+    Scripts of the console's library know no such header; for them the browser's word is enough.
+    """
+    if person.csrf is None or Sessions.same(connection.headers.get(CSRF, ""), person.csrf):
+        return
+    if _is_api(connection.scope["path"]) or not _said_origin(connection):
         raise ProblemError(
             403, f"A session's changes bring its {CSRF} header; GET {LOGIN} tells its value."
         )

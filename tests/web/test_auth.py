@@ -216,6 +216,17 @@ def test_a_session_reads_and_changes_only_with_its_csrf_token(site: Site) -> Non
     assert site.noted("login")[0].who == "operator-1"
 
 
+def test_outside_the_interface_a_browser_s_word_is_enough(site: Site) -> None:
+    with site.client() as client:
+        log_in(client, site.tokens["operator"])
+        own = {"origin": site.url}
+        # There is nothing at that address yet; the question is whether it is let through.
+        assert_problem(client.post("/console-library/upload", headers=own), 404)
+        assert_problem(client.post("/console-library/upload"), 403)
+        assert_problem(client.put("/v1/policy", json=POLICY, headers=own), 403)
+    assert site.desk.policy.current().version == 6
+
+
 def test_a_form_logs_in_and_goes_on_inside_only(site: Site) -> None:
     for target, where in (
         ("/quarantine?x=1", "/quarantine?x=1"),
