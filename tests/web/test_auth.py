@@ -16,6 +16,7 @@ from monitor.admin.people import Role
 from monitor.admin.problem import PROBLEM, SECURITY_HEADERS
 from monitor.admin.session import Sessions
 from monitor.admin.tokens import TokenFile
+from monitor.core.errors import StateError
 from tests.unit.admin.fake_desk import FakeDesk
 from tests.unit.admin.fake_server import serving
 
@@ -323,6 +324,24 @@ def test_a_damaged_file_of_tokens_lets_nobody_in_and_does_not_tell_where_it_is(s
         detail = assert_problem(client.get("/v1/policy"), 503)["detail"]
         assert str(site.file.path) not in detail
         assert client.get("/healthz").status_code == 200
+
+
+def test_an_audit_trail_that_fails_keeps_nobody_out_and_nobody_in(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(entry: Any) -> None:
+        raise StateError("the store is full")
+
+    monkeypatch.setattr(site.desk.log, "note", fails)
+    with serving(site.desk, Auth(site.file, clock=site.clock)) as server:
+        site.url = server.url
+        site.tokens["wrong"] = "mon_guess"
+        with site.client("viewer") as client:
+            assert client.get("/v1/policy").status_code == 200
+        with site.client("wrong") as client:
+            assert_problem(client.get("/v1/policy"), 401)
+    said = caplog.text
+    assert "the store is full" in said and "'viewer-1'" in said and "mon_guess" not in said
 
 
 def test_without_login_a_page_elsewhere_is_still_refused() -> None:

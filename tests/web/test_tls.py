@@ -19,6 +19,7 @@ from monitor.admin.auth import Auth
 from monitor.admin.people import Role
 from monitor.admin.server import HttpServer, Tls
 from monitor.admin.tokens import TokenFile
+from monitor.cli.app import execute
 from monitor.core.errors import UsageError
 from tests.unit.admin.fake_desk import FakeDesk
 from tests.unit.admin.fake_server import fake_app, serving
@@ -219,3 +220,29 @@ def test_a_trusted_proxy_tells_address_and_scheme(tmp_path: Path, desk: FakeDesk
             )
             assert answer.headers["set-cookie"].startswith(cookie)
             assert desk.log.entries[-1].why == f"from {address}"
+
+
+def test_the_terminal_over_tls(
+    tmp_path: Path,
+    authority: Authority,
+    desk: FakeDesk,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("MONITOR_TOKEN", raising=False)
+    own = tmp_path / "own.pem"
+    own.write_bytes(b"".join(Path(name).read_bytes() for name in authority.issue("client")))
+    tls = Tls(*authority.issue("server"), client_ca_file=authority.file)
+    with serving(desk, tls=tls) as server:
+        show = ["policy", "show", "--json", "--url", server.url]
+        trust = ["--ca-file", authority.file]
+        assert execute([*show, *trust, "--client-cert", str(own)]) == 0
+        assert '"version": 6' in capsys.readouterr().out
+        for arguments, code, said in (
+            ([], 3, "CERTIFICATE_VERIFY_FAILED"),
+            (trust, 3, "cannot be reached"),
+            (["--ca-file", str(tmp_path / "none")], 2, "--ca-file"),
+            ([*trust, "--client-cert", authority.file], 2, "--client-cert"),
+        ):
+            assert execute([*show, *arguments]) == code
+            assert said in capsys.readouterr().err
