@@ -4,8 +4,11 @@
 #   docker run --rm --network host -e MONITOR_KAFKA__BOOTSTRAP_SERVERS=localhost:9092 \
 #       poisoning-monitor
 #
-# The HTTP interface has no login and listens on the container's own localhost only: with
-# --network host that is this machine's, elsewhere a sidecar in the same network reaches it.
+# The HTTP interface listens on the container's own localhost: with --network host that is this
+# machine's. To reach it from elsewhere mount tokens and a certificate, and set
+#   MONITOR_HTTP__HOST=0.0.0.0 MONITOR_HTTP__TOKENS_FILE=/data/tokens.json
+#   MONITOR_HTTP__TLS_CERT_FILE=… MONITOR_HTTP__TLS_KEY_FILE=…
+# With MONITOR_HTTP__TLS_CLIENT_CA_FILE give a health check of your own: this one has no certificate.
 
 FROM python:3.12.11-slim-bookworm AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
@@ -36,6 +39,6 @@ WORKDIR /data
 VOLUME ["/data"]
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --retries=4 \
-    CMD ["python", "-c", "import http.client as h, os; c = h.HTTPConnection('127.0.0.1', int(os.environ.get('MONITOR_HTTP__PORT', 8765)), timeout=4); c.request('GET', '/healthz'); raise SystemExit(c.getresponse().status != 200)"]
+    CMD ["python", "-c", "import http.client as h, os, ssl; e = os.environ.get; a = ('127.0.0.1', int(e('MONITOR_HTTP__PORT', 8765))); c = h.HTTPSConnection(*a, timeout=4, context=ssl._create_unverified_context()) if e('MONITOR_HTTP__TLS_CERT_FILE') else h.HTTPConnection(*a, timeout=4); c.request('GET', '/healthz'); raise SystemExit(c.getresponse().status != 200)"]
 ENTRYPOINT ["poisoning-monitor"]
 CMD ["run"]

@@ -1,4 +1,4 @@
-"""The HTTP interface: health, metrics, status, and decisions on demand. Reads, never writes."""
+"""The HTTP interface: health, metrics, status, decisions on demand, and the desk's routes."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any, Literal, Protocol
 
-import orjson
 from fastapi import FastAPI, Query, Request, Response
+from fastapi.openapi.utils import get_openapi
 from starlette.concurrency import run_in_threadpool
 
+from monitor.admin.audit_routes import audit_router, session_router
+from monitor.admin.auth import CSRF, Auth, Gatekeeper
 from monitor.admin.body import JSON, NDJSON, Shape, read_events
+from monitor.admin.desk import Desk
+from monitor.admin.desk_parts import OrjsonResponse
+from monitor.admin.policy_routes import policy_router
 from monitor.admin.problem import Guard, ProblemError, install
+from monitor.admin.quarantine_routes import quarantine_router
 from monitor.admin.schemas import (
     CHECK_BODY,
     CHECK_RESPONSES,
@@ -27,8 +33,21 @@ ALIVE_SECONDS = 60.0
 MAX_FLAGGED = 1000
 DESCRIPTION = """\
 A gate between labelled feedback and the online models that learn from it. This interface tells
-how the gate fares and judges events on demand. Nothing here changes what the gate knows or does.
+how the gate fares, judges events on demand, changes the live policy and reviews what was held back.
+
+Where the service has tokens, send one as `Authorization: Bearer …`. A viewer reads, an operator
+changes the policy and reviews, an admin also erases. Errors are problem documents (RFC 9457) whose
+`detail` says what to do; what was refused has changed nothing.
 """
+SECURITY_SCHEMES = {
+    "token": {"type": "http", "scheme": "bearer", "description": "From `token create`."},
+    "session": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": "monitor_session",
+        "description": f"From POST /v1/session; changes also bring {CSRF}.",
+    },
+}
 
 
 class StatusView(Protocol):
@@ -82,24 +101,17 @@ class Exposition(Protocol):
         """All metrics as text, and the content type."""
 
 
-class OrjsonResponse(Response):
-    """JSON by orjson."""
-
-    media_type = JSON
-
-    def render(self, content: Any) -> bytes:
-        """Mappings, lists, numbers and strings; NaN becomes null."""
-        return orjson.dumps(content, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY)
-
-
 def create_app(
     *,
     status: StatusView,
     service: Judge,
     settings: HasHttp,
     metrics: Exposition | None = None,
+    desk: Desk | None = None,
+    auth: Auth | None = None,
+    hosts: Sequence[str] = (),
 ) -> FastAPI:
-    """The application, to be served on a loopback address.
+    """The application.
 
     Parameters
     ----------
@@ -111,7 +123,16 @@ def create_app(
         Limits of that request.
     metrics
         Answers ``/metrics``; without it that address answers 404.
+    desk
+        The live policy, the quarantine and the audit trail; without it their addresses answer 503.
+    auth
+        Tells who asks. By default everybody may do everything: for a loopback address only.
+    hosts
+        Names by which the service is known, beside this machine's own.
     """
+    auth = Auth() if auth is None else auth
+    if desk is not None:
+        auth.note = desk.log.note
     app = FastAPI(
         title="poisoning-monitor",
         version=_version(),
@@ -121,13 +142,45 @@ def create_app(
         default_response_class=OrjsonResponse,
     )
     install(app)
-    app.add_middleware(Guard)
+    # The last one is asked first.
+    app.add_middleware(Gatekeeper, auth=auth)
+    app.add_middleware(Guard, login=auth.login_needed, hosts=tuple(hosts))
     _add_health(app, status)
     if metrics is not None:
         _add_metrics(app, metrics)
     _add_status(app, status)
     _add_check(app, service, settings.http)
+    app.include_router(policy_router(desk))
+    app.include_router(quarantine_router(desk))
+    app.include_router(audit_router(desk))
+    app.include_router(session_router(auth))
+    _describe(app, auth)
     return app
+
+
+def _describe(app: FastAPI, auth: Auth) -> None:
+    """Have /openapi.json say how to log in, and where one need not."""
+    built: dict[str, Any] = {}
+
+    def openapi() -> dict[str, Any]:
+        if not built:
+            document = get_openapi(
+                title=app.title,
+                version=app.version,
+                description=app.description,
+                routes=app.routes,
+            )
+            document.setdefault("components", {})["securitySchemes"] = SECURITY_SCHEMES
+            if auth.login_needed:
+                document["security"] = [{"token": []}, {"session": []}]
+            for path, methods in document["paths"].items():
+                for method, operation in methods.items():
+                    if auth.is_open(method.upper(), path):
+                        operation["security"] = []
+            built.update(document)
+        return built
+
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
 def _add_health(app: FastAPI, status: StatusView) -> None:

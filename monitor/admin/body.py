@@ -58,7 +58,7 @@ async def read_events(request: Request, max_bytes: int, max_events: int) -> Chec
         raise ProblemError(415, f"Send events with content-type {JSON} or {NDJSON[0]}.")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise ProblemError(415, "Send the events uncompressed, without a content-encoding.")
-    body = await _read(request, max_bytes)
+    body = await read_bytes(request, max_bytes)
     checked = _split(body) if kind in NDJSON else _parse(body)
     if len(checked.values) > max_events:
         raise ProblemError(
@@ -69,10 +69,10 @@ async def read_events(request: Request, max_bytes: int, max_events: int) -> Chec
     return checked
 
 
-async def _read(request: Request, max_bytes: int) -> bytes:
-    """The body; stops reading as soon as it is too large."""
+async def read_bytes(request: Request, max_bytes: int) -> bytes:
+    """The body; stops reading as soon as it is too large. Raises ProblemError 413."""
     too_large = ProblemError(
-        413, f"The body is larger than {max_bytes} bytes; send fewer events.", max_bytes=max_bytes
+        413, f"The body is larger than {max_bytes} bytes; send less.", max_bytes=max_bytes
     )
     stated = request.headers.get("content-length", "")
     if stated.isdecimal() and int(stated) > max_bytes:

@@ -102,9 +102,16 @@ class ProblemOut(BaseModel):
 
 _MEANING = {
     400: "The body is not JSON, or neither an event nor a list of events.",
+    401: "No token or session, or one that has expired or was revoked.",
+    403: "The role is not enough, or a page of another origin asks.",
+    404: "There is no such thing (any more).",
+    409: "Somebody changed it meanwhile.",
+    412: "`If-Match` names a version that is not the latest any more; `current` is.",
     413: "More bytes or events than one request may bring.",
-    415: "Another content type than JSON or newline-delimited JSON.",
-    422: "A parameter out of its range.",
+    415: "Another content type than the described ones.",
+    422: "A value that is not allowed: `detail` says which and what is.",
+    428: "`If-Match` is missing: name the version that you looked at.",
+    429: "Too many failed logins; `Retry-After` says for how long.",
     503: "Not now: `detail` says why.",
 }
 
@@ -127,7 +134,7 @@ EXAMPLE = {
 }
 
 
-def _inline(model: type[BaseModel]) -> dict[str, Any]:
+def inline(model: type[BaseModel]) -> dict[str, Any]:
     """A schema without references, which inside a path item would lead nowhere."""
     schema = model.model_json_schema()
     definitions = schema.pop("$defs", {})
@@ -146,7 +153,7 @@ CHECK_BODY: dict[str, Any] = {
     "required": True,
     "content": {
         JSON: {
-            "schema": {"oneOf": [_inline(Event), _inline(Events)]},
+            "schema": {"oneOf": [inline(Event), inline(Events)]},
             "examples": {
                 "one": {"summary": "One event", "value": EXAMPLE},
                 "several": {"summary": "Several events", "value": {"events": [EXAMPLE]}},
@@ -160,7 +167,7 @@ CHECK_RESPONSES: Described = {
     200: {
         "description": "One decision an event, in the shape the events came.",
         "content": {
-            JSON: {"schema": {"oneOf": [_inline(Decision), _inline(Decisions)]}},
+            JSON: {"schema": {"oneOf": [inline(Decision), inline(Decisions)]}},
             NDJSON[0]: {"schema": {"type": "string", "description": "One decision a line."}},
         },
     },

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from monitor.cli import common, demo, inject, replay, run
+from monitor.cli import common, demo, inject, policy, quarantine, replay, run, token
 from monitor.core.errors import MonitorError
 
 HELP = """\
@@ -20,13 +20,14 @@ Reads every labelled event, works out how unusual it is for its class, its sourc
 and lets it through, flags it or holds it back, each time with a reason.
 
 New here? Start with `poisoning-monitor demo`: a real stream with an attack in it, nothing to set
-up. Then `replay` judges a file of your own, and `run` is the service.
+up. Then `replay` judges a file of your own, and `run` is the service; `policy` and `quarantine`
+tune it and review what it holds back while it runs.
 """
 
 EPILOG = """\
-Exit codes: 0 done, 1 a check failed, 2 bad usage, input or setting, 3 input or output failed
-(start it again: nothing is lost), 4 a detector failed and gate.on_detector_error is stop,
-130 interrupted.
+Exit codes: 0 done, 1 a check failed or the service refused, 2 bad usage, input or setting, 3 input
+or output failed (start it again: nothing is lost) or the service is not reached, 4 a detector
+failed and gate.on_detector_error is stop, 130 interrupted.
 """
 
 app = typer.Typer(
@@ -42,6 +43,9 @@ app.command("demo", epilog=demo.EPILOG)(demo.command)
 app.command("replay", epilog=replay.EPILOG)(replay.command)
 app.command("inject", epilog=inject.EPILOG)(inject.command)
 app.command("run", epilog=run.EPILOG)(run.command)
+app.add_typer(policy.app, name="policy")
+app.add_typer(quarantine.app, name="quarantine")
+app.add_typer(token.app, name="token")
 
 
 def _version(wanted: bool) -> None:

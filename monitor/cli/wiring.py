@@ -14,7 +14,12 @@ import orjson
 from fastapi import FastAPI
 
 from monitor.admin.app import create_app
-from monitor.admin.server import HttpServer
+from monitor.admin.auth import Auth
+from monitor.admin.desk import Desk
+from monitor.admin.lockout import Lockout
+from monitor.admin.server import HttpServer, Tls
+from monitor.admin.session import Sessions
+from monitor.admin.tokens import TokenFile
 from monitor.config.settings import Settings, as_dict
 from monitor.core.errors import UsageError
 from monitor.core.limits import Limits
@@ -288,14 +293,72 @@ def make_metrics(settings: Settings, status: Status, *, live: bool) -> Metrics:
 
 def make_server(settings: Settings, *, option: str) -> HttpServer:
     """The HTTP interface, its port taken but not answering yet. Raises UsageError."""
-    return HttpServer(settings.http.host, settings.http.port, option=option)
+    http = settings.http
+    make_tokens(settings)
+    tls = None
+    if http.tls_cert_file is not None:
+        tls = Tls(http.tls_cert_file, http.tls_key_file, http.tls_client_ca_file)
+    return HttpServer(
+        http.host,
+        http.port,
+        option=option,
+        login=http.tokens_file is not None,
+        tls=tls,
+        insecure=http.insecure,
+        proxies=http.trusted_proxies,
+    )
+
+
+def make_tokens(settings: Settings) -> TokenFile | None:
+    """The file of tokens, None for no login.
+
+    Raises
+    ------
+    UsageError
+        When it holds none.
+    StateError
+        When it cannot be read or trusted.
+    """
+    name = settings.http.tokens_file
+    if name is None:
+        return None
+    tokens = TokenFile(Path(name))
+    if not tokens.tokens():
+        raise UsageError(
+            f"http.tokens_file: {name} holds no token, so nobody could log in; make one: "
+            f"poisoning-monitor token create NAME --file {name}"
+        )
+    return tokens
+
+
+def make_auth(settings: Settings) -> Auth:
+    """Who may ask. Raises like :func:`make_tokens`."""
+    http = settings.http
+    return Auth(
+        make_tokens(settings),
+        lockout=Lockout(http.login_failures, http.lockout_seconds),
+        sessions=Sessions(http.session_hours * 3600.0),
+        open_metrics=http.open_metrics,
+    )
 
 
 def make_app(
-    settings: Settings, service: Service[Any], status: Status, metrics: Metrics
+    settings: Settings,
+    service: Service[Any],
+    status: Status,
+    metrics: Metrics,
+    desk: Desk | None = None,
 ) -> FastAPI:
-    """What the HTTP interface answers with."""
-    return create_app(status=status, service=service, settings=settings, metrics=metrics)
+    """What the HTTP interface answers with. Raises UsageError when nobody could log in."""
+    return create_app(
+        status=status,
+        service=service,
+        settings=settings,
+        metrics=metrics,
+        desk=desk,
+        auth=make_auth(settings),
+        hosts=settings.http.allowed_hosts,
+    )
 
 
 def control_ledger(settings: Settings, folder: Path | None = None) -> Callable[[], Ledger]:

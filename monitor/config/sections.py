@@ -228,25 +228,6 @@ class LocalSettings(Section):
     )
 
 
-class HttpSettings(Section):
-    """The HTTP interface: health, metrics and synchronous checks."""
-
-    enabled: bool = Field(default=True, description="false starts no HTTP interface.")
-    host: str = Field(
-        default="127.0.0.1",
-        min_length=1,
-        description="Address to listen on. The interface has no login, so only loopback addresses "
-        "are taken.",
-    )
-    port: Port = Field(default=8765, description="Port to listen on; 0 picks a free one.")
-    max_body_bytes: Positive = Field(
-        default=16 << 20, description="Largest request body of POST /v1/check, in bytes."
-    )
-    max_check_events: Positive = Field(
-        default=10_000, description="Most events in one POST /v1/check."
-    )
-
-
 class LogSettings(Section):
     """Logs, always to standard error."""
 

@@ -25,12 +25,12 @@ from pydantic_settings import (
 )
 
 from monitor.config.control import ControlSettings
+from monitor.config.http import HttpSettings
 from monitor.config.policy import Policy
 from monitor.config.quarantine import QuarantineSettings
 from monitor.config.sections import (
     BatchSettings,
     GateSettings,
-    HttpSettings,
     KafkaSettings,
     LimitSettings,
     LocalSettings,
@@ -112,7 +112,7 @@ not 99999
     )
     http: HttpSettings = Field(
         default_factory=HttpSettings,
-        description="The HTTP interface: health, metrics and synchronous checks.",
+        description="The HTTP interface: health, metrics, checks, live tuning and review.",
     )
     log: LogSettings = Field(
         default_factory=LogSettings, description="Logs, always to standard error."

@@ -260,7 +260,15 @@ def test_this_machine_has_several_names(site: Site, host: str) -> None:
 def test_openapi_describes_every_route(site: Site) -> None:
     document = site.client.get("/openapi.json").json()
     assert set(document["paths"]) == {
-        "/healthz", "/readyz", "/metrics", "/v1/status", "/v1/events/flagged", "/v1/check"
+        "/healthz", "/readyz", "/metrics", "/v1/status", "/v1/events/flagged", "/v1/check",
+        "/v1/policy", "/v1/policy/history", "/v1/policy/versions/{number}", "/v1/policy/diff",
+        "/v1/policy/applied", "/v1/policy/preview", "/v1/policy/whatif", "/v1/policy/risks",
+        "/v1/policy/rollback", "/v1/policy/waiting", "/v1/policy/waiting/{proposal}/approve",
+        "/v1/policy/waiting/{proposal}/reject",
+        "/v1/quarantine", "/v1/quarantine/counts", "/v1/quarantine/observed",
+        "/v1/quarantine/source", "/v1/quarantine/events/{key}",
+        "/v1/quarantine/events/{key}/value", "/v1/quarantine/release", "/v1/quarantine/confirm",
+        "/v1/quarantine/erase", "/v1/audit", "/v1/session",
     }  # fmt: skip
     for methods in document["paths"].values():
         for operation in methods.values():

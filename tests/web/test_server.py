@@ -36,7 +36,7 @@ def test_can_start_again_on_the_same_port() -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "monitor.example", "::", ""])
 def test_refuses_to_be_reached_from_elsewhere(host: str) -> None:
-    with pytest.raises(UsageError, match=r"http\.host: .*no login yet; use 127\.0\.0\.1"):
+    with pytest.raises(UsageError, match=r"http\.host: .*token create.*or use 127\.0\.0\.1"):
         HttpServer(host)
 
 

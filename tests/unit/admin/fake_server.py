@@ -1,0 +1,79 @@
+"""The interface with the fake desk behind it, on a real port.
+
+``python -m tests.unit.admin.fake_server 8766`` leaves one running to look at.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+from fastapi import FastAPI
+
+from monitor.admin.app import create_app
+from monitor.admin.auth import Auth
+from monitor.admin.server import HttpServer
+from monitor.core.errors import StateError
+from monitor.core.types import DecisionBatch, Verdict
+from tests.unit.admin.fake_desk import FakeDesk
+
+
+class FakeStatus:
+    """The desk's counts as the service's status."""
+
+    ready = True
+
+    def __init__(self, desk: FakeDesk | None) -> None:
+        self._desk = desk
+
+    def idle_seconds(self) -> float:
+        return 0.02
+
+    def snapshot(self) -> dict[str, Any]:
+        return {} if self._desk is None else dict(self._desk.status())
+
+    def flagged(self, limit: int = 50, verdict: Verdict | None = None) -> list[dict[str, Any]]:
+        if self._desk is None:
+            return []
+        page = self._desk.quarantine.search(_everything(), limit)
+        return [dict(self._desk.quarantine.get(held.key).decision) for held in page.items]
+
+
+def _everything() -> Any:
+    from monitor.core.desk import HeldFilter
+
+    return HeldFilter()
+
+
+class FakeJudge:
+    """Judges nothing."""
+
+    def peek(self, values: Sequence[bytes], partition: int | None = None) -> DecisionBatch:
+        raise StateError("no partition's state is here")
+
+
+def fake_app(desk: FakeDesk | None, auth: Auth | None = None, hosts: Sequence[str] = ()) -> FastAPI:
+    """The application on a fake desk."""
+    settings = SimpleNamespace(http=SimpleNamespace(max_body_bytes=20_000, max_check_events=5))
+    return create_app(
+        status=FakeStatus(desk), service=FakeJudge(), settings=settings, desk=desk, auth=auth,
+        hosts=hosts,
+    )  # fmt: skip
+
+
+@contextmanager
+def serving(desk: FakeDesk | None, auth: Auth | None = None, **server: Any) -> Iterator[HttpServer]:
+    """A server that answers for ``desk``; ``server`` are options of :class:`HttpServer`."""
+    login = auth is not None and auth.login_needed
+    with HttpServer(login=login, **server).start(fake_app(desk, auth)) as running:
+        yield running
+
+
+if __name__ == "__main__":
+    with serving(FakeDesk(), port=int(sys.argv[1]) if len(sys.argv) > 1 else 0) as shown:
+        print(shown.url, flush=True)
+        threading.Event().wait()
