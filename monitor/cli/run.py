@@ -51,7 +51,8 @@ def serve(settings: Settings) -> int:
         if quarantine is not None:
             quarantine.start()
         if http is not None:
-            http.start(wiring.make_app(settings, service, status, metrics))
+            desk = wiring.make_desk(control, quarantine, status)
+            http.start(wiring.make_app(settings, service, status, metrics, desk))
         log.info(
             "starting",
             version=common.version(),

@@ -28,6 +28,7 @@ from monitor.core.schema import SchemaSpec
 from monitor.detectors import default_detectors
 from monitor.gate import Gate, GateConfig
 from monitor.runtime.control import PolicyControl
+from monitor.runtime.desk import LiveDesk
 from monitor.runtime.detector_watch import DetectorWatch
 from monitor.runtime.overload import Overload
 from monitor.runtime.quarantine import Outside, Quarantine
@@ -232,6 +233,11 @@ def make_outside(control: PolicyControl, status: Status) -> Outside:
         changes=control.changes,
         notice=status.notice,
     )
+
+
+def make_desk(control: PolicyControl, quarantine: Quarantine | None, status: Status) -> Desk:
+    """What people see and do: the live policy, held events, and the trail of who did what."""
+    return LiveDesk.of(control, quarantine, status.snapshot)
 
 
 def _local_ends(

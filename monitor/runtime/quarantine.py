@@ -265,7 +265,7 @@ class Quarantine:
         if self._outside.changes is not None:
             bound = math.inf if before is None else before
             changes = self._outside.changes(limit, before)
-            entries += [_change_entry(change) for change in changes if change.when < bound]
+            entries += [change_entry(change) for change in changes if change.when < bound]
         return sorted(entries, key=lambda entry: entry.when, reverse=True)[:limit]
 
     def note(self, entry: AuditEntry) -> None:
@@ -318,7 +318,8 @@ def _details(chosen: HeldFilter, keys: Sequence[str], marks: Mapping[str, Mark])
     }
 
 
-def _change_entry(change: Change) -> AuditEntry:
+def change_entry(change: Change) -> AuditEntry:
+    """A change of the policy as an entry of the audit trail."""
     what = f"policy {change.kind}"
     details: dict[str, Any] = {
         "version": change.version,

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 from kafka import TopicPartition
+from monitor.transport.kafka_clients import new_admin, new_producer, new_reader
 
 from monitor.core.errors import TransportError
-from monitor.transport.kafka_clients import new_admin, new_producer, new_reader
 from monitor.transport.kafka_ledger import KafkaLedger, end_of_log
 from monitor.transport.kafka_topics import ensure_topics
 from tests.checks.ledger_laws import LedgerLaws
