@@ -194,6 +194,30 @@ def test_bulk_by_filter_up_to_a_bound(place):
     assert desk.source("acct-0")["by_status"] == {"confirmed": 20}
 
 
+def test_a_large_release_goes_in_several_transactions(place, monkeypatch):
+    monkeypatch.setattr("monitor.runtime.quarantine._SLICE", 2)
+    monkeypatch.setattr("monitor.runtime.quarantine._MAX_BYTES", 500)
+    commits, append = [], place.reviewer.ledger.append
+    monkeypatch.setattr(place.reviewer.ledger, "append", lambda r: (commits.append(r), append(r)))
+    desk = holding(place, 30)
+    outcome = desk.release(HeldFilter(label="spam"), **WHO)
+    assert len(outcome.done) == 30
+    assert [o.offset for o in place.reviewer.sent] == list(range(30))
+    assert len(commits) == 5
+    (entry,) = desk.audit()
+    assert entry.details["events"] == 30
+    # When it fails on the way, asking again does the rest.
+    place.hold(*(record(100 + i, label="ham") for i in range(30)))
+    wait(lambda: desk.search(HeldFilter(label="ham")).total == 30)
+    monkeypatch.setattr("monitor.runtime.quarantine._ATTEMPTS", 1)
+    place.reviewer.failures = ["before", None, "after", None]
+    for _ in range(2):
+        with pytest.raises(TransportError):
+            desk.release(HeldFilter(label="ham"), **WHO)
+    assert desk.release(HeldFilter(label="ham"), **WHO).done
+    assert sorted(o.offset for o in place.reviewer.sent) == [*range(30), *range(100, 130)]
+
+
 @pytest.mark.parametrize("failure", ["before", "after"])
 def test_a_failure_on_the_way_is_tried_again(place, failure):
     """Also when it is not known whether the first attempt went through."""
