@@ -70,6 +70,11 @@ class Setting:
     rng: random.Random
     tell: Tell
     fault: Callable[[], None]
+    client: str = "kafka-python"
+
+    def fleet(self, **kafka: Any) -> Fleet:
+        """Processes with this setting's client."""
+        return Fleet(self.broker.address, self.folder, kafka={"client": self.client, **kafka})
 
 
 @contextlib.contextmanager
@@ -93,7 +98,7 @@ def share(at: Setting, number: int) -> int:
 
 def kill(at: Setting) -> Fleet:
     """SIGKILL of one of three processes at random moments; one of them is a dynamic member."""
-    fleet = Fleet(at.broker.address, at.folder)
+    fleet = at.fleet()
     with fed(at, fleet):
         members = [fleet.add("one"), fleet.add("two"), fleet.add("three", static=False)]
         for number in range(at.size.faults):
@@ -108,10 +113,13 @@ def kill(at: Setting) -> Fleet:
 
 def restart_broker(at: Setting) -> Fleet:
     """The only broker is stopped or killed, is away for some seconds, and comes back."""
-    fleet = Fleet(at.broker.address, at.folder)
+    fleet = at.fleet()
     with fed(at, fleet):
         fleet.add("one")
         fleet.add("two")
+        # A static member that dies between giving partitions up and joining again leaves them to
+        # nobody until the next rebalance: a broker does not ask for one when it comes back.
+        fleet.joined(at.tell)
         for number in range(at.size.faults):
             fleet.until(share(at, number), at.tell)
             (at.broker.kill if number % 2 else at.broker.stop)()
@@ -123,8 +131,7 @@ def restart_broker(at: Setting) -> Fleet:
 
 def stop_and_continue(at: Setting) -> Fleet:
     """SIGSTOP for longer than max.poll.interval, so that others take over; then SIGCONT."""
-    kafka = {"max_poll_interval_seconds": MAX_POLL_SECONDS}
-    fleet = Fleet(at.broker.address, at.folder, kafka=kafka)
+    fleet = at.fleet(max_poll_interval_seconds=MAX_POLL_SECONDS)
     with fed(at, fleet):
         members = [fleet.add("one", static=False), fleet.add("two", static=False)]
         for number in range(at.size.faults):
@@ -140,7 +147,7 @@ def stop_and_continue(at: Setting) -> Fleet:
 
 def twin(at: Setting) -> Fleet:
     """A second process with the transactional id of a running one: the older is fenced."""
-    fleet = Fleet(at.broker.address, at.folder)
+    fleet = at.fleet()
     with fed(at, fleet):
         oldest = fleet.add("twin-0", like="one", static=False)
         for number in range(at.size.faults):
@@ -161,7 +168,7 @@ def twin(at: Setting) -> Fleet:
 
 def members(at: Setting) -> Fleet:
     """Five members join and leave, one after the other, gently."""
-    fleet = Fleet(at.broker.address, at.folder)
+    fleet = at.fleet()
     with fed(at, fleet):
         fleet.add("stays", static=False)
         here = []
@@ -184,7 +191,7 @@ def three_brokers(at: Setting) -> Fleet:
     cluster = module.BrokerCluster(at.folder / "cluster")
     cluster.start()
     try:
-        fleet = Fleet(cluster.address, at.folder, replicas=3)
+        fleet = Fleet(cluster.address, at.folder, replicas=3, kafka={"client": at.client})
         with fed(at, fleet):
             fleet.add("one")
             fleet.add("two")
@@ -254,7 +261,9 @@ class Row:
     ledger: Ledger
 
 
-def run(name: str, broker: Any, folder: Path, progress: Progress, *, quick: bool) -> Row:
+def run(
+    name: str, broker: Any, folder: Path, progress: Progress, *, quick: bool, client: str
+) -> Row:
     """Inject one kind of fault and count."""
     words, scenario, small, full = SCENARIOS[name]
     size = small if quick else full
@@ -275,6 +284,7 @@ def run(name: str, broker: Any, folder: Path, progress: Progress, *, quick: bool
             random.Random(name),
             lambda decided: progress.update(task, completed=decided),
             fault,
+            client,
         )
     )
     ledger = getattr(fleet, "kept", None) or fleet.ledger()
@@ -290,6 +300,12 @@ def main() -> int:
     )
     parser.add_argument("--quick", action="store_true", help="fewer faults, about two minutes")
     parser.add_argument("--only", help=f"some of {','.join(SCENARIOS)}")
+    parser.add_argument(
+        "--client",
+        default="kafka-python",
+        choices=["kafka-python", "confluent", "mixed"],
+        help="kafka.client of the processes, or mixed (default kafka-python)",
+    )
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--table", type=Path, help="write the table here, as Markdown")
     parser.add_argument("--keep", type=Path, help="keep logs and broker data in this folder")
@@ -321,12 +337,19 @@ def main() -> int:
     try:
         with Progress(*columns, console=console) as progress:
             for name in names:
-                rows.append(run(name, broker, folder, progress, quick=args.quick))
+                rows.append(
+                    run(name, broker, folder, progress, quick=args.quick, client=args.client)
+                )
     finally:
         broker.stop()
         if temporary is not None:
             temporary.cleanup()
-    result = {"quick": args.quick, "kafka": broker.version, "rows": [asdict(row) for row in rows]}
+    result = {
+        "quick": args.quick,
+        "client": args.client,
+        "kafka": broker.version,
+        "rows": [asdict(row) for row in rows],
+    }
     show(console, result)
     if args.json:
         args.json.write_text(json.dumps(result, indent=1) + "\n")

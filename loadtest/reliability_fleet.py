@@ -174,7 +174,8 @@ class Fleet:
     replicas
         Copies of each topic.
     kafka
-        More settings of the section ``kafka``, for all members.
+        More settings of the section ``kafka``, for all members; ``client`` may be ``mixed`` for
+        one after the other.
     """
 
     def __init__(
@@ -233,6 +234,8 @@ class Fleet:
     def add(self, name: str, *, like: str | None = None, static: bool = True) -> Member:
         """Start one more member; ``like`` gives it the transactional id of another."""
         kafka = {**self._kafka, "instance": like or name}
+        if kafka.get("client") == "mixed":
+            kafka["client"] = ("kafka-python", "confluent")[len(self.members) % 2]
         if static:
             kafka["group_instance_id"] = like or name
         settings = {
@@ -247,6 +250,14 @@ class Fleet:
         self.members.append(member)
         member.start()
         return member
+
+    def joined(self, tell: Callable[[int], None], seconds: float = 90.0) -> None:
+        """Wait until every member has partitions of its own."""
+        deadline = time.monotonic() + seconds
+        while any("partition ready" not in member.tail(1 << 20) for member in self.members):
+            self.rest(0.2, tell)
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"not all have joined:\n{self.members[-1].tail()}")
 
     def tend(self) -> None:
         """Count what was committed since; start again what ended and may be started again."""

@@ -53,5 +53,7 @@ def markdown(result: dict[str, Any]) -> str:
     lines = [" | ".join(HEADS), " | ".join("---" if h == "fault" else "---:" for h in HEADS)]
     lines += [" | ".join(_cells(row)) for row in result["rows"]]
     command = "python loadtest/reliability.py" + (" --quick" if result["quick"] else "")
+    if (client := result.get("client", "kafka-python")) != "kafka-python":
+        command += f" --client {client}"
     table = "\n".join(f"| {line} |" for line in lines)
     return f"{table}\n\n`{command}`, Apache Kafka {result['kafka']}.\n"

@@ -52,6 +52,7 @@ from monitor.decide.warmup import Look, first_look, keep, let_by, second_look, u
 from monitor.detectors import default_detectors
 from monitor.detectors.base import Sampling
 from monitor.state import partition
+from monitor.state.codec import Pieces
 from monitor.state.partition import GateState, root_of
 from monitor.state.view import GROWN_EVENTS, Exchanged, exchange, rescaled
 
@@ -59,6 +60,9 @@ __all__ = ["Gate", "GateConfig"]
 
 # A young state learns more from every event than a batch may wait for: it is judged in parts.
 YOUNG_PART, YOUNG_SHARE = 64, 8
+# Some detectors need a dozen numbers for each event and class at a time: 1,000 classes and 2,048
+# events took 200 MB, and a part of a second before anything was decided.
+MOST_CELLS = 1 << 19
 Range = tuple[FloatArray, FloatArray]
 Why = tuple[tuple[dict[int, tuple[Reason, ...]], dict[int, tuple[str, ...]]], Failures]
 
@@ -108,6 +112,10 @@ class Gate:
         """The stored form of ``state``."""
         return partition.dump(state, self.detectors)
 
+    def pieces(self, state: GateState) -> Pieces:
+        """What :meth:`dump` gives, in pieces; of large arrays their own memory."""
+        return partition.pieces(state, self.detectors)
+
     def load(self, data: bytes) -> GateState:
         """What :meth:`dump` stored. Raises StateError."""
         return partition.load(data, self.detectors)
@@ -119,6 +127,10 @@ class Gate:
     def summary(self, data: bytes) -> GateState:
         """What another partition has learned itself, of what it stored. Raises StateError."""
         return partition.load(data, self.detectors, only_own=True)
+
+    def own_summary(self, state: GateState) -> GateState:
+        """What :meth:`summary` gives for the stored ``state``. Pure."""
+        return replace(state, view=None, warm=())
 
     def exchange(
         self, state: GateState, number: int, peers: Mapping[int, GateState]
@@ -186,10 +198,14 @@ class Gate:
         return gate.step(state, raw)[1]
 
     def _pace(self, state: GateState, raw: RawBatch, start: int) -> int:
-        """How many records to judge at once from ``start`` on: few while the state is young."""
+        """How many records to judge at once from ``start`` on.
+
+        Few while the state is young, and where there are very many classes.
+        """
         if state.schema is None:
             return max(1, self._until_warm(state, raw, start) - start)
-        return max(YOUNG_PART, state.known // YOUNG_SHARE)
+        roomy = MOST_CELLS // max(1, len(state.labels))
+        return max(YOUNG_PART, min(state.known // YOUNG_SHARE, roomy))
 
     def _until_warm(self, state: GateState, raw: RawBatch, start: int) -> int:
         """The end of ``raw``, or the place after the record that completes the warm-up."""
@@ -202,9 +218,9 @@ class Gate:
 
     def _judged(self, state: GateState, raw: RawBatch) -> tuple[DecisionBatch, GateState]:
         """Decide about records that are judged together."""
-        parsed = self._decoder.parse(raw)
         if state.schema is None:
-            return self._warm_up(state, raw, parsed)
+            return self._warm_up(state, raw, self._decoder.parse(raw))
+        parsed = self._decoder.parse(raw, state.schema.layout)
         decoded = self._decoder.columns(parsed, state.schema, state.labels)
         parsed.forget_features()
         failures = Failures()

@@ -149,7 +149,8 @@ class BatchSettings(Section):
     linger_milliseconds: Annotated[int, Field(ge=0, le=60_000)] = Field(
         default=100,
         description="Longest wait for more events before a micro-batch that is not full is "
-        "judged. Lower means less delay, higher means more throughput.",
+        "judged. Lower means less delay, higher means more throughput. Kafka hands over what is "
+        "there as soon as there is something: what counts then is kafka.fetch_wait_seconds.",
     )
 
 
@@ -302,6 +303,14 @@ class TopicSettings(Section):
 class KafkaSettings(Section):
     """Apache Kafka, for `transport: kafka`."""
 
+    client: Literal["kafka-python", "confluent"] = Field(
+        default="kafka-python",
+        description="Which package talks to the brokers. confluent takes a fraction of the "
+        "processor time and needs pip install 'poisoning-monitor[kafka-fast]'. Nothing that is "
+        "stored differs, and instances with either may be in one group, so that a rolling restart "
+        "changes from one to the other. With confluent, header names that are not UTF-8 leave "
+        "with U+FFFD in the place of what is not, and end before a zero byte.",
+    )
     bootstrap_servers: str = Field(
         default="localhost:9092",
         min_length=1,
@@ -345,7 +354,7 @@ class KafkaSettings(Section):
     )
     options: dict[str, str | int | float | bool] = Field(
         default_factory=dict,
-        description="Security options for every client, as kafka-python names them: "
+        description="Security options, as kafka-python names them whichever client is used: "
         "security_protocol, sasl_mechanism, sasl_plain_username, ssl_cafile, … "
         "Give passwords in the environment (MONITOR_KAFKA__OPTIONS__SASL_PLAIN_PASSWORD).",
     )
@@ -364,7 +373,7 @@ class KafkaSettings(Section):
         description="Longest time between two polls; a slower instance loses its partitions.",
     )
     fetch_wait_seconds: Annotated[float, Field(ge=0.0)] = Field(
-        default=0.05,
+        default=0.02,
         description="How long brokers may hold back records so that more of them come together. "
         "Delays an event by at most this, and only while there are few.",
     )

@@ -17,14 +17,22 @@ import numpy as np
 
 from monitor.core.diagnose import depth, diagnose
 from monitor.core.errors import RejectCode
-from monitor.core.events import Event, Parsed, Partial, commonest_length, event_decoder
-from monitor.core.features import Bad
+from monitor.core.events import (
+    Event,
+    Packed,
+    Parsed,
+    Partial,
+    commonest_length,
+    event_decoder,
+)
+from monitor.core.features import Bad, Layout
 from monitor.core.hashing import hash_optional, hash_repeated, hash_rows, hash_texts
 from monitor.core.label_room import admit
 from monitor.core.labels import LabelTable, own_prediction
 from monitor.core.limits import Limits
 from monitor.core.names import ambiguous
 from monitor.core.numbers import crowded, parse_json
+from monitor.core.packing import Packing
 from monitor.core.schema import Schema
 from monitor.core.types import ByteArray, EventBatch, FloatArray, Int32Array, IntArray, RawBatch
 
@@ -85,16 +93,29 @@ class Decoder:
         decoder = event_decoder(self.limits)
         self._decode, self._type = decoder.decode, decoder.type
 
-    def parse(self, raw: RawBatch) -> Parsed:
+    def parse(self, raw: RawBatch, layout: Layout | None = None) -> Parsed:
         """Typed decoding of every record, before any schema.
+
+        With a ``layout`` the events' numbers are packed as its columns on the way, for
+        :meth:`columns` with a schema of that layout, where nothing else needs their features.
 
         Never raises for what a record contains: each refused row has a code and a sentence.
         """
-        events, rows, bad = self._decode_all(raw.values)
-        hidden = self._hidden_faults(raw.values, events, rows)
+        packing = None if layout is None else layout.packing
+        joined = self._joined(raw.values)
+        events, rows, bad, packed = self._decode_all(raw.values, joined, packing)
+        stamps = [event.ts for event in events]
+        dated = datetime in set(map(type, stamps))
+        # How many names each event had in the object that was packed.
+        taken = 0 if packing is None or packing.array else len(packing.names)
+        hidden = self._hidden_faults(
+            *(raw.values, events, rows, None if bad else joined), dated=dated, taken=taken
+        )
         if hidden:
             kept = [i for i, row in enumerate(rows) if row not in hidden]
             events, rows = [events[i] for i in kept], [rows[i] for i in kept]
+            stamps = [stamps[i] for i in kept]
+            packed = None if packed is None else packed.rows(kept)
             bad = sorted(hidden.union(bad))
         reject = np.zeros(len(raw), dtype=np.uint8)
         detail: dict[int, str] = {}
@@ -102,35 +123,44 @@ class Decoder:
         for row in bad:
             code, detail[row], partial[row] = diagnose(raw.values[row], self.limits)
             reject[row] = code
-        row_index = np.array(rows, dtype=np.int64)
-        return Parsed(raw.offset, reject, detail, row_index, events, time_ns(events), partial)
+        row_index = np.array(rows, dtype=np.int64) if bad else np.arange(len(raw))
+        time = time_ns(stamps, dated=dated)
+        return Parsed(raw.offset, reject, detail, row_index, events, time, partial, packed)
 
-    def _decode_all(self, values: Sequence[bytes]) -> tuple[list[Event], list[int], list[int]]:
-        """Events, their rows, and the rows the typed decoder refused."""
+    def _joined(self, values: Sequence[bytes]) -> bytes | None:
+        """All records in a row; None where one is too long, which is not looked at, not even so."""
+        within = max(map(len, values), default=0) <= self.limits.max_message_bytes
+        return b"".join(values) if within else None
+
+    def _decode_all(
+        self, values: Sequence[bytes], joined: bytes | None, packing: Packing | None
+    ) -> tuple[list[Event], Sequence[int], list[int], Packed | None]:
+        """Events, their rows, the rows the typed decoder refused, and what was packed."""
         decode, most = self._decode, self.limits.max_message_bytes
-        events: list[Event] = []
-        bad: list[int] = []
-        add = events.append
-        # What is too long is not looked at: not even for this.
-        within = max(map(len, values), default=0) <= most
-        slow = crowded(values if within else [v if len(v) <= most else b"" for v in values])
+        within = joined is not None
+        fit = values if within else [v if len(v) <= most else b"" for v in values]
+        slow = crowded(fit, joined)
         if not slow and within:
             try:
-                return [decode(value) for value in values], list(range(len(values))), bad
+                if packing is None:
+                    return [decode(value) for value in values], range(len(values)), [], None
+                events, packed = packing.decoded(decode, values)
             except (msgspec.MsgspecError, ValueError, RecursionError):
                 pass  # one of them is bad, and it takes another round to say which
+            else:
+                return events, range(len(values)), [], packed
+        events, bad = [], []
         for row, value in enumerate(values):
             if len(value) > most:
                 bad.append(row)
                 continue
             try:
-                add(decode(value) if row not in slow else self._convert(value))
+                events.append(decode(value) if row not in slow else self._convert(value))
             except (msgspec.MsgspecError, ValueError, RecursionError):
                 bad.append(row)
-        if not bad:
-            return events, list(range(len(values))), bad
         refused = set(bad)
-        return events, [row for row in range(len(values)) if row not in refused], bad
+        kept = [row for row in range(len(values)) if row not in refused]
+        return events, kept, bad, None if packing is None else packing.packed(events)
 
     def _convert(self, value: bytes) -> Event:
         """What ``decode`` gives, by way of plain values."""
@@ -139,7 +169,14 @@ class Decoder:
         return msgspec.convert(parse_json(value), self._type)
 
     def _hidden_faults(
-        self, values: Sequence[bytes], events: Sequence[Event], rows: Sequence[int]
+        self,
+        values: Sequence[bytes],
+        events: Sequence[Event],
+        rows: Sequence[int],
+        joined: bytes | None,
+        *,
+        dated: bool,
+        taken: int,
     ) -> set[int]:
         """Rows of decoded events with a fault where the typed decoder does not look.
 
@@ -147,14 +184,14 @@ class Decoder:
         twice in an object, and RFC 3339 times out of range.
         """
         picked = values if len(rows) == len(values) else [values[row] for row in rows]
-        joined = b"".join(picked)
+        joined = b"".join(picked) if joined is None else joined
         found = self._byte_faults(rows, picked, joined)
         if found:
             sound = [i for i, row in enumerate(rows) if row not in found]
             picked, events = [picked[i] for i in sound], [events[i] for i in sound]
             rows, joined = [rows[i] for i in sound], b"".join(picked)
-        found.update(rows[i] for i in ambiguous(picked, events, joined))
-        if datetime not in {type(event.ts) for event in events}:
+        found.update(rows[i] for i in ambiguous(picked, events, joined, taken))
+        if not dated:
             return found
         first, last = self.limits.min_ts_seconds, self.limits.max_ts_seconds
         found.update(
@@ -190,7 +227,10 @@ class Decoder:
             Of the stream so far; neither is changed, grown ones are returned.
         """
         events = parsed.events
-        x, bad = schema.encode([event.features for event in events])
+        if parsed.packed is None:
+            x, bad = schema.encode([event.features for event in events])
+        else:
+            x, bad = schema.layout.completed(parsed.packed, events)
         gradient, schema = self._gradients(events, schema, bad)
         keep = _without(len(events), bad)
         said = [events[i].label for i in keep] if bad else [event.label for event in events]
@@ -307,15 +347,15 @@ def _without(n: int, bad: Bad) -> list[int]:
     return [i for i in range(n) if i not in bad] if bad else list(range(n))
 
 
-def time_ns(events: Sequence[Event]) -> IntArray:
-    """int64[m] nanoseconds since 1970 of the events' own time stamps.
+def time_ns(stamps: list[int | float | datetime], *, dated: bool) -> IntArray:
+    """int64[m] nanoseconds since 1970 of the events' own time stamps, some of them ``dated``.
 
     Whole seconds and the fraction are converted apart, since a float of nanoseconds would round
     to about 0.2 µs even where the seconds were whole.
     """
-    stamps = [event.ts for event in events]
     exact: dict[int, int] = {}
-    if datetime in set(map(type, stamps)):
+    if dated:
+        stamps = stamps.copy()
         for i, ts in enumerate(stamps):
             if isinstance(ts, datetime):
                 exact[i] = (ts - EPOCH) // MICROSECOND * 1000

@@ -13,11 +13,13 @@ import msgspec
 from msgspec import Meta
 
 from monitor.core.limits import Limits
-from monitor.core.types import ByteArray, IntArray, Label
+from monitor.core.types import ByteArray, FloatArray, IntArray, Label
 
 Cell = float | str | bool | None
 Features = list[float] | dict[str, Cell]
 
+# Instead of features that have been packed, by identity.
+TAKEN: Features = []
 MAX_LABEL_CHARS = 256
 INT64_MAX = 2**63 - 1
 
@@ -86,6 +88,30 @@ class Partial:
 
 
 @dataclass(frozen=True, slots=True)
+class Packed:
+    """Numbers that were taken out of m events.
+
+    Attributes
+    ----------
+    by
+        The :class:`~monitor.core.packing.Packing` that did it.
+    x
+        float64[m, d], in the order of the stream's columns.
+    odd
+        Rows that did not fit: their events still have their features, and ``x`` has zeros.
+    """
+
+    by: object
+    x: FloatArray
+    odd: list[int]
+
+    def rows(self, kept: list[int]) -> Packed:
+        """Those of ``kept``, in increasing order."""
+        odd = set(self.odd)
+        return Packed(self.by, self.x[kept], [i for i, row in enumerate(kept) if row in odd])
+
+
+@dataclass(frozen=True, slots=True)
 class Parsed:
     """A raw batch of n records after typed decoding, before the schema is applied.
 
@@ -105,6 +131,8 @@ class Parsed:
         int64[m], time stamps in nanoseconds since 1970.
     partial
         For refused rows, what could still be read.
+    packed
+        The events' features where they have been taken out of them already.
     """
 
     offset: IntArray
@@ -114,15 +142,17 @@ class Parsed:
     events: list[Event]
     time_ns: IntArray
     partial: Mapping[int, Partial] = field(default_factory=dict)
+    packed: Packed | None = None
 
     def forget_features(self) -> None:
         """Free what is in columns by now, for owners of the batch.
 
         Freeing thousands of numbers is several times slower once they have left the cache.
         """
-        nothing: Features = []
+        if self.packed is not None:
+            return
         for event in self.events:
-            event.features = nothing
+            event.features = TAKEN
 
     def features(self) -> list[Features]:
         """The ``features`` of the m events, in order, to learn a schema from."""

@@ -6,21 +6,20 @@ each, and all others share one in which every value still has a number of its ow
 
 from __future__ import annotations
 
-import struct
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
 
 from monitor.core.errors import RejectCode
-from monitor.core.events import Cell, Features
+from monitor.core.events import Cell, Event, Features, Packed
 from monitor.core.hashing import hash_text
 from monitor.core.limits import Limits
+from monitor.core.packing import NO_FIT, Packing
 from monitor.core.text import shown
 from monitor.core.types import FloatArray
 
@@ -126,6 +125,24 @@ class Layout:
         return self._encode_cells(cells, bad), bad
 
     @cached_property
+    def packing(self) -> Packing | None:
+        """How rows become columns where there are only numbers; None where there are others."""
+        return None if any(self.categorical) else Packing(self.array, self.names)
+
+    def completed(self, packed: Packed, events: Sequence[Event]) -> tuple[FloatArray, Bad]:
+        """What :meth:`encode` gives for ``events`` whose numbers were ``packed`` already.
+
+        Raises ``ValueError`` where they were packed for another layout.
+        """
+        if packed.by is not self.packing:
+            raise ValueError("the events were packed for other features than these")
+        if not packed.odd:
+            return packed.x, {}
+        x = packed.x.copy()
+        x[packed.odd], bad = self.encode([events[i].features for i in packed.odd])
+        return x, {packed.odd[i]: why for i, why in bad.items()}
+
+    @cached_property
     def _numbers(self) -> tuple[tuple[str, ...], list[int]]:
         """Names of the numeric features, and the columns they go to."""
         names, places, at = [], [], 0
@@ -140,25 +157,15 @@ class Layout:
 
     def _encode_plain(self, rows: Sequence[Features]) -> FloatArray | None:
         """The fast path: every row complete, numbers where they belong; None when one is not."""
-        if self.array and any(self.categorical):
+        if self.packing is not None:
+            return self.packing.rows(rows)
+        if self.array or sum(map(len, rows)) != len(self.names) * len(rows):
             return None
         names, places = self._numbers
-        width = len(names)
-        pack = struct.Struct(f"={width}d").pack
         try:
-            if self.array:
-                data = b"".join([pack(*row) for row in rows])
-            elif sum(map(len, rows)) != len(self.names) * len(rows):
-                return None
-            elif width > 1:
-                pick = itemgetter(*names)
-                data = b"".join([pack(*pick(row)) for row in rows])
-            else:
-                data = b"".join([pack(*[row[name] for name in names]) for row in rows])  # type: ignore[call-overload]
-            numbers = np.frombuffer(data, dtype=np.float64).reshape(len(rows), width) + 0.0
-            return numbers if not any(self.categorical) else self._mixed(rows, numbers, places)
-        except (struct.error, KeyError, TypeError):
-            # A wrong length, a missing name, a text or null: the slow path says which.
+            numbers = Packing(False, names).numbers(rows)
+            return self._mixed(rows, numbers, places)
+        except NO_FIT:
             return None
 
     def _mixed(

@@ -90,11 +90,14 @@ class LabelTable:
         """int32[n] numbers of ``labels``, -1 for those not in the table."""
         kinds = set(map(type, labels))
         if len(kinds) == 1:
-            get = self._index[kinds.pop()].get
-            found = [get(label, -1) for label in labels]
+            index = self._index[kinds.pop()]
+            try:
+                return np.fromiter(map(index.__getitem__, labels), np.int32, len(labels))
+            except KeyError:
+                found = [index.get(label, -1) for label in labels]
         else:
-            index = self._index
-            found = [index[type(label)].get(label, -1) for label in labels]
+            by_kind = self._index
+            found = [by_kind[type(label)].get(label, -1) for label in labels]
         return np.array(found, dtype=np.int32)
 
     @classmethod

@@ -12,9 +12,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import orjson
 
-from monitor.core.events import Event
+from monitor.core.events import TAKEN, Event
 
 # One match always runs to the end of a string, closed or not, so the scan is linear.
 STRINGS = re.compile(rb'"(?:[^"\\]++|\\.?)*+(?:"|\Z)', re.DOTALL)
@@ -22,25 +23,33 @@ REQUIRED_NAMES = 5
 _NESTING = (dict, list)
 
 
-def ambiguous(values: Sequence[bytes], events: Sequence[Event], joined: bytes) -> list[int]:
+def ambiguous(
+    values: Sequence[bytes], events: Sequence[Event], joined: bytes, taken: int = 0
+) -> list[int]:
     """Which of the decoded records hold a name twice in one of their objects.
 
-    ``joined`` is all of ``values`` in a row.
+    ``joined`` is all of ``values`` in a row; ``taken`` is how many names the features had of events
+    that have them no more.
 
     A record that has room for as many names as the event has holds each of them once. Only others
     (unusual spacing or texts, fields that are not decoded) are parsed once more.
     """
-    if joined.count(b":") == REQUIRED_NAMES * len(events):
-        return []  # arrays, and nothing optional: the names are those that must be there
+    # Several times as fast as to count bytes in bytes, where there are many.
+    colons = int(np.count_nonzero(np.frombuffer(joined, dtype=np.uint8) == ord(":")))
+    least = REQUIRED_NAMES + taken
+    bare = not taken or all(event.features is TAKEN for event in events)
+    if colons == least * len(events) and bare:
+        return []  # nothing optional: the names are those that must be there
     return [
         i
         for i, (value, event) in enumerate(zip(values, events, strict=True))
-        if value.count(b":") != (names := _decoded_names(event)) and is_ambiguous(value, names)
+        if value.count(b":") != (names := _decoded_names(event, taken))
+        and is_ambiguous(value, names)
     ]
 
 
-def _decoded_names(event: Event) -> int:
-    count = REQUIRED_NAMES
+def _decoded_names(event: Event, taken: int) -> int:
+    count = REQUIRED_NAMES + (taken if event.features is TAKEN else 0)
     for value in (event.features, event.subject, event.prediction, event.gradient, event.weight):
         if type(value) is dict:
             count += len(value)

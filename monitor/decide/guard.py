@@ -102,6 +102,8 @@ def finite(what: str, values: Any, n: int) -> None:
     array = np.asarray(values)
     if array.shape != (n,):
         raise BadValueError(f"{what} has shape {array.shape} for {n} events")
+    if array.dtype.kind == "f" and math.isfinite(_square(array)):
+        return
     bad = n - int(np.isfinite(array).sum())
     if bad:
         raise BadValueError(f"{what} is NaN or infinite for {bad} of {n} events")
@@ -152,8 +154,7 @@ def _square(values: FloatArray) -> float:
 
     The squared length is two to three times as fast as a sum.
     """
-    flat = values.reshape(-1) if values.flags.c_contiguous else values.ravel("K")
-    return float(np.dot(flat, flat))
+    return float(np.vdot(values, values))
 
 
 def _unsound(values: FloatArray) -> bool:

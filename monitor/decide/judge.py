@@ -3,73 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from monitor.config.policy import Policy
-from monitor.core.types import (
-    BoolArray,
-    ByteArray,
-    EventBatch,
-    FloatArray,
-    IntArray,
-    Reason,
-    Verdict,
-)
-from monitor.decide.channels import NO_CHANNEL, Combined, combine
-from monitor.decide.guard import (
-    EXPLAIN,
-    OBSERVE,
-    SCORE,
-    BadValueError,
-    Failures,
-    finite,
-    still_finite,
-)
+from monitor.core.types import BoolArray, EventBatch, FloatArray, IntArray, Verdict
+from monitor.decide.channels import NO_CHANNEL, combine
+from monitor.decide.guard import OBSERVE, SCORE, Failures, finite, still_finite
+from monitor.decide.judged import AnyDetector, Judged, channels_of, part_of
+from monitor.decide.reasons import reasons
 from monitor.decide.verdicts import verdicts
 from monitor.decide.world import Recent, based_anew
-from monitor.detectors.base import Detector, Evidence, Scores
+from monitor.detectors.base import Scores
 from monitor.detectors.calibration import Read, Reference
 from monitor.detectors.pooling import admitted
 from monitor.sketches.tails import SMALLEST_P
 
-AnyDetector = Detector[Any]
-MAX_REASONS = 3
 SUSPICIOUS_CONTEXT = 0.02
 SUSPICIOUS_SELF = 0.001
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """What the channels made of a batch of n valid events.
-
-    ``events`` carries the stage-zero p-values; ``scores``, ``reads`` (what a fitted reference says
-    of them) and ``own`` (p-values float64[n] of those that speak) are by detector name; ``p_value``
-    by family, float64[n], silent channels absent. Where the world has changed, ``reads`` and
-    ``own`` are based anew; ``recent`` remembers them as they were.
-    """
-
-    events: EventBatch
-    scores: Mapping[str, Scores]
-    reads: Mapping[str, Read]
-    own: Mapping[str, FloatArray]
-    p_value: Mapping[str, FloatArray]
-    combined: Combined
-    verdict: ByteArray
-    recent: Recent
-
-
-def part_of(detector: AnyDetector) -> float:
-    """The detector's part of its channel, in comparison with the others' (see ``base``)."""
-    return float(getattr(detector, "part", 1.0))
-
-
-def channels_of(detectors: Sequence[AnyDetector]) -> tuple[str, ...]:
-    """The families of ``detectors``, each once, in order of first appearance."""
-    return tuple(dict.fromkeys(detector.family.value for detector in detectors))
 
 
 def judge(
@@ -191,12 +145,17 @@ def empty_reference(detector: AnyDetector) -> Reference:
 
 
 def suspicions(judged: Judged, references: Mapping[str, Reference]) -> dict[str, FloatArray]:
-    """By detector that knows an event's surroundings: the p-value float64[n] of that context."""
-    return {
-        name: references[name].p_value(scored.context)
-        for name, scored in judged.scores.items()
-        if scored.context is not None and references[name].ready
-    }
+    """By detector that knows an event's surroundings: the p-value float64[n] of that context.
+
+    It is 1 where the context lies in the body of the reference, which is never suspicious.
+    """
+    out: dict[str, FloatArray] = {}
+    for name, scored in judged.scores.items():
+        if scored.context is not None and references[name].ready:
+            high = np.flatnonzero(scored.context > references[name].threshold)
+            p = out[name] = np.ones(len(scored.context))
+            p[high] = references[name].p_value(scored.context[high])
+    return out
 
 
 def ordinary(
@@ -216,73 +175,6 @@ def ordinary(
     for name, p in contexts.items():
         rows &= p > (SUSPICIOUS_SELF if name == detector.name else SUSPICIOUS_CONTEXT)
     return rows
-
-
-def reasons(
-    detectors: Sequence[AnyDetector],
-    states: Mapping[str, Any],
-    judged: Judged,
-    policy: Policy,
-    failures: Failures,
-) -> tuple[dict[int, tuple[Reason, ...]], dict[int, tuple[str, ...]]]:
-    """Evidence and families of each flagged row, strongest channel first.
-
-    A detector that cannot explain is noted in ``failures``; its scores stay as reasons.
-    """
-    flagged = np.flatnonzero(judged.verdict != Verdict.ACCEPT)
-    by_row: dict[int, list[tuple[float, str, Reason]]] = {int(row): [] for row in flagged}
-    channels = channels_of(detectors)
-    for detector in detectors:
-        index = channels.index(detector.family.value)
-        share = float(judged.combined.share[index])
-        if share <= 0.0 or not len(flagged):
-            continue
-        if detector.name not in judged.own:
-            continue
-        # A channel is as sure as the surest of its detectors, over its part of the channel; the
-        # others have nothing to say unless they are sure themselves.
-        total = sum(
-            part_of(other)
-            for other in detectors
-            if other.family == detector.family and other.name in judged.own
-        )
-        of_channel = judged.p_value[detector.family.value][flagged]
-        p = np.minimum(judged.own[detector.name][flagged] * (total / part_of(detector)), 1.0)
-        surest = (p <= of_channel) & (judged.combined.channel[flagged] == index)
-        speaks = (p / share <= policy.flag_at) | surest
-        rows = flagged[speaks]
-        if not len(rows):
-            continue
-        score = judged.scores[detector.name].value
-        evidence = _explained(detector, states[detector.name], judged.events, rows, failures)
-        for row, p_row, item in zip(rows, p[speaks], evidence, strict=True):
-            reason = Reason(
-                detector.name,
-                float(score[row]),
-                float(p_row),
-                share * policy.flag_at,
-                item.text,
-                item.data,
-            )
-            by_row[int(row)].append((float(p_row) / share, detector.family.value, reason))
-    ranked = {row: sorted(items, key=lambda item: item[0]) for row, items in by_row.items()}
-    return (
-        {row: tuple(item[2] for item in items[:MAX_REASONS]) for row, items in ranked.items()},
-        {row: tuple(dict.fromkeys(item[1] for item in items)) for row, items in ranked.items()},
-    )
-
-
-def _explained(
-    detector: AnyDetector, state: Any, events: EventBatch, rows: IntArray, failures: Failures
-) -> Sequence[Evidence]:
-    def explain() -> Sequence[Evidence]:
-        evidence = detector.explain(state, events, rows)
-        if len(evidence) != len(rows):
-            raise BadValueError(f"{len(evidence)} pieces of evidence for {len(rows)} events")
-        return evidence
-
-    nothing = [Evidence("no explanation: the detector failed while it was asked for one")]
-    return failures.attempt(detector.name, EXPLAIN, explain, nothing * len(rows))
 
 
 class Known(NamedTuple):
@@ -363,8 +255,10 @@ def _admitted(
     """The references after what is ordinary of a batch: the view's and the own, or the own."""
     name = detector.name
     rows, read = ordinary(judged, detector, contexts), judged.reads.get(name)
-    score = judged.scores[name].value[rows]
-    read = None if read is None else read.rows(rows)
+    score = judged.scores[name].value
+    if not rows.all():
+        picked = np.flatnonzero(rows)
+        score, read = score[picked], None if read is None else read.rows(picked)
     if len(held) == 1:
         return (held[0].admit(score, discrete=detector.discrete, read=read),)
     return admitted(held[0], held[1], score, discrete=detector.discrete, read=read)
@@ -372,6 +266,7 @@ def _admitted(
 
 __all__ = [
     "NO_CHANNEL",
+    "AnyDetector",
     "Judged",
     "Known",
     "channels_of",

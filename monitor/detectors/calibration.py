@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from monitor.core.types import BoolArray, FloatArray
+from monitor.core.types import BoolArray, FloatArray, IntArray
 from monitor.sketches.tails import ROBUST_QUANTILES, bounded, pareto, shares_below, weibull
 
 TAIL_SHARE = 0.05
@@ -70,8 +70,8 @@ class Read:
     moved: FloatArray
     p: FloatArray
 
-    def rows(self, rows: BoolArray) -> Read:
-        """Those of ``rows`` bool[n]."""
+    def rows(self, rows: IntArray) -> Read:
+        """Those of ``rows`` int64[m]."""
         return Read(self.fitted[rows], self.moved[rows], self.p[rows])
 
 
@@ -212,15 +212,15 @@ class Reference:
 
     def _fitted_p(self, score: FloatArray, discrete: bool) -> FloatArray:
         m = len(self.fitted)
-        p: FloatArray = np.ones(len(score))
-        tail = score > self.threshold
-        # The tail has its law, and atoms at the bottom, which is where the scores of discrete
-        # detectors mostly are, need no search: everything scores as high.
-        body = ((score > self.fitted[0]) if discrete else ~tail).nonzero()[0]
-        above = m - np.searchsorted(self.fitted, score[body], side="left")
-        p[body] = (above + 1.0) / (m + 1.0)
         if discrete:
+            # Atoms at the bottom, where most scores are, need no search: all others are as high.
+            p: FloatArray = np.ones(len(score))
+            rows = np.flatnonzero(score > self.fitted[0])
+            p[rows] = self._body_p(score[rows], m)
             return p
+        # All are searched, though the tail has its law: picking the others takes longer.
+        p = self._body_p(score, m)
+        tail = np.flatnonzero(score > self.threshold)
         excess = (score[tail] - self.threshold) / self.scale
         if self.robust:
             survival = np.exp(-(excess**self.shape))
@@ -230,6 +230,11 @@ class Reference:
             survival = (1.0 + self.shape * excess) ** (-1.0 / self.shape)
         p[tail] = self.above * survival
         return bounded(p, 1.0)
+
+    def _body_p(self, score: FloatArray, m: int) -> FloatArray:
+        """float64[n]: the share of the ``m`` fitted scores that are as high."""
+        above = m - np.searchsorted(self.fitted, score, side="left")
+        return np.asarray((above + 1.0) / (m + 1.0))
 
     def _corrected(self, p: FloatArray) -> FloatArray:
         tail = (p < BODY).nonzero()[0]

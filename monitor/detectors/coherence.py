@@ -28,6 +28,7 @@ from monitor.detectors.base import Evidence, Params, Scores
 from monitor.sketches.arrays import quantiles, starts
 from monitor.sketches.crowd import WINDOW_EVENTS, differences
 from monitor.sketches.keyed import KeyedTable
+from monitor.sketches.refresh import OFTEN_EVENTS, due
 from monitor.sketches.shared import sources
 from monitor.sketches.surrogate import ERROR, SHAPE, Surrogate, projection, unprojection, width
 from monitor.sketches.tastes import Tastes
@@ -35,7 +36,6 @@ from monitor.sketches.tastes import Tastes
 EVENTS, SENT, LAST_SEEN = range(3)
 EXTRA = 3
 RING = 256
-REFRESH_EVENTS = 2048
 IDLE = 3e-3
 START_RHO = 0.25
 RHO_QUANTILE = 0.6
@@ -165,8 +165,10 @@ class Coherence:
             ring[measured % RING] = value
             measured += 1
         spread, mass = self._spread(state, found.vectors, accepted)
-        due = seen // REFRESH_EVENTS != state.seen // REFRESH_EVENTS or state.mass < REFRESH_EVENTS
-        whiten, alive = _whitening(spread, mass) if due else (state.whiten, state.alive)
+        # Under a drift an old whitening makes honest sources stand out; tastes stay for longer.
+        moves = state.mass < OFTEN_EVENTS or due(state.seen, seen, always_often=True)
+        fits = state.mass < OFTEN_EVENTS or due(state.seen, seen)
+        whiten, alive = _whitening(spread, mass) if moves else (state.whiten, state.alive)
         size = state.spread.shape[0]
         sums = found.rows[:, :size].astype(np.float64)
         tastes = state.tastes.put(found.keys, sums, found.rows[:, size + EVENTS].astype(np.float64))
@@ -190,7 +192,7 @@ class Coherence:
             tail_source=np.concatenate([state.tail_source, batch.source])[-WINDOW_EVENTS:],
             ring=ring,
             measured=measured,
-            tastes=tastes.fitted(alive) if due else tastes,
+            tastes=tastes.fitted(alive) if fits else tastes,
             seen=seen,
         )
 
@@ -311,7 +313,6 @@ class Coherence:
         )
         held = state.table.get(keys)
         size = state.spread.shape[0]
-        alive = state.alive
         before = self._nats(held, state)
         suspect = before > -np.log(self.params.suspect_at)
         closes = (state.seen + len(batch)) // WINDOW_EVENTS != state.seen // WINDOW_EVENTS
@@ -325,7 +326,7 @@ class Coherence:
             len(batch),
             suspect,
             self._rho(state),
-            dimensions=alive,
+            dimensions=state.alive,
             closes=closes,
         )
         fresh = who[len(state.tail_source) :]

@@ -156,8 +156,8 @@ class Continuity:
         keep = shared_out(
             batch, accepted & (place >= REACH) & (place < n + before - REACH), PER_BATCH, SEED
         )
-        here = keep + before
-        errors = _errors(_run(state, batch), *_beside(here)).T
+        run, here = _runs_about(state, batch, keep + before)
+        errors = _errors(run, *_beside(here)).T
         apart = np.abs(batch.z[keep, :w] - batch.z[(keep + n // 2) % n, :w]).astype(np.float32)
         errors = np.concatenate([state.errors, errors])[-self.params.rows :]
         apart = np.concatenate([state.apart, apart])[-self.params.rows :]
@@ -274,6 +274,19 @@ def _run(view: ContinuityState, batch: EventBatch) -> Errors:
     """float32[w, N]: the newest known events and the batch's, an event a column."""
     w = view.last.shape[1]
     return np.concatenate([view.last, batch.z[:, :w]]).T.astype(np.float32, order="C")
+
+
+def _runs_about(
+    view: ContinuityState, batch: EventBatch, here: IntArray
+) -> tuple[Errors, IntArray]:
+    """float32[w, 5k]: places int64[k] of a run with two to either side, and where each is now."""
+    w, before = view.last.shape[1], len(view.last)
+    around = (here[:, None] + np.arange(-REACH, REACH + 1)).ravel()
+    rows = batch.z[np.maximum(around - before, 0), :w]
+    early = around < before
+    rows[early] = view.last[around[early]]
+    now = np.arange(len(here)) * (2 * REACH + 1) + REACH
+    return rows.T.astype(np.float32, order="C"), now
 
 
 def _beside(here: IntArray) -> tuple[IntArray, IntArray]:

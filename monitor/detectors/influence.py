@@ -117,7 +117,11 @@ class Influence:
         return InfluenceState(
             softmax_learned(state.softmax, batch, accepted, p.half_life_events),
             state.holdout.added(
-                batch, mapped(batch), accepted, p.capacity, p.holdout_half_life_events
+                batch,
+                mapped(batch).T.astype(np.float64),
+                accepted,
+                p.capacity,
+                p.holdout_half_life_events,
             ),
             state.seen + int(accepted.sum()),
         )
@@ -171,7 +175,7 @@ class Influence:
 
     def _computed(self, view: InfluenceState, batch: EventBatch) -> _Judged:
         classes = max(2, batch.n_classes, int(view.holdout.y.max()) + 1)
-        phi, gram = mapped(batch), view.softmax.gram
+        phi, gram = mapped(batch).T.astype(np.float64), view.softmax.gram
         residual = -np.exp(_padded_log(softmax_log_proba(view.softmax, batch), classes))
         residual[np.arange(len(batch)), batch.y] += 1.0
         ridge = RIDGE * np.eye(len(gram))

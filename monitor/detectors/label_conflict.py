@@ -23,6 +23,7 @@ from monitor.sketches.arrays import log_normalised
 from monitor.sketches.ferns import Ferns
 from monitor.sketches.moments import Moments
 from monitor.sketches.shared import (
+    columns_across,
     empty_moments,
     empty_softmax,
     gaussians,
@@ -66,10 +67,10 @@ class LabelConflictState:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    """Leaves, and log probabilities: float64[3, n, C] by model and pooled float64[n, C]."""
+    """Leaves int64[T, n], and log probabilities float64[n, C]: by model, and pooled."""
 
     leaves: IntArray
-    experts: FloatArray
+    experts: tuple[FloatArray, ...]
     pooled: FloatArray
 
 
@@ -115,10 +116,11 @@ class LabelConflict:
         y = batch.y[accepted]
         classes = max(2, batch.n_classes)
         read = self._read(state, batch)
-        leaves = read.leaves[accepted]
+        rows = np.flatnonzero(accepted)
+        leaves = read.leaves if len(rows) == len(batch) else read.leaves.take(rows, axis=1)
         loss = state.loss
         if batch.n_classes >= 2:
-            own = -read.experts[:, np.flatnonzero(accepted), y]
+            own = -np.stack([expert[rows, y] for expert in read.experts])
             gain = 1.0 - 0.5 ** (len(y) / p.trust_half_life_events)
             loss = loss + gain * (np.minimum(own, LARGEST_LOSS).mean(axis=1) - loss)
         return LabelConflictState(
@@ -150,11 +152,14 @@ class LabelConflict:
     ) -> Sequence[Evidence]:
         """Which label the features speak for, and how clearly."""
         pooled = np.exp(self._read(view, batch).pooled[rows])
-        return [self._sentence(batch, p, int(row)) for p, row in zip(pooled, rows, strict=True)]
-
-    def _sentence(self, batch: EventBatch, p: FloatArray, row: int) -> Evidence:
-        given, expected = int(batch.y[row]), int(p.argmax())
         names = [name[:64] for name in batch.label_names]
+        likeliest, given = pooled.argmax(axis=1).tolist(), batch.y[rows].tolist()
+        return [
+            self._sentence(names, p, said, expected)
+            for p, said, expected in zip(pooled.tolist(), given, likeliest, strict=True)
+        ]
+
+    def _sentence(self, names: list[str], p: list[float], given: int, expected: int) -> Evidence:
         if given == expected:
             text = f"label {names[given]!r} is the likeliest here, but only at {p[given]:.1%}"
         else:
@@ -165,9 +170,9 @@ class LabelConflict:
             )
         data = {
             "given": names[given],
-            "given_probability": round(float(p[given]), 6),
+            "given_probability": round(p[given], 6),
             "expected": names[expected],
-            "expected_probability": round(float(p[expected]), 6),
+            "expected_probability": round(p[expected], 6),
         }
         return Evidence(text, data)
 
@@ -179,19 +184,19 @@ class LabelConflict:
         classes = max(2, batch.n_classes)
         squared = squared_distances(view.moments, batch)
         densities = log_normalised(gaussians(view.moments, batch).log_joint(squared))
-        leaves = view.ferns.leaves(batch.z)
-        experts = np.stack(
-            [
-                softmax_log_proba(view.softmax, batch),
-                view.ferns.log_proba(leaves, classes),
-                densities,
-            ]
+        leaves = view.ferns.leaves(columns_across(batch))
+        experts = (
+            softmax_log_proba(view.softmax, batch),
+            view.ferns.log_proba(leaves, classes),
+            densities,
         )
         return _Read(leaves, experts, self._pooled(view, experts))
 
-    def _pooled(self, view: LabelConflictState, experts: FloatArray) -> FloatArray:
+    def _pooled(self, view: LabelConflictState, experts: tuple[FloatArray, ...]) -> FloatArray:
         """float64[n, C]: the logarithmic pool."""
         weight = np.exp(-self.params.trust * (view.loss - view.loss.min()))
         weight /= weight.sum()
-        bounded = np.maximum(experts, LEAST_LOG_P)
-        return log_normalised((weight @ bounded.reshape(len(weight), -1)).reshape(bounded[0].shape))
+        total = np.zeros_like(experts[0])
+        for share, expert in zip(weight.tolist(), experts, strict=True):
+            total += share * np.maximum(expert, LEAST_LOG_P)
+        return log_normalised(total)

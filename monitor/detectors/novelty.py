@@ -5,7 +5,7 @@ further every day, is arithmetic, and its results fall between the values that t
 value counts when it needs more decimals than its column's values do, or never came before in a
 column that repeats its values; by −ln of the share of ordinary values that do the same, estimated
 after Good (1953) from what was new lately. Columns where more than ``common`` are new have no grid
-and do not count.
+and do not count, nor do new values of columns that have shown more than can be remembered.
 
 The score leaves out an event's most telling column: a record price is one new value, a point that
 was moved is new in several. An attacker who snaps to values that came before is not seen here.
@@ -51,10 +51,14 @@ class NoveltyState:
 
 @dataclass(frozen=True, slots=True)
 class _Looked:
-    """A batch's columns float64[w, n], what the grid says of them, and surprises float64[w, n]."""
+    """A batch's columns float64[w, n], and what the grid says of them.
+
+    ``surprise`` float64[k, n] is that of ``columns`` int64[k]; the others have none.
+    """
 
     across: FloatArray
     looked: tuple[IntArray, BoolArray, BoolArray]
+    columns: IntArray
     surprise: FloatArray
 
 
@@ -83,7 +87,8 @@ class Novelty:
         if not n or view.seen < self.params.least_events:
             return Scores.silent(n)
         surprise = self._look(view, batch).surprise
-        return Scores(surprise.sum(axis=0) - surprise.max(axis=0), np.ones(n, dtype=bool))
+        value = surprise.sum(axis=0) - surprise.max(axis=0, initial=0.0)
+        return Scores(value, np.ones(n, dtype=bool))
 
     def observe(self, state: NoveltyState, batch: EventBatch, accepted: BoolArray) -> NoveltyState:
         """Values are remembered from every event, their shares learned from accepted ones."""
@@ -111,7 +116,8 @@ class Novelty:
         return [self._sentence(batch, found, usual, int(row)) for row in rows]
 
     def _sentence(self, batch: EventBatch, found: _Looked, usual: IntArray, row: int) -> Evidence:
-        surprise = found.surprise[:, row]
+        surprise = np.zeros(len(found.across))
+        surprise[found.columns] = found.surprise[:, row]
         order = [int(j) for j in np.argsort(-surprise, kind="stable")[:SHOWN] if surprise[j] > 0.0]
         off = found.looked[2][:, row]
         told = [
@@ -146,10 +152,14 @@ class Novelty:
         lately = grid.lately_with(unseen, off)
         # What many events do at the same time is a change of the world: new units, a new sensor.
         new = self._nats(np.maximum(grid.unseen / max(grid.mass, 1.0), lately[0]), grid.mass)
+        new[grid.crowded()] = 0.0
         between = self._nats(grid.off / max(grid.mass, 1.0), grid.mass)
         between[lately[1] > self.params.upheaval] = 0.0
-        surprise = np.maximum(unseen * new, off * between)
-        return _Looked(across, looked, surprise)
+        # Most columns have nothing that is rare to say of any event.
+        telling = (new[:, 0] > 0.0) & unseen.any(axis=1) | (between[:, 0] > 0.0) & off.any(axis=1)
+        columns = np.flatnonzero(telling)
+        surprise = np.maximum(unseen[columns] * new[columns], off[columns] * between[columns])
+        return _Looked(across, looked, columns, surprise)
 
     def _nats(self, share: FloatArray, mass: float) -> FloatArray:
         """float64[w, 1]: −ln of each column's share, 0 where it is common."""

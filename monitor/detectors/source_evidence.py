@@ -31,12 +31,12 @@ from monitor.core.types import BoolArray, EventBatch, Family, FloatArray, IntArr
 from monitor.detectors.base import Evidence, Params, Scores
 from monitor.sketches.habits import Habits, Sums
 from monitor.sketches.keyed import KeyedTable
+from monitor.sketches.refresh import OFTEN_EVENTS, due
 from monitor.sketches.shared import sources
 
 LISTENS_TO = Family.LABEL_FLIP.value
 NATS, EVENTS, SURPRISING, BETS, WEIGHT, NOISE, LAST_SEEN = range(7)
 WIDTH = 7
-REFRESH_EVENTS = 2048
 SURPRISE = 0.1
 TINY = 1e-6
 OFTEN, LEAST_SOURCES, LEAST_SURGE, USUAL_EVENTS = 4, 16, 1.5, 8_000.0
@@ -131,7 +131,7 @@ class SourceEvidence:
             spread = spread + rate * (float(np.square(bets - mean).mean()) - spread)
         habits = state.habits.put(keys, _sums(rows))
         seen = state.seen + len(batch)
-        if seen // REFRESH_EVENTS != state.seen // REFRESH_EVENTS or seen < REFRESH_EVENTS:
+        if due(state.seen, seen) or seen < OFTEN_EVENTS:
             habits = habits.fitted()
         came = np.bincount(inverse, minlength=len(keys))
         usual = state.usual

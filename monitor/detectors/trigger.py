@@ -41,9 +41,9 @@ from pydantic import Field
 
 from monitor.core.types import BoolArray, EventBatch, Family, FloatArray, IntArray
 from monitor.detectors.base import Evidence, Params, Scores
-from monitor.sketches.context import LinearContext
+from monitor.sketches.context import Called, LinearContext
 from monitor.sketches.lift import (
-    Counted,
+    Added,
     LiftTable,
     Plan,
     cells_of,
@@ -55,6 +55,7 @@ from monitor.sketches.lift import (
 )
 from monitor.sketches.picks import Picked, pick, wide_table
 from monitor.sketches.review import Events, Pairs, reviewed
+from monitor.sketches.shared import sources_in_order
 from monitor.sketches.surprise import TOP, Float32Array, Scale, among, surprises
 
 NAMED_COLUMNS = 4
@@ -92,7 +93,8 @@ class TriggerParams(Params):
 class TriggerState:
     """Counts of keys, the context model, and the number of accepted events ``seen``.
 
-    ``single``, ``wide``, ``pair``: counts of values, of values on the wide grids, and of pairs.
+    ``single``, ``wide``, ``pair``: counts of values (recent ones only), of values on the wide
+    grids, and of pairs.
     ``recent_mass``, ``anchor_mass`` float64[w]: decayed number of events counted in each column;
     ``generation`` int64[w]: how often a column has started anew; ``labels`` float64[C]: decayed
     recent events by label, padded as labels appear.
@@ -117,7 +119,8 @@ class _Look:
     ``learned`` float32[p, n]: the weight by which the baseline learns each pair.
     """
 
-    single: Counted
+    called: Called
+    single: Added
     picked: Picked
     pairs: Pairs
     learned: Float32Array
@@ -190,17 +193,16 @@ class Trigger:
             return state
         p, look = self.params, self._look(state, batch)
         keep, keep_anchor = 0.5 ** (n / p.recent_events), 0.5 ** (n / p.anchor_events)
-        wide = look.picked.counted
-        g = batch.g[:, self._plan(state.n_columns).columns]
+        wide = look.picked.added
         return TriggerState(
-            state.single.learned(look.single, look.single.weight, keep_anchor),
+            replace(state.single, recent=look.single.recent),
             state.wide if wide is None else state.wide.learned(wide, wide.weight, keep_anchor),
             state.pair.learned(look.pairs.counted, look.learned, keep_anchor),
             keep * state.recent_mass + n,
             keep_anchor * state.anchor_mass + n,
             state.generation,
             look.labels,
-            state.context.learn(g, accepted, p.context_events, self._rows(state, batch)),
+            state.context.learn(look.called, accepted, p.context_events),
             state.n_columns,
             state.seen + int(accepted.sum()),
         )
@@ -244,29 +246,33 @@ class Trigger:
             return []
         if len(view.recent_mass) < 2:
             return [Evidence("too few columns for a trigger") for _ in rows]
-        look = self._look(view, batch)
-        expected = look.pairs.expected(rows)
+        pairs = self._look(view, batch).pairs
+        by_event = np.negative(pairs.surprise.take(rows, axis=1).T, order="C")
+        order = np.argsort(by_event, axis=1, kind="stable")[:, :TOP]
+        best = order[:, 0]
+        telling = np.take_along_axis(by_event, order, axis=1) <= 0.3 * by_event.min(axis=1)[:, None]
+        sides = pairs.place[pairs.pairs[order], rows[:, None, None]]
+        columns = self._plan(view.n_columns).columns[sides]
+        counts = pairs.counted.count[best, rows], pairs.expected(best[None], rows)[0]
+        inside = (
+            dict.fromkeys(c for tells, both in zip(*told, strict=True) if tells for c in both)
+            for told in zip(telling.tolist(), columns.tolist(), strict=True)
+        )
+        recent = float(view.recent_mass.max()) + len(batch)
         return [
-            self._sentence(view, batch, (look.pairs, expected[:, at]), int(row))
-            for at, row in enumerate(rows)
+            self._sentence(batch, row, list(those)[:NAMED_COLUMNS], (count, expected, recent))
+            for row, those, count, expected in zip(
+                *(rows.tolist(), inside, counts[0].tolist(), counts[1].tolist()), strict=True
+            )
         ]
 
     def _sentence(
-        self, view: TriggerState, batch: EventBatch, held: tuple[Pairs, Float32Array], row: int
+        self, batch: EventBatch, row: int, columns: list[int], told: tuple[float, float, float]
     ) -> Evidence:
-        pairs, expected_of = held
-        watched = self._plan(view.n_columns).columns
-        surprise = pairs.surprise[:, row]
-        order = np.argsort(-surprise, kind="stable")[:TOP]
-        best = int(order[0])
-        telling = [r for r in order if surprise[r] >= 0.3 * surprise[best]]
-        inside = dict.fromkeys(int(pairs.place[i, row]) for r in telling for i in pairs.pairs[r])
-        columns = [int(watched[i]) for i in inside][:NAMED_COLUMNS]
+        count, expected, recent = told
         names = [batch.columns[c] for c in columns]
-        values = [float(batch.x[row, c]) for c in columns]
+        values = batch.x[row, columns].tolist()
         label = batch.label_names[int(batch.y[row])]
-        count, expected = float(pairs.counted.count[best, row]), float(expected_of[best])
-        recent = float(view.recent_mass.max()) + len(batch)
         shown = [f"{name[:64]}≈{value:.4g}" for name, value in zip(names, values, strict=True)]
         text = (
             f"{', '.join(shown[:-1])} and {shown[-1]} together with label {label[:64]!r} came "
@@ -283,16 +289,11 @@ class Trigger:
         }
         return Evidence(text, data)
 
-    def _rows(self, view: TriggerState, batch: EventBatch) -> FloatArray:
-        """The context's view of a batch, computed once."""
-        g = batch.g[:, self._plan(view.n_columns).columns]
-        return batch.once("trigger rows", view, lambda: view.context.rows(g))
-
-    def _weight(self, view: TriggerState, g: FloatArray, rows: FloatArray) -> Float32Array:
+    def _weight(self, called: Called) -> Float32Array:
         """float32[w, n] in (0, 1]: how little the context calls for each value."""
-        gain = np.clip(view.context.gain(g, rows).T, 0.0, 30.0).astype(np.float32)
-        weight: Float32Array = np.exp(np.float32(-self.params.called_for) * gain)
-        return weight
+        weight: Float32Array = np.clip(called.gain, 0.0, 30.0)
+        weight *= np.float32(-self.params.called_for)
+        return np.exp(weight, out=weight)
 
     def _look(self, view: TriggerState, batch: EventBatch) -> _Look:
         """Counts, expectations and surprises, computed once for a view and a batch."""
@@ -300,16 +301,18 @@ class Trigger:
 
     def _computed(self, view: TriggerState, batch: EventBatch) -> _Look:
         p, chosen, n = self.params, self._plan(view.n_columns), len(batch)
-        g = batch.g[:, chosen.columns]
-        weight, across = self._weight(view, g, self._rows(view, batch)), np.ascontiguousarray(g.T)
+        # A column a row; every number here is a count, a weight or a grid cell, none needs doubles.
+        with np.errstate(over="ignore"):  # what overflows is at the edge of every grid
+            across = batch.g.T.take(chosen.columns, axis=0).astype(np.float32, order="C")
+        called = view.context.read(across)
+        weight = self._weight(called)
         keep = 0.5 ** (n / p.recent_events)
         labels = keep * padded(view.labels, batch.n_classes)
         labels += np.bincount(batch.y, minlength=len(labels))
         ratio = (keep * view.recent_mass + n) / np.maximum(view.anchor_mass, 1.0)
         cells = cells_of(across, p.cell)
-        single = view.single.count(
-            single_slots(cells, batch.y, chosen, p.single_bits), weight, keep
-        )
+        slot = single_slots(cells, batch.y, chosen, p.single_bits)
+        single = view.single.added(slot, weight, keep)
         picked = pick(
             view.wide,
             across,
@@ -321,11 +324,13 @@ class Trigger:
             size=p.dispersion,
         )
         keys = value_keys(cells, chosen, view.generation)
-        events = Events(cells, keys, weight, batch.y, batch.source, labels)
+        events = Events(cells, keys, weight, batch.y, sources_in_order(batch), labels)
         scale = self._scale(view, picked, labels[batch.y], ratio)
-        pairs, learned = self._pairs(view, events, (picked, single.count, scale), keep)
+        pairs, learned = self._pairs(
+            view, events, (picked, single.recent.take(slot, mode="clip"), scale), keep
+        )
         score = reviewed(pairs, events, chosen, p.bits)
-        return _Look(single, picked, pairs, learned, score, labels)
+        return _Look(called, single, picked, pairs, learned, score, labels)
 
     def _scale(
         self, view: TriggerState, picked: Picked, of_label: FloatArray, ratio: FloatArray

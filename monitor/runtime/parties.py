@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from monitor.core.types import DecisionBatch, RawBatch
+from monitor.state.codec import Pieces
 from monitor.state.recovery import Stamp
 
 G = TypeVar("G")
@@ -33,6 +34,14 @@ class GateLike(Protocol[G]):
 
     def digest(self, state: G) -> str:
         """Hexadecimal digest, equal for equal states only."""
+
+
+@runtime_checkable
+class InPieces(Protocol):
+    """A gate that can hand out a state to be stored without copying it."""
+
+    def pieces(self, state: Any) -> Pieces:
+        """What ``dump`` gives, cut up."""
 
 
 class Listener(Protocol):

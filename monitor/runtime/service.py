@@ -29,7 +29,7 @@ from monitor.core.ports import (
 from monitor.core.types import DecisionBatch, RawBatch
 from monitor.runtime.board import Board, Sharing
 from monitor.runtime.overload import Overload
-from monitor.runtime.parties import GateLike, Listener
+from monitor.runtime.parties import GateLike, InPieces, Listener
 from monitor.runtime.process import settled
 from monitor.state.recovery import Stamp, advance, recover, seal
 from monitor.state.schedule import SnapshotRule, due
@@ -285,9 +285,12 @@ class Service(Generic[G]):
         self._transport.commit(unit)
         seconds["commit"] = time.perf_counter() - began
         self._held = {**self._held, **after}
-        if self._rule.exchange_events:
-            stored = {p.raw.partition: p.snapshot for p in parts if p.snapshot is not None}
-            self._board.put(stored, own=True)
+        if self._rule.exchange_events and isinstance(self._gate, Sharing):
+            for part in parts:
+                if part.snapshot is not None:
+                    p = part.raw.partition
+                    summary = self._gate.own_summary(after[p].state)
+                    self._board.put_own(p, part.next_offset, summary)
         for observer in self._observers:
             try:
                 observer.committed(unit, seconds)
@@ -324,8 +327,11 @@ class Service(Generic[G]):
             judged=is_judged,
             view=self._gate.view_digest(state) if isinstance(self._gate, Sharing) else "",
         )
-        body = self._gate.dump(state) if store else None
-        snapshot = None if body is None else seal(raw.partition, raw.next_offset, body)
+        snapshot = None
+        if store:
+            body = self._gate.pieces(state) if isinstance(self._gate, InPieces) else None
+            whole = self._gate.dump(state) if body is None else body
+            snapshot = seal(raw.partition, raw.next_offset, whole)
         seconds["gate"] += judged - began
         seconds["snapshot"] += time.perf_counter() - judged
         part = PartitionCommit(raw, decisions, raw.next_offset, stamp.encode(), snapshot)

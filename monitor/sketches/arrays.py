@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 from scipy.sparse import csr_array
 
 from monitor.core.types import BoolArray, FloatArray, HashArray, IntArray
@@ -29,7 +30,7 @@ def pad_axis(
     return np.concatenate([array, np.zeros(shape, dtype=array.dtype)], axis=axis)
 
 
-def log_normalised(log_weight: FloatArray) -> FloatArray:
+def log_normalised(log_weight: npt.NDArray[np.floating[Any]]) -> FloatArray:
     """float64[n, C]: each row shifted so that its exponentials sum to one."""
     # A class a row: numpy is slow at reducing many short rows.
     across = np.array(log_weight.T, dtype=np.float64, order="C")

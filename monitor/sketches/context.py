@@ -12,9 +12,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from monitor.core.types import BoolArray, FloatArray, IntArray
 
+Float32Array = npt.NDArray[np.float32]
 BLOCK = 16
 RIDGE = 0.02
 PRIOR_EVENTS = 5.0
@@ -23,6 +25,27 @@ ROBUST_FREEDOM = 10.0
 # However badly rows fit, they teach: an honest change of regime must be learned in the end.
 WORST_FIT = 90.0
 CLIP = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class Called:
+    """A batch of n events held against the context.
+
+    Attributes
+    ----------
+    rows
+        float32[b, 2s, n], present values and recent means by block.
+    gain
+        float32[w, n] in nats, under Student laws with ``FREEDOM`` degrees: 0 where nothing is
+        related, positive for a value that the rest of the event and the events before predict,
+        negative for one they contradict.
+    worst
+        float32[n], the largest squared residual of each event.
+    """
+
+    rows: Float32Array
+    gain: Float32Array
+    worst: Float32Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,68 +87,59 @@ class LinearContext:
             np.zeros((lag, blocks * size)),
         )
 
-    def gain(self, g: FloatArray, rows: FloatArray | None = None) -> FloatArray:
+    def read(self, across: Float32Array) -> Called:
         """How much the context calls for each value: ln p(value | context) − ln p(value).
 
-        Parameters
-        ----------
-        g
-            float64[n, w] normal scores.
-        rows
-            What :meth:`rows` made of them, where that is known.
-
-        Returns
-        -------
-        gain
-            float64[n, w] in nats, under Student laws with ``FREEDOM`` degrees: 0 where nothing
-            is related, positive for a value that the rest of the event and the events before
-            predict, negative for one they contradict.
+        ``across`` float32[w, n] are normal scores, a column a row: everything here is sums over
+        columns or over events, and both then go through contiguous ones.
         """
-        rows = self.rows(g) if rows is None else rows
         blocks, width = self.first.shape
         size = width // 2
+        rows = self._rows(across)
         mean = self.first / self.mass
-        centred = rows - mean[:, None, :]
-        residual = np.matmul(centred, self.precision)
+        off = rows[:, :size] - mean[:, :size, None].astype(np.float32)
+        towards = np.ascontiguousarray(self.precision.transpose(0, 2, 1))
+        residual = np.matmul(towards.astype(np.float32), rows)
+        residual -= np.matmul(towards, mean[:, :, None]).astype(np.float32)
+        np.square(residual, out=residual)
+        worst = residual.max(axis=(0, 1))
         second = np.diagonal(self.second, axis1=1, axis2=2) / self.mass
         variance = (second - mean * mean + RIDGE)[:, :size]
         sharpness = np.diagonal(self.precision, axis1=1, axis2=2)
-        plain = 1.0 + np.square(centred[:, :, :size]) / (FREEDOM * variance[:, None])
-        gain = np.log(plain / (1.0 + np.square(residual) / FREEDOM)) * (0.5 * (FREEDOM + 1.0))
-        gain += np.log(sharpness * np.sqrt(variance))[:, None]
-        both: FloatArray = gain.transpose(1, 0, 2).reshape(len(g), blocks * size)
-        return both[:, : g.shape[1]]
+        np.square(off, out=off)
+        off *= (1.0 / (FREEDOM * variance)).astype(np.float32)[:, :, None]
+        off += np.float32(1.0)
+        residual *= np.float32(1.0 / FREEDOM)
+        residual += np.float32(1.0)
+        off /= residual
+        gain = np.log(off, out=off)
+        gain *= np.float32(0.5 * (FREEDOM + 1.0))
+        gain += np.log(sharpness * np.sqrt(variance)).astype(np.float32)[:, :, None]
+        return Called(rows, gain.reshape(blocks * size, -1)[: len(across)], worst)
 
-    def learn(
-        self,
-        g: FloatArray,
-        accepted: BoolArray,
-        half_life: float,
-        rows: FloatArray | None = None,
-    ) -> LinearContext:
-        """After the rows ``g``: moments from the accepted ones only, the tail from all.
+    def learn(self, called: Called, accepted: BoolArray, half_life: float) -> LinearContext:
+        """After the rows that were read: moments from the accepted ones only, the tail from all.
 
         A row weighs less the worse its worst value fits (the weights of a Student likelihood,
         Lange, Little and Taylor 1989), or a trigger would teach the context to call for it.
         """
-        if not len(g):
+        rows = called.rows
+        if not rows.shape[2]:
             return self
-        tail = np.concatenate([self.tail, self._padded(g)])[-len(self.tail) :].copy()
-        count = int(accepted.sum())
+        size, lag = self.first.shape[1] // 2, len(self.tail)
+        latest = rows[:, :size, -lag:].reshape(-1, min(lag, rows.shape[2])).T
+        tail = np.concatenate([self.tail, latest])[-lag:].copy()
+        count = int(np.count_nonzero(accepted))
         if not count:
             return LinearContext(self.first, self.second, self.mass, self.precision, tail)
-        rows = self.rows(g) if rows is None else rows
-        if count < len(g):
-            rows = rows[:, accepted]
-        residual = np.matmul(rows - (self.first / self.mass)[:, None, :], self.precision)
-        # The columns one after the other: numpy is slow at reducing many short rows.
-        squared = np.square(residual.transpose(0, 2, 1), order="C")
-        worst = np.minimum(squared.max(axis=(0, 1)), WORST_FIT)
+        worst = np.minimum(called.worst, WORST_FIT)
         fit = np.minimum(1.0, (ROBUST_FREEDOM + 1.0) / (ROBUST_FREEDOM + worst))
-        weighted = rows * fit[:, None]
+        # Rows of no weight add nothing, and are quicker made than rows are picked.
+        fit = (fit * accepted).astype(np.float32)
+        weighted = rows * fit
         keep = 0.5 ** (count / half_life)
-        first = keep * self.first + weighted.sum(axis=1)
-        second = keep * self.second + np.matmul(weighted.transpose(0, 2, 1), rows)
+        first = keep * self.first + weighted.sum(axis=2)
+        second = keep * self.second + np.matmul(weighted, rows.transpose(0, 2, 1))
         mass = keep * self.mass + float(fit.sum())
         return LinearContext(first, second, mass, _precision(first, second, mass), tail)
 
@@ -145,21 +159,21 @@ class LinearContext:
         tail = 0.5 * (self.tail + other.tail)
         return LinearContext(first, second, mass, _precision(first, second, mass), tail)
 
-    def _padded(self, g: FloatArray) -> FloatArray:
-        padded = np.zeros((len(g), self.tail.shape[1]))
-        np.clip(g, -CLIP, CLIP, out=padded[:, : g.shape[1]])
-        return padded
-
-    def rows(self, g: FloatArray) -> FloatArray:
-        """float64[b, n, 2s]: present values and the mean of the ``lag`` rows before, by block."""
-        now = self._padded(g)
-        n, lag = len(now), len(self.tail)
-        total = np.zeros((n + lag, now.shape[1]))
-        np.cumsum(np.concatenate([self.tail, now])[: n + lag - 1], axis=0, out=total[1:])
-        before = (total[lag:] - total[:n]) / lag
+    def _rows(self, across: Float32Array) -> Float32Array:
+        """float32[b, 2s, n]: present values and the mean of the ``lag`` rows before, by block."""
         blocks, size = self.first.shape[0], self.first.shape[1] // 2
-        both = np.concatenate([now.reshape(n, blocks, size), before.reshape(n, blocks, size)], 2)
-        return np.ascontiguousarray(both.transpose(1, 0, 2))
+        lag, (w, n) = len(self.tail), across.shape
+        values = np.zeros((blocks * size, lag + n), dtype=np.float32)
+        values[:, :lag] = self.tail.T
+        np.clip(across, -CLIP, CLIP, out=values[:w, lag:])
+        rows = np.empty((blocks, 2 * size, n), dtype=np.float32)
+        rows[:, :size] = values[:, lag:].reshape(blocks, size, n)
+        before = values[:, :n].copy()
+        for back in range(1, lag):
+            before += values[:, back : back + n]
+        before *= np.float32(1.0 / lag)
+        rows[:, size:] = before.reshape(blocks, size, n)
+        return rows
 
 
 def _precision(first: FloatArray, second: FloatArray, mass: float) -> FloatArray:

@@ -43,22 +43,33 @@ class Ferns:
         counts = np.zeros((trees, LEAVES, 2), dtype=np.float32)
         return cls(counts, np.zeros(2), column, cut)
 
-    def leaves(self, z: FloatArray) -> IntArray:
-        """int64[n, T]: each event's leaf in each tree, as an index into trees × leaves."""
-        trees = len(self.column)
-        # A column a row: comparisons then run over contiguous events.
-        across = np.ascontiguousarray(z.T, dtype=np.float32)
-        side = across[self.column.ravel()] > self.cut.ravel()[:, None].astype(np.float32)
-        bits = side.view(np.uint8).reshape(trees, DEPTH, len(z))
-        leaf = bits[:, 0].copy()
-        for level in range(1, DEPTH):
-            leaf |= bits[:, level] << np.uint8(level)
-        index = leaf.astype(np.int64)
+    def leaves(self, across: Counts) -> IntArray:
+        """int64[T, n]: each event's leaf in each tree, as an index into trees × leaves.
+
+        ``across`` float32[d, n], a column a row: comparisons then run over contiguous events.
+        """
+        trees, n = len(self.column), across.shape[1]
+        column, cut = self.column.T.ravel(), self.cut.T.ravel().astype(np.float32)
+        # All splits of a column at once, and then back in their order, as bits.
+        order = np.argsort(column, kind="stable")
+        ends = np.searchsorted(column[order], np.arange(len(across) + 1))
+        side = np.empty((len(order), n), dtype=np.bool_)
+        for c in np.flatnonzero(np.diff(ends)).tolist():
+            rows = slice(ends[c], ends[c + 1])
+            np.greater(across[c], cut[order[rows], None], out=side[rows])
+        place = np.empty_like(order)
+        place[order] = np.arange(len(order))
+        bits = side.view(np.uint8).take(place, axis=0).reshape(DEPTH, trees, n)
+        leaf = bits[-1]
+        for level in range(DEPTH - 2, -1, -1):
+            leaf += leaf
+            leaf |= bits[level]
+        index: IntArray = leaf.astype(np.int64)
         index += (np.arange(trees) * LEAVES)[:, None]
-        return np.ascontiguousarray(index.T)
+        return index
 
     def log_proba(self, leaves: IntArray, n_classes: int) -> FloatArray:
-        """float64[n, n_classes] log probabilities of events in ``leaves`` int64[n, T]."""
+        """float64[n, n_classes] log probabilities of events in ``leaves`` int64[T, n]."""
         used = self.trees_for(n_classes)
         counts = pad_axis(self.counts[:used], n_classes, axis=2)[:, :, :n_classes]
         prior = pad_axis(self.prior, n_classes)[:n_classes] + 1.0
@@ -67,18 +78,19 @@ class Ferns:
         np.log(table, out=table)
         table -= np.log(counts.sum(axis=2, keepdims=True) + np.float32(PRIOR_EVENTS))
         flat = table.reshape(used * LEAVES, n_classes)
-        total = np.zeros((len(leaves), n_classes), dtype=np.float32)
-        for tree in range(used):
-            total += flat.take(leaves[:, tree], axis=0)
-        return log_normalised(total.astype(np.float64) / used)
+        total = flat.take(leaves[0], axis=0, mode="clip")
+        for leaf in leaves[1:used]:
+            total += flat.take(leaf, axis=0, mode="clip")
+        total *= np.float32(1.0 / used)
+        return log_normalised(total)
 
     def learn(self, leaves: IntArray, y: Int32Array, n_classes: int, half_life: float) -> Ferns:
-        """With events in ``leaves`` int64[n, T] of classes int32[n] counted."""
+        """With events in ``leaves`` int64[T, n] of classes int32[n] counted."""
         size = capacity_for(n_classes)
         counts = pad_axis(self.counts, size, axis=2)
         width = counts.shape[2]
         used = self.trees_for(width)
-        cells = (leaves[:, :used] * width + y[:, None]).ravel()
+        cells = (leaves[:used] * width + y).ravel()
         added = np.bincount(cells, minlength=used * LEAVES * width)
         keep = np.float32(0.5 ** (len(y) / half_life))
         fresh = counts[:used] * keep

@@ -15,7 +15,9 @@ from monitor.core.types import BoolArray, FloatArray, IntArray
 
 MAX_DECIMALS = 8
 SLOT_BITS = 14
+CROWDED_SHARE = 0.5
 SAMPLE_ROWS = 64
+TOGETHER = 8
 LATELY_EVENTS = 512.0
 GRID_SHARE, LEAST_SAMPLE = 0.98, 32.0
 _POWERS = 10.0 ** np.arange(MAX_DECIMALS + 1)
@@ -69,6 +71,14 @@ class Grid:
         enough[:, -1] = True
         return np.asarray(np.argmax(enough, axis=1), dtype=np.int64)
 
+    def crowded(self) -> BoolArray:
+        """bool[w]: columns that have shown more values than the slots can keep apart.
+
+        Every new value falls upon a taken slot more and more often then, and the few that do not
+        look rare, however ordinary it is for the column to bring new values.
+        """
+        return np.asarray(self.shown.mean(axis=1) > CROWDED_SHARE)
+
     def look(self, across: FloatArray) -> tuple[IntArray, BoolArray, BoolArray]:
         """Slots, and which values never came before or lie between grid points.
 
@@ -82,16 +92,18 @@ class Grid:
         slot, unseen, off
             int64[w, n], bool[w, n], bool[w, n].
         """
-        slot = _slots(across)
-        unseen = ~self.shown.reshape(-1).take(self._flat(slot), mode="clip")
+        slot = np.empty(across.shape, dtype=np.int64)
+        unseen, off = np.empty(across.shape, np.bool_), np.zeros(across.shape, np.bool_)
         usual = self.usual()
-        off = between(across, np.minimum(usual, MAX_DECIMALS))
+        # A few columns at a time, which stay in the cache meanwhile.
+        for first in range(0, len(across), TOGETHER):
+            some = slice(first, first + TOGETHER)
+            slot[some] = _slots(across[some])
+            shown = self.shown[some].reshape(-1)
+            np.logical_not(shown.take(_flat(slot[some]), mode="clip"), out=unseen[some])
+            off[some] = between(across[some], np.minimum(usual[some], MAX_DECIMALS))
         off[usual > MAX_DECIMALS] = False
         return slot, unseen, off
-
-    def _flat(self, slot: IntArray) -> IntArray:
-        """``slot`` int64[w, n] as places in all columns' slots."""
-        return slot + (np.arange(len(slot)) << SLOT_BITS)[:, None]
 
     def learn(
         self,
@@ -104,8 +116,12 @@ class Grid:
         slot, unseen, off = looked
         count = int(accepted.sum())
         keep = 0.5 ** (count / half_life)
-        shown = self.shown.copy()
-        shown.reshape(-1)[self._flat(slot).ravel()] = True
+        shown = self.shown
+        if unseen.any():
+            shown, place = shown.copy(), _flat(slot)
+            # Many are marked sooner than they are told apart.
+            few = 4 * np.count_nonzero(unseen) < unseen.size
+            shown.reshape(-1)[place[unseen] if few else place] = True
         sample = across[:, np.flatnonzero(accepted)[:SAMPLE_ROWS]]
         keep_sample = 0.5 ** (sample.shape[1] / half_life)
         return Grid(
@@ -159,23 +175,35 @@ def between(across: FloatArray, decimals: IntArray) -> BoolArray:
     """
     with np.errstate(over="ignore", invalid="ignore"):  # what overflows is a whole number
         scaled = across * _POWERS[decimals][:, None]
-        return np.asarray(np.abs(scaled - np.rint(scaled)) > 1e-6 + 1e-9 * np.abs(scaled))
+        off = np.rint(scaled)
+        off -= scaled
+        np.abs(off, out=off)
+        np.abs(scaled, out=scaled)
+        scaled *= 1e-9
+        scaled += 1e-6
+        return np.asarray(off > scaled)
+
+
+def _flat(slot: IntArray) -> IntArray:
+    """``slot`` int64[w, n] as places in all of these columns' slots."""
+    return slot + (np.arange(len(slot)) << SLOT_BITS)[:, None]
 
 
 def _by_decimals(sample: FloatArray) -> FloatArray:
     """float64[w, MAX_DECIMALS + 2]: how many of the values need 0, 1, … decimals, or more."""
-    counts = np.zeros((len(sample), MAX_DECIMALS + 2))
-    left = np.ones(sample.shape, dtype=np.bool_)
-    for places in range(MAX_DECIMALS + 1):
-        still = left & between(sample, np.full(len(sample), places))
-        counts[:, places] = (left & ~still).sum(axis=1)
-        left = still
-    counts[:, -1] = left.sum(axis=1)
-    return counts
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = sample * _POWERS[:, None, None]
+        off = np.abs(scaled - np.rint(scaled)) > 1e-6 + 1e-9 * np.abs(scaled)
+    # The first number of decimals that is enough decides, also where rounding undoes it later.
+    left = np.logical_and.accumulate(off, axis=0).sum(axis=2).T
+    counts = -np.diff(left, axis=1, prepend=sample.shape[1], append=0)
+    return np.asarray(counts, dtype=np.float64)
 
 
 def _slots(across: FloatArray) -> IntArray:
     """int64[w, n]: a slot for each value, by its bits (negative zero is zero)."""
     bits: npt.NDArray[np.uint64] = np.ascontiguousarray(across + 0.0).view(np.uint64)
-    mixed = (bits ^ (bits >> np.uint64(29))) * _MIX
-    return np.asarray(mixed >> np.uint64(64 - SLOT_BITS), dtype=np.int64)
+    bits ^= bits >> np.uint64(29)
+    bits *= _MIX
+    bits >>= np.uint64(64 - SLOT_BITS)
+    return np.asarray(bits.view(np.int64))

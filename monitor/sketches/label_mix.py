@@ -12,9 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.special import betaln
+from scipy.special import betaln, digamma
 
-from monitor.core.types import FloatArray, HashArray
+from monitor.core.types import BoolArray, FloatArray, HashArray
 from monitor.sketches.arrays import last_of_each, staying
 
 BUCKETS = 16
@@ -23,7 +23,10 @@ LEAST_SOURCES, LEAST_EVENTS, MOST_EVENTS = 8, 3.0, 20.0
 KEPT = 0.9
 PUSHED = (19.0, 1.0)
 LIGHTER = 0.95
+ROUNDING = 1e-6
 LEAST_SHARE, RHO = 1e-4, (0.002, 0.9)
+_TABLED = np.arange(256.0)
+_PUSHED_OTHERWISE = betaln(PUSHED[0], _TABLED + PUSHED[1]) - betaln(*PUSHED)
 _SPREAD, _ALL = 0x9E3779B97F4A7C15, (1 << 64) - 1
 
 
@@ -90,7 +93,7 @@ class LabelMix:
         # A label that a source never gave is pushed by it only if everybody hardly gives another:
         # where the usual law is stochastically smaller than the pushed one, there is no evidence.
         never = (a < LIGHTER * PUSHED[0]) & (b >= PUSHED[1])
-        at = ((counts > 0.0) | ~never).nonzero()
+        at = (((counts > 0.0) | ~never) & _open(counts, rest, a, b)).nonzero()
         given, other, bucket = counts[at], rest[at], at[1]
         pushed = betaln(given + PUSHED[0], other + PUSHED[1]) - betaln(*PUSHED)
         usual = betaln(given + a[bucket], other + b[bucket]) - betaln(a, b)[bucket]
@@ -125,3 +128,17 @@ class LabelMix:
         kept = kept[np.lexsort((keys[kept], last[kept]))][-RECENT:]
         both = replace(LabelMix.empty(), keys=keys[kept], counts=counts[kept], last=last[kept])
         return both.fitted()
+
+
+def _open(counts: FloatArray, rest: FloatArray, a: FloatArray, b: FloatArray) -> BoolArray:
+    """bool[u, BUCKETS]: where there may be evidence for a push, told without beta functions.
+
+    Who pushes hardly says anything else, however often the label itself; and what usual sources say
+    is at least as likely as its mean logarithm has it (Jensen 1906). That leaves a few.
+    """
+    place = np.minimum(rest, len(_TABLED) - 1.0).astype(np.int64)
+    bound = _PUSHED_OTHERWISE.take(place)
+    both = digamma(a + b)
+    bound -= counts * (digamma(a) - both)
+    bound -= rest * (digamma(b) - both)
+    return np.asarray(bound > -ROUNDING)

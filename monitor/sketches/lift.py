@@ -29,8 +29,8 @@ _SINGLE, _LEFT, _MIX, _SLOT = (
 
 
 @dataclass(frozen=True, slots=True)
-class Counted:
-    """A batch held against a table, for p keys of each of n events.
+class Added:
+    """A batch added to a table: p keys of each of n events.
 
     Attributes
     ----------
@@ -38,13 +38,23 @@ class Counted:
         int64[p, n] and float32[p, n].
     recent
         float32[s], the recent counts after this batch.
-    count, anchor
-        float32[p, n]: each key's recent count, this batch included, and its baseline count.
     """
 
     slot: IntArray
     weight: CountTable
     recent: CountTable
+
+
+@dataclass(frozen=True, slots=True)
+class Counted(Added):
+    """The same, held against the table.
+
+    Attributes
+    ----------
+    count, anchor
+        float32[p, n]: each key's recent count, this batch included, and its baseline count.
+    """
+
     count: CountTable
     anchor: CountTable
 
@@ -67,8 +77,8 @@ class LiftTable:
         """Nothing counted."""
         return cls(np.zeros(slots, dtype=np.float32), np.zeros(slots, dtype=np.float32))
 
-    def count(self, slot: IntArray, weight: CountTable, keep: float) -> Counted:
-        """Recent counts with the batch in them, and baseline counts.
+    def added(self, slot: IntArray, weight: CountTable, keep: float) -> Added:
+        """Recent counts with the batch in them.
 
         Parameters
         ----------
@@ -79,19 +89,19 @@ class LiftTable:
         """
         recent = self.recent * np.float32(keep)
         np.add.at(recent, slot.ravel(), weight.ravel())
-        return Counted(
-            slot,
-            weight,
-            recent,
-            recent.take(slot, mode="clip"),
-            self.anchor.take(slot, mode="clip"),
-        )
+        return Added(slot, weight, recent)
 
-    def learned(self, counted: Counted, weight: CountTable, keep: float) -> LiftTable:
+    def count(self, slot: IntArray, weight: CountTable, keep: float) -> Counted:
+        """The same, and what the table then says of the batch's slots."""
+        recent = self.added(slot, weight, keep).recent
+        count, anchor = recent.take(slot, mode="clip"), self.anchor.take(slot, mode="clip")
+        return Counted(slot, weight, recent, count, anchor)
+
+    def learned(self, added: Added, weight: CountTable, keep: float) -> LiftTable:
         """After the batch: the baseline decayed by ``keep``, and ``weight`` float32[p, n] added."""
         anchor = self.anchor * np.float32(keep)
-        np.add.at(anchor, counted.slot.ravel(), weight.ravel())
-        return LiftTable(counted.recent, anchor)
+        np.add.at(anchor, added.slot.ravel(), weight.ravel())
+        return LiftTable(added.recent, anchor)
 
     def without(self, rows: BoolArray) -> LiftTable:
         """With nothing counted in ``rows`` bool[r], the table being r equal rows of slots."""
@@ -127,12 +137,14 @@ def plan(n_columns: int, max_columns: int, seed: int) -> Plan:
     return Plan(columns, drawn[:w] | np.uint32(1), drawn[w : 2 * w], drawn[-1] | np.uint32(1))
 
 
-def cells_of(g: FloatArray, cell: float, offset: float = 0.0) -> Int32Array:
-    """int32 of the same shape: grid cells of width ``cell``, shifted by ``offset`` cells."""
-    scaled = g * (1.0 / cell)
+def cells_of(g: CountTable, cell: float, offset: float = 0.0) -> Int32Array:
+    """int32 of the shape of float32 ``g``: grid cells of width ``cell``, shifted by ``offset``."""
+    scaled = g * np.float32(1.0 / cell)
     if offset:
-        scaled += offset
-    return np.asarray(np.clip(np.rint(scaled), -MAX_CELL, MAX_CELL), dtype=np.int32)
+        scaled += np.float32(offset)
+    np.rint(scaled, out=scaled)
+    np.clip(scaled, -MAX_CELL, MAX_CELL, out=scaled)
+    return scaled.astype(np.int32)
 
 
 def single_slots(cells: Int32Array, y: Int32Array, chosen: Plan, bits: int) -> IntArray:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from monitor.core.types import FloatArray, Int32Array, IntArray
 from monitor.sketches.arrays import capacity_for, pad_axis
@@ -74,15 +75,31 @@ class Moments:
         weight = weight * keep + counts
         total *= keep[:, None]
         if self.shared:
-            outer *= 0.5 ** (len(y) / half_life)
+            outer = grown._faded(keep)
             outer[0] += _second(z, outer.shape[2])
+        # Classes side by side: one sort, where a mask for each would go through all rows C times.
+        ordered = z[np.argsort(y, kind="stable")]
+        ends = np.cumsum(counts)
         for c in np.flatnonzero(counts):
-            rows = z[y == c]
+            rows = ordered[ends[c] - counts[c] : ends[c]]
             total[c] += rows.sum(axis=0)
             if not self.shared:
                 outer[c] *= keep[c]
                 outer[c] += _second(rows, outer.shape[2])
         return Moments(weight, total, outer)
+
+    def _faded(self, keep: FloatArray) -> FloatArray:
+        """:attr:`outer`, where it is shared, when of each class ``keep`` float64[C] is left.
+
+        What lies between the classes fades with each of them: less of it than of their means would
+        leave no covariance. What lies within them has no class, and fades as all do on average.
+        """
+        mean, left = self.means(), float(keep @ self.weight)
+        left /= max(float(self.weight.sum()), 1e-300)
+        more = ((keep - left) * self.weight)[:, None] * mean
+        if self.outer.shape[2] == 1:
+            return np.asarray(left * self.outer + (more * mean).sum(axis=0)[None, :, None])
+        return np.asarray(left * self.outer + more.T @ mean)
 
     def with_unit_variance(self, columns: IntArray) -> Moments:
         """As if ``columns``, constant so far, had had unit variance in every class."""
@@ -147,19 +164,33 @@ class Gaussians:
         covariance = (1.0 - shrink) * (own + FLOOR * np.eye(d)) + shrink * target
         return cls(mean, np.linalg.inv(covariance), np.linalg.slogdet(covariance)[1], log_prior)
 
-    def squared_distances(self, z: FloatArray) -> FloatArray:
-        """float64[n, C]: squared Mahalanobis distance of each event to each class."""
+    def squared_distances(
+        self, z: FloatArray, across: npt.NDArray[np.float32] | None = None
+    ) -> FloatArray:
+        """float64[n, C]: squared Mahalanobis distance of each event to each class.
+
+        ``across`` is ``z`` as float32[d, n], where that is at hand.
+        """
         if self.inverse.shape[2] == 1 and z.shape[1] > 1:
             scale = np.sqrt(self.inverse[0, :, 0])
             return _euclidean(z * scale, self.mean * scale)
         if len(self.inverse) == 1:
             root = np.linalg.cholesky(self.inverse[0])
             return _euclidean(z @ root, self.mean @ root)
-        out = np.empty((len(z), len(self.mean)))
-        for c, inverse in enumerate(self.inverse):
-            off = z - self.mean[c]
-            out[:, c] = np.einsum("ij,ij->i", off @ inverse, off)
-        return np.maximum(out, 0.0)
+        across = z.T.astype(np.float32, order="C") if across is None else across
+        # |Rᵀ(z − mean)|² with RRᵀ the inverse covariance, in single precision: sums of squares lose
+        # nothing there. The mean goes in as one more column.
+        root = np.linalg.cholesky(self.inverse).transpose(0, 2, 1)
+        shift = -np.matmul(root, self.mean[:, :, None])
+        affine = np.concatenate([root, shift], axis=2, dtype=np.float32)
+        with_one = np.concatenate([across, np.ones((1, len(z)), dtype=np.float32)])
+        out = np.empty((len(affine), len(z)), dtype=np.float32)
+        white = np.empty_like(across)
+        for c, matrix in enumerate(affine):
+            np.matmul(matrix, with_one, out=white)
+            np.square(white, out=white)
+            np.add.reduce(white, axis=0, out=out[c])
+        return out.astype(np.float64).T
 
     def own_distances(self, z: FloatArray, y: Int32Array) -> FloatArray:
         """float64[n]: squared Mahalanobis distance of each event to its own class int32[n]."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 
@@ -167,6 +168,10 @@ def _union(
     return all_keys, all_counts
 
 
-def earlier(keys: HashArray) -> IntArray:
+def earlier(keys: np.ndarray[tuple[int], np.dtype[Any]]) -> IntArray:
     """How often each key came before, within ``keys`` itself: int64[n]."""
-    return Sorted.of(keys).earlier()
+    order = np.argsort(keys, kind="stable")
+    first = starts(keys[order])
+    before = np.empty(len(order), dtype=np.int64)
+    before[order] = np.arange(len(order)) - np.repeat(first, np.diff(first, append=len(order)))
+    return before

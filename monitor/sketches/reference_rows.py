@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from monitor.core.types import BoolArray, EventBatch, FloatArray, HashArray, Int32Array, IntArray
-from monitor.sketches.recent import earlier
+from monitor.sketches.recent import Sorted, earlier
+from monitor.sketches.shared import sources
 
 RING = 1024
 PER_BATCH = 64
@@ -212,9 +213,10 @@ def shared_out(
     if len(picked) <= 1:
         return picked
     mixed: HashArray = batch.id_hash[picked] * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed)
-    picked = picked[np.argsort(mixed, kind="stable")]
-    source = batch.source[picked]
-    rank = earlier(source)
+    picked = picked[Sorted.of(mixed).order]
+    place = sources(batch)[1][picked]
+    # Sorting short integers is a count of them.
+    rank = earlier(place.astype(np.uint16) if len(batch) <= 1 << 16 else place)
     each = max(1, most // max(1, int((rank == 0).sum())))
     return np.sort(picked[rank < each][:most])
 

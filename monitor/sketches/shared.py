@@ -18,7 +18,7 @@ import numpy as np
 from monitor.core.types import BoolArray, EventBatch, FloatArray, HashArray, IntArray
 from monitor.sketches.arrays import starts
 from monitor.sketches.moments import Gaussians, Moments
-from monitor.sketches.softmax import Softmax, feature_map
+from monitor.sketches.softmax import Float32Array, Softmax, feature_map
 
 NO_VIEW = None
 AROUND_EVENTS, AROUND_LABELS = 6, 8
@@ -36,17 +36,26 @@ def empty_moments(n_columns: int) -> Moments:
     return Moments.empty(n_columns)
 
 
-def mapped(batch: EventBatch) -> FloatArray:
-    """float64[n, p]: the softmax regression's features of the batch, and of what stands around."""
+def columns_across(batch: EventBatch) -> Float32Array:
+    """float32[d, n]: the batch's ``z``, a column a row."""
+    return batch.once(
+        "columns across", NO_VIEW, lambda: np.ascontiguousarray(batch.z.T, dtype=np.float32)
+    )
 
-    def compute() -> FloatArray:
-        return np.concatenate([feature_map(batch.z), said_around(batch)], axis=1)
+
+def mapped(batch: EventBatch) -> Float32Array:
+    """float32[p, n]: the softmax regression's features of the batch, and of what stands around."""
+
+    def compute() -> Float32Array:
+        features = feature_map(columns_across(batch), AROUND_LABELS)
+        features[-AROUND_LABELS:] = said_around(batch)
+        return features
 
     return batch.once("softmax features", NO_VIEW, compute)
 
 
 def said_around(batch: EventBatch) -> FloatArray:
-    """float64[n, AROUND_LABELS]: how much more often than usual each label stands around an event.
+    """float64[AROUND_LABELS, n]: how much more often than usual a label stands around an event.
 
     Counted among the events just before and behind it in the batch that other sources sent. Where
     labels come in runs (a market, a season), a model that learns event by event profits from that,
@@ -54,18 +63,20 @@ def said_around(batch: EventBatch) -> FloatArray:
     Labels beyond the first few share a column.
     """
     n, y = len(batch), batch.y
-    # A label a row, and counts in bytes: there are at most 2 · AROUND_EVENTS.
-    member = np.minimum(y, AROUND_LABELS - 1) == np.arange(AROUND_LABELS)[:, None]
-    count = np.zeros((AROUND_LABELS, n), dtype=np.uint8)
+    place = np.minimum(y, AROUND_LABELS - 1).astype(np.uint64)
+    # The counts of all labels in one number, a byte each: they are at most 2 · AROUND_EVENTS.
+    one = np.uint64(1) << (np.uint64(8) * place)
+    packed = np.zeros(n, dtype="<u8")
     for k in range(1, AROUND_EVENTS + 1):
         other = batch.source[k:] != batch.source[:-k]
-        count[:, k:] += other & member[:, :-k]
-        count[:, :-k] += other & member[:, k:]
-    weight = count.sum(axis=0, dtype=np.float64)
-    usual = member.sum(axis=1) / max(n, 1)
-    out = count - weight * usual[:, None]
-    out /= weight + 2.0
-    return np.ascontiguousarray(out.T)
+        packed[k:] += other * one[:-k]
+        packed[:-k] += other * one[k:]
+    count = packed.view(np.uint8).reshape(n, AROUND_LABELS).T.astype(np.float64, order="C")
+    weight = count.sum(axis=0)
+    usual = np.bincount(place.astype(np.int64), minlength=AROUND_LABELS) / max(n, 1)
+    count -= weight * usual[:, None]
+    count /= weight + 2.0
+    return count
 
 
 def softmax_log_proba(softmax: Softmax, batch: EventBatch) -> FloatArray:
@@ -80,14 +91,10 @@ def softmax_learned(
     softmax: Softmax, batch: EventBatch, accepted: BoolArray, half_life: float
 ) -> Softmax:
     """The regression after the ``accepted`` events of the batch."""
-    classes = max(2, batch.n_classes)
 
     def compute() -> tuple[BoolArray, Softmax]:
         phi, said = mapped(batch), softmax_log_proba(softmax, batch)
-        rows = slice(None) if accepted.all() else accepted
-        return accepted, softmax.learn(
-            phi[rows], batch.y[rows], classes, half_life, log_proba=said[rows]
-        )
+        return accepted, softmax.learn(phi, batch.y, said, accepted, half_life)
 
     held = batch.once(f"softmax learned {half_life}", softmax, compute)
     return held[1] if held[0] is accepted else compute()[1]
@@ -107,6 +114,18 @@ def sources(batch: EventBatch) -> tuple[HashArray, IntArray]:
     return batch.once("sources", NO_VIEW, compute)
 
 
+def sources_in_order(batch: EventBatch) -> tuple[IntArray, IntArray]:
+    """int64[n] each event's place among the batch's sources, and int64[n] the events by it."""
+
+    def compute() -> tuple[IntArray, IntArray]:
+        place = sources(batch)[1]
+        # Sorting short integers is a count of them.
+        short = place.astype(np.uint16) if len(place) <= 1 << 16 else place
+        return place, np.argsort(short, kind="stable")
+
+    return batch.once("sources in order", NO_VIEW, compute)
+
+
 def gaussians(moments: Moments, batch: EventBatch) -> Gaussians:
     """Densities fitted to ``moments``, for the batch's classes, at least two."""
     classes = max(2, batch.n_classes)
@@ -118,7 +137,7 @@ def squared_distances(moments: Moments, batch: EventBatch) -> FloatArray:
     return batch.once(
         "squared distances",
         moments,
-        lambda: gaussians(moments, batch).squared_distances(batch.z),
+        lambda: gaussians(moments, batch).squared_distances(batch.z, columns_across(batch)),
     )
 
 

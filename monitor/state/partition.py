@@ -18,6 +18,7 @@ from monitor.decide.world import Recent
 from monitor.detectors.base import Detector
 from monitor.detectors.calibration import Reference
 from monitor.state import codec
+from monitor.state.codec import Pieces
 
 FORMAT = 3
 READABLE = (1, 2, FORMAT)
@@ -117,6 +118,11 @@ def root_of(schema: Schema) -> str:
 
 def dump(state: GateState, detectors: Sequence[Detector[Any]]) -> bytes:
     """The stored form: one msgpack map with a format number and each detector's version."""
+    return b"".join(pieces(state, detectors))
+
+
+def pieces(state: GateState, detectors: Sequence[Detector[Any]]) -> Pieces:
+    """What :func:`dump` gives, in pieces, without a copy of the arrays."""
     tree = {
         "format": FORMAT,
         "events": state.events,
@@ -124,9 +130,9 @@ def dump(state: GateState, detectors: Sequence[Detector[Any]]) -> bytes:
         "schema": None if state.schema is None else codec.pack(state.schema.to_dict()),
         "labels": state.labels.to_list(),
         "detectors": _dumped(state.detectors, detectors),
-        "dead": None if state.dead is None else codec.dump(state.dead),
-        "recent": codec.dump(state.recent),
-        "references": {name: codec.dump(ref) for name, ref in state.references.items()},
+        "dead": None if state.dead is None else _blob(state.dead),
+        "recent": _blob(state.recent),
+        "references": {name: _blob(ref) for name, ref in state.references.items()},
         "root": state.root,
         "founder": state.founder,
         "view": None
@@ -136,18 +142,20 @@ def dump(state: GateState, detectors: Sequence[Detector[Any]]) -> bytes:
             "members": [list(member) for member in state.view.members],
             "digest": state.view.digest,
             "detectors": _dumped(state.view.detectors, detectors),
-            "references": {n: codec.dump(ref) for n, ref in state.view.references.items()},
+            "references": {n: _blob(ref) for n, ref in state.view.references.items()},
         },
     }
-    return codec.seal(tree)
+    return codec.sealed(tree)
+
+
+def _blob(value: Any) -> codec.Blob:
+    return codec.Blob(codec.sealed(codec.pack(value)))
 
 
 def _dumped(
     states: Mapping[str, Any], detectors: Sequence[Detector[Any]]
-) -> dict[str, tuple[int, bytes]]:
-    return {
-        d.name: (d.state_version, codec.dump(states[d.name])) for d in detectors if d.name in states
-    }
+) -> dict[str, tuple[int, codec.Blob]]:
+    return {d.name: (d.state_version, _blob(states[d.name])) for d in detectors if d.name in states}
 
 
 def named(view: View, detectors: Sequence[Detector[Any]]) -> View:
@@ -155,9 +163,9 @@ def named(view: View, detectors: Sequence[Detector[Any]]) -> View:
     tree = [
         [list(member) for member in view.members],
         _dumped(view.detectors, detectors),
-        {name: codec.dump(ref) for name, ref in view.references.items()},
+        {name: _blob(ref) for name, ref in view.references.items()},
     ]
-    return replace(view, digest=xxhash.xxh3_128_hexdigest(codec.seal(tree)))
+    return replace(view, digest=_hash(codec.sealed(tree)))
 
 
 def load(data: bytes, detectors: Sequence[Detector[Any]], *, only_own: bool = False) -> GateState:
@@ -178,7 +186,7 @@ def load(data: bytes, detectors: Sequence[Detector[Any]], *, only_own: bool = Fa
         When damaged, or written by a later version. A detector whose stored form is an older one
         starts from nothing.
     """
-    tree = codec.unseal(data)
+    tree = _opened(data)
     if tree.get("format") not in READABLE:
         raise StateError(
             f"stored state has format {tree.get('format')}, this version reads 1 to {FORMAT}; "
@@ -210,6 +218,33 @@ def load(data: bytes, detectors: Sequence[Detector[Any]], *, only_own: bool = Fa
         )
     except (AttributeError, KeyError, TypeError, ValueError, msgspec.MsgspecError) as error:
         raise StateError(f"stored state cannot be read: {error}") from error
+
+
+def _opened(data: bytes) -> dict[str, Any]:
+    """The tree in ``data``, its detectors' states left where they lie.
+
+    Copied out, they would take as much memory as the state at the moment when it is there twice
+    anyhow. What has another form than it should is left to the reader of the tree.
+    """
+    body = codec.body_of(data)
+    try:
+        parts = msgspec.msgpack.decode(body, type=dict[str, msgspec.Raw])
+    except msgspec.MsgspecError:
+        tree: dict[str, Any] = codec.unseal(data)
+        return tree
+    return {name: _part(name, raw) for name, raw in parts.items()}
+
+
+def _part(name: str, raw: msgspec.Raw) -> Any:
+    try:
+        if name == "detectors":
+            return msgspec.msgpack.decode(raw, type=dict[str, tuple[int, memoryview]])
+        if name == "view":
+            view = msgspec.msgpack.decode(raw, type=dict[str, msgspec.Raw] | None)
+            return view and {key: _part(key, value) for key, value in view.items()}
+    except msgspec.ValidationError:
+        pass
+    return msgspec.msgpack.decode(raw)
 
 
 def _loaded(
@@ -246,4 +281,11 @@ def _view(tree: Mapping[str, Any], detectors: Sequence[Detector[Any]], width: in
 
 def digest(state: GateState, detectors: Sequence[Detector[Any]]) -> str:
     """32 hex digits that differ when anything in the state differs."""
-    return xxhash.xxh3_128_hexdigest(dump(state, detectors))
+    return _hash(pieces(state, detectors))
+
+
+def _hash(parts: Pieces) -> str:
+    found = xxhash.xxh3_128()
+    for part in parts:
+        found.update(part)
+    return found.hexdigest()

@@ -8,7 +8,6 @@ then ended. That is the :class:`Stamp`, committed with every batch. Everything h
 from __future__ import annotations
 
 import itertools
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -18,14 +17,23 @@ import numpy as np
 from monitor.core.errors import StateError
 from monitor.core.ports import Resume
 from monitor.core.types import Header, RawBatch
+from monitor.state.snapshots import SNAPSHOT_VERSION, seal, unseal
+
+__all__ = [
+    "SNAPSHOT_VERSION",
+    "Stamp",
+    "advance",
+    "begin",
+    "recover",
+    "recut",
+    "seal",
+    "unseal",
+]
 
 STAMP_VERSION = 2
 READABLE_STAMPS = (1, STAMP_VERSION)
 """Version 1 knew no batches that were let by unjudged, and names no view."""
-SNAPSHOT_VERSION = 2
-"""Version 1 is not compressed."""
 FROM_EMPTY = -1
-MAX_BODY_BYTES = 1 << 30
 
 G = TypeVar("G")
 
@@ -116,55 +124,6 @@ def _check(stamp: Stamp) -> None:
             f"The stored state stamp of partition {stamp.partition} contradicts itself: restore "
             "the state from a copy, or start with empty state."
         )
-
-
-class _Snapshot(msgspec.Struct, frozen=True):
-    version: int
-    partition: int
-    next_offset: int
-    body: bytes
-
-
-def seal(partition: int, next_offset: int, body: bytes) -> bytes:
-    """Put a dumped state together with the place it belongs to; opaque to the transport.
-
-    Compressed: young states are mostly zeros, and shrink to a seventh, old ones to a half.
-    """
-    packed = zlib.compress(body, 1)
-    return msgspec.msgpack.encode(_Snapshot(SNAPSHOT_VERSION, partition, next_offset, packed))
-
-
-def unseal(data: bytes, max_bytes: int = MAX_BODY_BYTES) -> tuple[int, int, bytes]:
-    """Partition, next offset and body, of at most ``max_bytes``, of a sealed snapshot.
-
-    Raises
-    ------
-    StateError
-        When it is damaged, larger, or of another version.
-    """
-    try:
-        found = msgspec.msgpack.decode(data, type=_Snapshot)
-        body = found.body if found.version == 1 else _inflated(found.body, max_bytes)
-    except (msgspec.MsgspecError, zlib.error) as error:
-        raise StateError(
-            f"The stored snapshot cannot be read ({error}): restore it from a copy, or start with "
-            "empty state."
-        ) from None
-    if not 1 <= found.version <= SNAPSHOT_VERSION:
-        raise StateError(
-            f"The stored snapshot has version {found.version}, this monitor reads versions 1 to "
-            f"{SNAPSHOT_VERSION}: use the version that wrote it, or start with empty state."
-        )
-    return found.partition, found.next_offset, body
-
-
-def _inflated(packed: bytes, max_bytes: int) -> bytes:
-    """A few bytes must not become many gigabytes."""
-    machine = zlib.decompressobj()
-    body = machine.decompress(packed, max_bytes)
-    if not machine.eof:
-        raise zlib.error(f"incomplete, or larger than {max_bytes} bytes")
-    return body
 
 
 def begin(partition: int, offset: int, policy_version: int = 0) -> Stamp:

@@ -14,39 +14,34 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from kafka import TopicPartition
-from kafka import errors as kafka_errors
-from kafka.structs import ConsumerGroupMetadata, MemberState, OffsetAndMetadata
-
 from monitor.core.errors import MonitorError, TransportError
 from monitor.core.ports import CommitUnit, Polled, Resume
 from monitor.core.types import RawBatch
 from monitor.transport import kafka_state
-from monitor.transport.kafka_clients import (
-    KafkaConfig,
-    Rebalances,
+from monitor.transport.kafka_config import KafkaConfig
+from monitor.transport.kafka_peers import PeerReader
+from monitor.transport.kafka_port import (
+    Client,
+    Fault,
+    Member,
+    Producer,
     RefusedError,
-    Worker,
-    after_abort,
     as_transport_error,
-    new_admin,
-    new_member,
-    ready_producer,
+    make_client,
     unreachable,
 )
-from monitor.transport.kafka_headers import accept_any_header_name
-from monitor.transport.kafka_peers import PeerReader
 from monitor.transport.kafka_reader import read_range, resume
-from monitor.transport.kafka_records import Origin, Topics, outgoing, raw_batch
+from monitor.transport.kafka_records import Origin, Outgoing, Rows, Topics, outgoing, raw_batch
 from monitor.transport.kafka_state import StoredState
 from monitor.transport.kafka_topics import ensure_topics, largest_record
+from monitor.transport.kafka_worker import Worker
 
 __all__ = ["KafkaConfig", "KafkaTransport", "Topics"]
 
 log = logging.getLogger(__name__)
 
 _CLOSE_SECONDS = 5.0
-_JOIN_MS = 3000
+_ABORT_SECONDS = 10.0
 _NOTHING = Origin()
 
 
@@ -63,15 +58,13 @@ class KafkaTransport:
     'poisoning-monitor-a'
     """
 
-    def __init__(self, config: KafkaConfig | None = None) -> None:
+    def __init__(self, config: KafkaConfig | None = None, client: Client | None = None) -> None:
         self.config = config or KafkaConfig()
-        self._events = Rebalances()
+        self._client = make_client(self.config) if client is None else client
         self._worker: Worker | None = None
-        self._member: Any = None
-        self._producer: Any = None
+        self._member: Member | None = None
+        self._producer: Producer | None = None
         self._counts: dict[str, int] = {}
-        self._largest = 0
-        self._group = ConsumerGroupMetadata(self.config.group_id)
         self._stored: dict[int, StoredState] = {}
         self._committed: dict[int, int] = {}
         self._origins: dict[int, Origin] = {}
@@ -79,7 +72,7 @@ class KafkaTransport:
         self._in_transaction = False
         self._heard = 0.0
         self._seen: dict[int, int] = {}
-        self._peers = PeerReader(self.config)
+        self._peers = PeerReader(self._client, self.config)
 
     def open(self) -> None:
         """Create missing topics, cut off a predecessor's open transaction, join the group.
@@ -91,7 +84,6 @@ class KafkaTransport:
         UsageError
             When topics are missing and may not be created, or an option is unknown.
         """
-        accept_any_header_name()
         self._worker = Worker("kafka-commit")
         deadline = self.config.request_timeout_seconds * 3
         try:
@@ -101,24 +93,23 @@ class KafkaTransport:
             raise
         except Exception as error:
             self.close()
-            raise as_transport_error(error, "connecting to Kafka", self.config) from error
+            raise self._error(error, "connecting to Kafka") from error
         self._heard = time.monotonic()
 
     def _connect(self) -> None:
         try:
-            admin = new_admin(self.config)
-        except (kafka_errors.KafkaTimeoutError, kafka_errors.KafkaConnectionError) as error:
-            raise unreachable(self.config) from error
+            admin = self._client.admin()
+        except Exception as error:
+            if self._client.fault(error)[0] in (Fault.TIMEOUT, Fault.UNREACHABLE):
+                raise unreachable(self.config) from error
+            raise
         try:
             self._counts = ensure_topics(admin, self.config)
-            self._largest = largest_record(admin, self.config)
+            largest = largest_record(admin, self.config)
         finally:
             admin.close()
-        self._producer = ready_producer(self.config, self._largest)
-        self._member = new_member(self.config, self._events)
-
-    def _abort_transaction(self) -> None:
-        self._producer = after_abort(self._producer, self.config, self._largest)
+        self._producer = self._client.producer(largest)
+        self._member = self._client.member()
 
     def poll(self, max_events: int, timeout_seconds: float) -> Polled:
         """At most ``max_events`` records, at most one batch a partition.
@@ -131,18 +122,18 @@ class KafkaTransport:
         TransportError
             When the brokers fail, or stop answering for longer than the request timeout.
         """
-        self._usable("reading")
+        member = self._usable("reading")
         try:
-            fetched = self._fetch(max_events, timeout_seconds)
-            assigned, revoked = self._rebalance()
+            fetched = self._fetch(member, max_events, timeout_seconds)
+            assigned, revoked = self._rebalance(member)
             moved = {*revoked, *(r.partition for r in assigned)}
             batches = [self._batch(p, rows) for p, rows in fetched.items() if p not in moved]
-            self._starving(bool(batches or moved))
-            return Polled(batches, assigned, revoked, lag_events=self._lag())
+            self._starving(member, bool(batches or moved))
+            return Polled(batches, assigned, revoked, lag_events=self._lag(member))
         except MonitorError:
             raise
         except Exception as error:  # the client's own faults too: a restart mends them
-            raise as_transport_error(error, "reading from Kafka", self.config) from error
+            raise self._error(error, "reading from Kafka") from error
 
     @property
     def n_partitions(self) -> int:
@@ -160,38 +151,24 @@ class KafkaTransport:
         self._usable("reading the state topic")
         return self._peers.published(self.n_partitions)
 
-    def _fetch(self, max_events: int, timeout_seconds: float) -> dict[int, list[Any]]:
-        """Poll, and note the membership that the records were read under.
-
-        A rebalance that ends while nobody polls is lost on the client, which then asks for the
-        next one: with short polls two instances keep each other busy like that for ever. So a
-        rebalance once begun is waited for.
-        """
-        found = self._member.poll(timeout_ms=int(timeout_seconds * 1000), max_records=max_events)
-        self._group = self._member.group_metadata()
-        if not found and self._group.state == MemberState.REBALANCING:
-            found = self._member.poll(timeout_ms=_JOIN_MS, max_records=max_events)
-            self._group = self._member.group_metadata()
-        if found and not self._is_member():
+    def _fetch(self, member: Member, max_events: int, seconds: float) -> dict[int, Rows]:
+        found = member.poll(max_events, seconds)
+        if found and member.proof() is None:
             # Thrown out of the group a moment ago: these may be another instance's by now.
-            self._rewind(sorted(tp.partition for tp in found if tp.partition in self._committed))
+            self._rewind(member, sorted(found.keys() & self._committed.keys()))
             return {}
-        return {tp.partition: rows for tp, rows in found.items()}
+        return found
 
-    def _is_member(self) -> bool:
-        """Whether a commit would be checked against the group; without it the brokers do not."""
-        return bool(self._group.state == MemberState.STABLE and self._group.generation_id >= 0)
-
-    def _batch(self, partition: int, rows: Sequence[Any]) -> RawBatch:
+    def _batch(self, partition: int, rows: Rows) -> RawBatch:
         batch, self._origins[partition] = raw_batch(partition, rows)
         return batch
 
-    def _rebalance(self) -> tuple[list[Resume], list[int]]:
+    def _rebalance(self, member: Member) -> tuple[list[Resume], list[int]]:
         """Carry out what the listener noted: forget what is gone, load what is new."""
         gone: set[int] = set()
         new: set[int] = set()
-        while self._events.noted:
-            is_assignment, partitions = self._events.noted.popleft()
+        while member.noted:
+            is_assignment, partitions = member.noted.popleft()
             if is_assignment:
                 new |= partitions
             else:
@@ -203,10 +180,10 @@ class KafkaTransport:
         if not new:
             return [], sorted(gone)
         self._room_for_state(max(new) + 1)
-        found = resume(self.config, self._member, sorted(new))
+        found = resume(self._client, self.config, member, sorted(new))
         for p, (where, state) in found.items():
             self._committed[p], self._stored[p] = where.next_offset, state
-        self._rewind(sorted(new))
+        self._rewind(member, sorted(new))
         return [where for where, _ in found.values()], sorted(gone)
 
     def _room_for_state(self, need: int) -> None:
@@ -215,7 +192,7 @@ class KafkaTransport:
             return
 
         def grow() -> None:
-            admin = new_admin(self.config)
+            admin = self._client.admin()
             try:
                 self._counts = ensure_topics(admin, self.config)
             finally:
@@ -223,19 +200,17 @@ class KafkaTransport:
 
         self._call("adding partitions to the state topic", grow)
 
-    def _lag(self) -> int | None:
+    def _lag(self, member: Member) -> int | None:
         """Records in the assigned partitions that were not read yet, None when unknown."""
         total = 0
         for p in self._committed:
-            tp = self._tp(p)
-            high = self._member.highwater(tp)
-            position = self._member.position(tp, timeout_ms=0)
+            high, position = member.highwater(p), member.position(p)
             if high is None or position is None:
                 return None
             total += max(0, high - position)
         return total
 
-    def _starving(self, heard: bool) -> None:
+    def _starving(self, member: Member, heard: bool) -> None:
         """Raise when silence is due to the brokers or the client, not to an idle input."""
         now = time.monotonic()
         if heard:
@@ -243,20 +218,19 @@ class KafkaTransport:
             return
         if now - self._heard < self.config.request_timeout_seconds:
             return
-        parts = [self._tp(p) for p in self._committed] or [self._tp(0)]
-        ends = self._member.end_offsets(parts, timeout_ms=self.config.request_timeout_ms)
+        ends = member.ends([*self._committed] or [0], self.config.request_timeout_seconds)
         self._heard = time.monotonic()
-        if self._group.state != MemberState.STABLE:
+        if not member.is_settled:
             return  # the client fetches nothing while another instance is slow to rejoin
         for p in self._committed:
-            position = self._member.position(self._tp(p), timeout_ms=0)
-            waiting = position is not None and ends[self._tp(p)] > position
+            position = member.position(p)
+            waiting = position is not None and ends[p] > position
             if waiting and self._seen.get(p) == position:
                 raise TransportError(
                     f"partition {p} of {self.config.topics.input!r} has records after offset "
                     f"{position} that do not arrive; restart the process"
                 )
-            self._seen[p] = position if waiting else -1
+            self._seen[p] = position if waiting and position is not None else -1
 
     def read_range(self, partition: int, start: int, stop: int) -> Iterator[RawBatch]:
         """The input from offset ``start`` up to, not including, ``stop``, for recovery.
@@ -268,7 +242,7 @@ class KafkaTransport:
         TransportError
             When it stops arriving.
         """
-        return read_range(self.config, partition, start, stop)
+        return read_range(self._client, self.config, partition, start, stop)
 
     def commit(self, unit: CommitUnit) -> None:
         """Make a judged micro-batch visible as one transaction.
@@ -280,16 +254,17 @@ class KafkaTransport:
             Nothing of the unit is visible then, unless the connection broke in the very last
             step; a restart finds out which.
         """
-        self._usable("committing")
+        member = self._usable("committing")
         lost = [p.raw.partition for p in unit.parts if p.raw.partition not in self._committed]
-        if lost or not self._is_member():
+        group = member.proof()
+        if lost or group is None:
             which = lost or [p.raw.partition for p in unit.parts]
             raise RefusedError(f"committing: partitions {which} may be another instance's by now")
         after: dict[int, StoredState] = {}
         try:
-            self._call("committing", lambda: self._transact(unit, after))
+            self._call("committing", lambda: self._transact(unit, group, after))
         except Exception as error:
-            failure = as_transport_error(error, "committing", self.config)
+            failure = self._error(error, "committing")
             if not self._drop_transaction(failure):
                 failure = TransportError(str(failure))
             raise failure from error
@@ -298,42 +273,40 @@ class KafkaTransport:
             self._committed[part.raw.partition] = part.next_offset
             self._origins.pop(part.raw.partition, None)
 
-    def _transact(self, unit: CommitUnit, after: dict[int, StoredState]) -> None:
+    def _transact(self, unit: CommitUnit, group: Any, after: dict[int, StoredState]) -> None:
         producer, topics = self._producer, self.config.topics
+        assert producer is not None
         deadline = time.monotonic() + self.config.commit_deadline_seconds
+
+        def left() -> float:
+            return max(0.0, deadline - time.monotonic())
+
         self._in_transaction = True
-        producer.begin_transaction()
-        futures = []
+        producer.begin()
         for part in unit.parts:
             p = part.raw.partition
             origin = self._origins.get(p, _NOTHING)
-            records = outgoing(part, origin, topics, self._counts, time.time())
-            for to, place, key, value, headers, at in records:
-                futures.append(producer.send(to, value, key, headers, place, at))
+            for records in outgoing(part, origin, topics, self._counts, time.time()):
+                producer.send(records)
             rows, after[p] = kafka_state.records(
                 *(self.config.group_id, part.next_offset, part.stamp, part.snapshot),
                 self._stored[p],
             )
-            for key, value in rows:
-                futures.append(producer.send(topics.state, value, key, None, p))
-        producer.flush(max(0.0, deadline - time.monotonic()))
-        for future in futures:
-            future.get(max(0.0, deadline - time.monotonic()))
-        offsets = {
-            self._tp(part.raw.partition): OffsetAndMetadata(part.next_offset, "", -1)
-            for part in unit.parts
-        }
-        producer.send_offsets_to_transaction(offsets, self._group)
+            keys, values = zip(*rows, strict=True)
+            producer.send(Outgoing(topics.state, p, keys, values))
+        producer.flush(left())
+        producer.offsets({p.raw.partition: p.next_offset for p in unit.parts}, group, left())
         # From here on a failure leaves open whether the transaction took place.
         self._broken = "the outcome of the last commit is unknown"
-        producer.commit_transaction()
+        producer.commit(left())
         self._broken, self._in_transaction = None, False
 
     def _drop_transaction(self, failure: TransportError) -> bool:
         """Abort after a failed commit; whether that went well. If not, only a restart helps."""
-        if self._broken is None and self._in_transaction:
+        producer = self._producer
+        if self._broken is None and self._in_transaction and producer is not None:
             try:
-                self._call("aborting", self._abort_transaction)
+                self._call("aborting", lambda: producer.abort(_ABORT_SECONDS))
                 self._in_transaction = False
             except Exception:
                 self._broken = str(failure)
@@ -347,15 +320,18 @@ class KafkaTransport:
         TransportError
             When the transaction cannot be aborted; only a restart helps then.
         """
-        self._usable("aborting")
+        member = self._usable("aborting")
         self._origins.clear()
-        self._rewind(sorted(self._committed))
+        try:
+            self._rewind(member, sorted(self._committed))
+        except Exception as error:
+            raise self._error(error, "aborting") from error
 
-    def _rewind(self, partitions: Sequence[int]) -> None:
-        owned = self._member.assignment()
+    def _rewind(self, member: Member, partitions: Sequence[int]) -> None:
+        owned = member.assignment()
         for p in partitions:
-            if self._tp(p) in owned:
-                self._member.seek(self._tp(p), self._committed[p])
+            if p in owned:
+                member.seek(p, self._committed[p])
 
     def close(self) -> None:
         """Leave the group and close. An open transaction is aborted, never committed."""
@@ -371,17 +347,13 @@ class KafkaTransport:
         self._committed.clear()
 
     def _closing(self) -> Iterator[tuple[str, float, Callable[[], Any]]]:
-        milliseconds = int(_CLOSE_SECONDS * 1000)
-        if self._producer is not None:
+        producer, member = self._producer, self._member
+        if producer is not None:
             if self._in_transaction and self._broken is None:
-                yield "aborting", _CLOSE_SECONDS, self._producer.abort_transaction
-            yield "closing", 2 * _CLOSE_SECONDS, lambda: self._producer.close(_CLOSE_SECONDS)
-        if self._member is not None:
-            member = self._member
-            yield (
-                *("leaving the group", 2 * _CLOSE_SECONDS),
-                lambda: member.close(autocommit=False, timeout_ms=milliseconds),
-            )
+                yield "aborting", _CLOSE_SECONDS, lambda: producer.abort(_CLOSE_SECONDS)
+            yield "closing", 2 * _CLOSE_SECONDS, lambda: producer.close(_CLOSE_SECONDS)
+        if member is not None:
+            yield "leaving the group", 2 * _CLOSE_SECONDS, lambda: member.close(_CLOSE_SECONDS)
 
     def _call(self, what: str, function: Callable[[], None]) -> None:
         if self._worker is None:
@@ -389,11 +361,12 @@ class KafkaTransport:
         # The client's own deadlines come first where it keeps them; this one always holds.
         self._worker.call(what, self.config.commit_deadline_seconds + 1.0, function)
 
-    def _usable(self, what: str) -> None:
-        if self._worker is None:
+    def _usable(self, what: str) -> Member:
+        if self._worker is None or self._member is None:
             raise TransportError(f"{what}: the transport is not open")
         if self._broken is not None:
             raise TransportError(f"{what}: not possible, {self._broken}; restart the process")
+        return self._member
 
-    def _tp(self, partition: int) -> TopicPartition:
-        return TopicPartition(self.config.topics.input, partition)
+    def _error(self, error: BaseException, what: str) -> TransportError:
+        return as_transport_error(error, what, self.config, self._client)

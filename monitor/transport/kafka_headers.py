@@ -1,11 +1,13 @@
-"""Header names that are not UTF-8, so that no record can stop the service.
+"""Headers that kafka-python has trouble with, so that no record can stop the service.
 
-The client decodes header names strictly and raises from inside ``poll``, again and again: one
-such record, which other clients can produce, would block its partition for ever.
+Names that are not UTF-8: the client decodes them strictly and raises from inside ``poll``, again
+and again, so that one such record, which other clients can produce, would block its partition for
+ever. Null values: it reads them but refuses to send them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from kafka.record import memory_records
@@ -34,6 +36,37 @@ class RawName(str):
     def encode(self, *_: Any, **__: Any) -> bytes:
         """The original bytes, whatever the encoding asked for."""
         return self.raw
+
+
+class NullHeader(tuple[str, None]):
+    """A header whose value is null.
+
+    The client reads null header values but refuses to send them: its check looks at item 1,
+    its encoder unpacks the pair and does write null. So item 1 is shown as empty, while
+    unpacking gives None, and the header leaves as it came.
+    """
+
+    __slots__ = ()
+
+    def __getitem__(self, index: Any) -> Any:
+        item = super().__getitem__(index)
+        return b"" if item is None else item
+
+
+class NullableHeaders(list[Any]):
+    """Headers of which some are :class:`NullHeader`.
+
+    The client adds up the sizes of all values of a list that is not empty, for its statistics
+    only, and fails on null; its encoder asks for the length. So this list passes for empty.
+    """
+
+    def __bool__(self) -> bool:
+        return False
+
+
+def nullable(headers: Sequence[Any]) -> NullableHeaders:
+    """``headers`` in a form in which the client also sends null values."""
+    return NullableHeaders(NullHeader(h) if h[1] is None else h for h in headers)
 
 
 class _Tolerant(bytearray):

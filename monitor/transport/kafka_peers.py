@@ -9,20 +9,18 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from typing import Any
-
-from kafka import TopicPartition
 
 from monitor.core.errors import StateError
 from monitor.transport import kafka_state
-from monitor.transport.kafka_clients import KafkaConfig, as_transport_error, new_reader
+from monitor.transport.kafka_config import KafkaConfig
+from monitor.transport.kafka_port import Client, Reader, as_transport_error
 from monitor.transport.kafka_state import SnapshotRef
 
 log = logging.getLogger(__name__)
 
 MAX_PENDING_BYTES = 1 << 30
 """Largest snapshot of a partition that is waited for."""
-_POLL_MS = 200
+_POLL_SECONDS = 0.2
 _MAX_RECORDS = 2000
 
 
@@ -74,11 +72,11 @@ class Pieces:
 class PeerReader:
     """A consumer of the state topic's partitions, opened when it is first asked."""
 
-    def __init__(self, config: KafkaConfig) -> None:
-        self._config = config
+    def __init__(self, client: Client, config: KafkaConfig) -> None:
+        self._client, self._config = client, config
         self._pieces: dict[int, Pieces] = {}
-        self._consumer: Any = None
-        self._ends: dict[TopicPartition, int] = {}
+        self._reader: Reader | None = None
+        self._ends: dict[int, int] = {}
 
     def published(self, n_partitions: int) -> dict[int, bytes]:
         """The snapshots of partitions 0 to ``n_partitions`` that came since the last call.
@@ -95,43 +93,43 @@ class PeerReader:
             if n_partitions != len(self._pieces):
                 self.close()
                 self._catch_up(n_partitions, found)
-            else:
-                self._take(0, found)
+            elif self._reader is not None:
+                self._take(self._reader, 0.0, found)
         except Exception as error:  # the client fails in many ways; the next call begins anew
             self.close()
-            raise as_transport_error(error, "reading the state topic", self._config) from error
+            what = "reading the state topic"
+            raise as_transport_error(error, what, self._config, self._client) from error
         return found
 
     def _catch_up(self, n_partitions: int, found: dict[int, bytes]) -> None:
-        tps = [TopicPartition(self._config.topics.state, p) for p in range(n_partitions)]
-        self._pieces = {p: Pieces(self._config.group_id) for p in range(n_partitions)}
-        consumer = self._consumer = new_reader(self._config, *tps)
+        partitions = range(n_partitions)
+        self._pieces = {p: Pieces(self._config.group_id) for p in partitions}
+        reader = self._reader = self._client.reader(self._config.topics.state, partitions)
         deadline = time.monotonic() + self._config.request_timeout_seconds
-        self._ends = consumer.end_offsets(tps, timeout_ms=self._config.request_timeout_ms)
-        consumer.seek_to_beginning(*tps)
-        while any((consumer.position(tp, timeout_ms=_POLL_MS) or 0) < self._ends[tp] for tp in tps):
+        self._ends = reader.ends(partitions, self._config.request_timeout_seconds)
+        while any((reader.position(p) or 0) < self._ends[p] for p in partitions):
             if time.monotonic() > deadline:
                 # What the others know helps; it is no reason to hold up the stream.
                 log.warning("the state topic has not been read to its end yet; going on")
                 return
-            self._take(_POLL_MS, found)
+            self._take(reader, _POLL_SECONDS, found)
 
-    def _take(self, milliseconds: int, found: dict[int, bytes]) -> None:
-        for tp, rows in self._consumer.poll(milliseconds, max_records=_MAX_RECORDS).items():
-            for row in rows:
+    def _take(self, reader: Reader, seconds: float, found: dict[int, bytes]) -> None:
+        for p, rows in reader.poll(_MAX_RECORDS, seconds).items():
+            for offset, key, value in zip(rows.offsets, rows.keys, rows.values, strict=True):
                 try:
-                    snapshot = self._pieces[tp.partition].add(row.key or b"", row.value)
+                    snapshot = self._pieces[p].add(key or b"", value)
                 except StateError as error:
                     # Compaction has removed parts of what was there before we came.
-                    level = logging.DEBUG if row.offset < self._ends[tp] else logging.WARNING
-                    log.log(level, "what partition %d published: %s", tp.partition, error)
+                    level = logging.DEBUG if offset < self._ends[p] else logging.WARNING
+                    log.log(level, "what partition %d published: %s", p, error)
                     continue
                 if snapshot is not None:
-                    found[tp.partition] = snapshot
+                    found[p] = snapshot
 
     def close(self) -> None:
         """Release the connection; a later call of :meth:`published` begins anew."""
-        consumer, self._consumer, self._pieces = self._consumer, None, {}
-        if consumer is not None:
+        reader, self._reader, self._pieces = self._reader, None, {}
+        if reader is not None:
             with contextlib.suppress(Exception):
-                consumer.close(autocommit=False, timeout_ms=_POLL_MS)
+                reader.close(_POLL_SECONDS)

@@ -5,27 +5,28 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
-
-from kafka import TopicPartition
 
 from monitor.core.errors import MonitorError, StateError, TransportError
 from monitor.core.ports import Resume
 from monitor.core.types import RawBatch
 from monitor.transport import kafka_state
-from monitor.transport.kafka_clients import KafkaConfig, new_reader
+from monitor.transport.kafka_config import KafkaConfig
+from monitor.transport.kafka_port import Client, Member
 from monitor.transport.kafka_records import raw_batch
 from monitor.transport.kafka_state import StoredState
 
 log = logging.getLogger(__name__)
 
-_POLL_MS = 200
+_POLL_SECONDS = 0.2
 _RANGE_RECORDS = 5000
+_STATE_RECORDS = 500
 _SETTLE_SECONDS = 10.0
 _STILL_READINGS = 10
 
 
-def read_states(config: KafkaConfig, partitions: Sequence[int]) -> dict[int, StoredState]:
+def read_states(
+    client: Client, config: KafkaConfig, partitions: Sequence[int]
+) -> dict[int, StoredState]:
     """What the state topic holds for each partition, up to the last committed record.
 
     Raises
@@ -35,29 +36,26 @@ def read_states(config: KafkaConfig, partitions: Sequence[int]) -> dict[int, Sto
     StateError
         When a stored snapshot is incomplete or damaged.
     """
-    parts = [TopicPartition(config.topics.state, p) for p in partitions]
     latest: dict[int, dict[bytes, bytes | None]] = {p: {} for p in partitions}
     prefix = f"{config.group_id}/".encode()
-    consumer = new_reader(config, *parts)
+    reader = client.reader(config.topics.state, partitions)
     try:
         # Under read_committed this is the end of what is settled, not of the log.
-        ends = consumer.end_offsets(parts, timeout_ms=config.request_timeout_ms)
-        consumer.seek_to_beginning(*parts)
+        ends = reader.ends(partitions, config.request_timeout_seconds)
         progress = _Progress(config, "reading the state topic")
         # Transaction markers take up offsets without being records: only the position counts.
-        while any((_position(consumer, tp) or 0) < ends[tp] for tp in parts):
-            found = consumer.poll(_POLL_MS)
-            for tp, records in found.items():
-                rows = latest[tp.partition]
-                rows.update((r.key, r.value) for r in records if (r.key or b"").startswith(prefix))
-            progress.made(sum(_position(consumer, tp) or 0 for tp in parts))
+        while any((reader.position(p) or 0) < ends[p] for p in partitions):
+            for p, rows in reader.poll(_STATE_RECORDS, _POLL_SECONDS).items():
+                pairs = zip(rows.keys, rows.values, strict=True)
+                latest[p].update((k, v) for k, v in pairs if k is not None and k.startswith(prefix))
+            progress.made(sum(reader.position(p) or 0 for p in partitions))
     finally:
-        consumer.close(autocommit=False, timeout_ms=_POLL_MS)
+        reader.close(_POLL_SECONDS)
     return {p: kafka_state.assemble(config.group_id, rows) for p, rows in latest.items()}
 
 
 def resume(
-    config: KafkaConfig, member: Any, partitions: Sequence[int]
+    client: Client, config: KafkaConfig, member: Member, partitions: Sequence[int]
 ) -> dict[int, tuple[Resume, StoredState]]:
     """Where newly assigned partitions go on, once no open transaction can change it any more.
 
@@ -78,7 +76,7 @@ def resume(
     still = readings = 0
     while True:
         committed = {p: _committed(config, member, p) for p in partitions}
-        stored = read_states(config, partitions)
+        stored = read_states(client, config, partitions)
         apart = [
             p
             for p in partitions
@@ -95,7 +93,7 @@ def resume(
                 f"the state of partitions {apart} goes on changing: another instance works on "
                 "them, and this one has been away; restart the process"
             )
-        time.sleep(_POLL_MS / 1000)
+        time.sleep(_POLL_SECONDS)
     for p in apart:
         if stored[p].next_offset is not None:
             log.warning(
@@ -113,7 +111,9 @@ def resume(
     return result
 
 
-def read_range(config: KafkaConfig, partition: int, start: int, stop: int) -> Iterator[RawBatch]:
+def read_range(
+    client: Client, config: KafkaConfig, partition: int, start: int, stop: int
+) -> Iterator[RawBatch]:
     """The input of ``partition`` from offset ``start`` up to, not including, ``stop``.
 
     Raises
@@ -125,30 +125,31 @@ def read_range(config: KafkaConfig, partition: int, start: int, stop: int) -> It
     """
     if start >= stop:
         return
-    tp = TopicPartition(config.topics.input, partition)
-    consumer = new_reader(config, tp)
+    topic = config.topics.input
     try:
-        begin = consumer.beginning_offsets([tp], timeout_ms=config.request_timeout_ms)[tp]
-        if begin > start:
-            raise StateError(
-                f"partition {partition} of {tp.topic!r} begins at offset {begin}, but offsets from "
-                f"{start} are needed to rebuild the state: raise the topic's retention, or start "
-                "with another kafka.group_id"
-            )
-        consumer.seek(tp, start)
-        progress = _Progress(config, f"reading partition {partition} of {tp.topic!r} again")
-        while (position := _position(consumer, tp) or start) < stop:
-            progress.made(position)
-            records = consumer.poll(_POLL_MS, max_records=_RANGE_RECORDS).get(tp, [])
-            records = [r for r in records if r.offset < stop]
-            if records:
-                yield raw_batch(partition, records)[0]
+        reader = client.reader(topic, [partition])
+        try:
+            begin = reader.beginnings([partition], config.request_timeout_seconds)[partition]
+            if begin > start:
+                raise StateError(
+                    f"partition {partition} of {topic!r} begins at offset {begin}, but offsets "
+                    f"from {start} are needed to rebuild the state: raise the topic's retention, "
+                    "or start with another kafka.group_id"
+                )
+            reader.seek(partition, start)
+            progress = _Progress(config, f"reading partition {partition} of {topic!r} again")
+            while (position := reader.position(partition) or start) < stop:
+                progress.made(position)
+                found = reader.poll(_RANGE_RECORDS, _POLL_SECONDS).get(partition)
+                rows = None if found is None else found.before(stop)
+                if rows is not None and rows.offsets:
+                    yield raw_batch(partition, rows)[0]
+        finally:
+            reader.close(_POLL_SECONDS)
     except MonitorError:
         raise
     except Exception as error:  # the client's own faults too: a restart mends them
         raise TransportError(f"reading partition {partition} again: {error!r}") from error
-    finally:
-        consumer.close(autocommit=False, timeout_ms=_POLL_MS)
 
 
 class _Progress:
@@ -170,22 +171,11 @@ class _Progress:
             )
 
 
-def _position(consumer: Any, tp: TopicPartition) -> int | None:
-    position: int | None = consumer.position(tp, timeout_ms=_POLL_MS)
-    return position
-
-
-def _committed(config: KafkaConfig, member: Any, partition: int) -> int | None:
-    tp = TopicPartition(config.topics.input, partition)
+def _committed(config: KafkaConfig, member: Member, partition: int) -> int | None:
     # Long enough for the brokers to drop a transaction whose owner is gone.
     seconds = config.transaction_timeout_seconds + config.request_timeout_seconds
-    offset: int | None = member.committed(tp, timeout_ms=int(seconds * 1000))
-    return offset
+    return member.committed(partition, seconds)
 
 
-def _beginnings(config: KafkaConfig, member: Any, partitions: Sequence[int]) -> dict[int, int]:
-    if not partitions:
-        return {}
-    parts = [TopicPartition(config.topics.input, p) for p in partitions]
-    found = member.beginning_offsets(parts, timeout_ms=config.request_timeout_ms)
-    return {tp.partition: int(offset) for tp, offset in found.items()}
+def _beginnings(config: KafkaConfig, member: Member, partitions: Sequence[int]) -> dict[int, int]:
+    return member.beginnings(partitions, config.request_timeout_seconds) if partitions else {}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,15 +39,47 @@ class Topics:
         return {role: getattr(self, role) for role in self.__slots__}
 
 
+@dataclass(slots=True)
+class Rows:
+    """Records of one partition in offset order, in columns of equal length.
+
+    Attributes
+    ----------
+    offsets, timestamps
+        Position, and milliseconds since 1970 as the producer or the broker set them.
+    keys, values, headers
+        As on the wire; headers are lists of (name, value) pairs.
+    """
+
+    offsets: list[int]
+    timestamps: list[int]
+    keys: list[bytes | None]
+    values: list[bytes | None]
+    headers: list[Any]
+
+    def before(self, stop: int) -> Rows:
+        """Those with an offset below ``stop``."""
+        n = bisect.bisect_left(self.offsets, stop)
+        if n == len(self.offsets):
+            return self
+        return Rows(
+            self.offsets[:n], self.timestamps[:n], self.keys[:n], self.values[:n], self.headers[:n]
+        )
+
+
 class Outgoing(NamedTuple):
-    """One record to be produced. ``timestamp`` is milliseconds since 1970, None for now."""
+    """Records to be produced to one partition, in this order; columns of equal length.
+
+    ``headers`` is None when none has any. ``timestamps`` are milliseconds since 1970; None, in
+    place of one or of all, means now.
+    """
 
     topic: str
     partition: int
-    key: bytes | None
-    value: bytes | None
-    headers: list[Any]
-    timestamp: int | None
+    keys: Sequence[bytes | None]
+    values: Sequence[bytes | None]
+    headers: Sequence[Sequence[Any]] | None = None
+    timestamps: Sequence[int | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,53 +88,37 @@ class Origin:
 
     Attributes
     ----------
-    timestamps
-        Milliseconds since 1970 by offset, as the producer or the broker set them.
+    offsets, timestamps
+        Positions, and milliseconds since 1970 as the producer or the broker set them.
     null_values
         Offsets of records whose value was null; the raw batch shows them as empty.
     """
 
-    timestamps: Mapping[int, int] = field(default_factory=dict)
+    offsets: Sequence[int] = ()
+    timestamps: Sequence[int] = ()
     null_values: frozenset[int] = frozenset()
 
-
-class NullHeader(tuple[str, None]):
-    """A header whose value is null.
-
-    The client reads null header values but refuses to send them: its check looks at item 1,
-    its encoder unpacks the pair and does write null. So item 1 is shown as empty, while
-    unpacking gives None, and the header leaves as it came.
-    """
-
-    __slots__ = ()
-
-    def __getitem__(self, index: Any) -> Any:
-        item = super().__getitem__(index)
-        return b"" if item is None else item
+    def times(self, offsets: Sequence[int]) -> Sequence[int | None] | None:
+        """Times of the records at ``offsets``; None for one that is not known, or for all."""
+        if not self.offsets:
+            return None
+        if self.offsets == offsets:
+            return self.timestamps
+        known = dict(zip(self.offsets, self.timestamps, strict=True))
+        return [known.get(offset) for offset in offsets]
 
 
-class NullableHeaders(list[Any]):
-    """Headers of which some are :class:`NullHeader`.
-
-    The client adds up the sizes of all values of a list that is not empty, for its statistics
-    only, and fails on null; its encoder asks for the length. So this list passes for empty.
-    """
-
-    def __bool__(self) -> bool:
-        return False
-
-
-def raw_batch(partition: int, records: Sequence[Any]) -> tuple[RawBatch, Origin]:
-    """Turn the client's records of one partition, in offset order, into a raw batch."""
-    nulls = frozenset(r.offset for r in records if r.value is None)
-    batch = RawBatch(
-        partition=partition,
-        offset=np.fromiter((r.offset for r in records), dtype=np.int64, count=len(records)),
-        values=[b"" if r.value is None else r.value for r in records],
-        keys=[r.key for r in records],
-        headers=[r.headers for r in records],
-    )
-    return batch, Origin({r.offset: r.timestamp for r in records}, nulls)
+def raw_batch(partition: int, rows: Rows) -> tuple[RawBatch, Origin]:
+    """Turn the records of one partition into a raw batch, and what it cannot carry."""
+    values: Any = rows.values
+    nulls: frozenset[int] = frozenset()
+    if None in values:
+        pairs = zip(rows.offsets, values, strict=True)
+        nulls = frozenset(offset for offset, value in pairs if value is None)
+        values = [b"" if value is None else value for value in values]
+    offset = np.array(rows.offsets, dtype=np.int64)
+    batch = RawBatch(partition, offset, values, rows.keys, rows.headers)
+    return batch, Origin(rows.offsets, rows.timestamps, nulls)
 
 
 def outgoing(
@@ -122,7 +139,7 @@ def outgoing(
     part
         The judged batch; ``decisions`` has a row for every raw record.
     origin
-        What :func:`raw_batch` returned beside the raw batch.
+        What :func:`raw_batch` returned beside the raw batch; empty for one made by hand.
     partitions
         Number of partitions by topic. A record goes to the partition it came from, modulo
         that number, so that order within a key survives.
@@ -130,43 +147,59 @@ def outgoing(
         Unix seconds.
     """
     raw, decisions = part.raw, part.decisions
-    home = {topic: raw.partition % count for topic, count in partitions.items()}
-    routes = {
-        int(Action.PASS): topics.accepted,
-        int(Action.HOLD): topics.quarantine,
-        int(Action.REJECT): topics.invalid,
-    }
-    prefix = f"{raw.partition}-"
-    target = topics.decisions
-    for row, (offset, action) in enumerate(
-        zip(raw.offset.tolist(), decisions.action.tolist(), strict=True)
+    n, offsets = len(raw), raw.offset.tolist()
+    keys = raw.keys or [None] * n
+    values = _original_values(raw, offsets, keys, origin)
+    columns = _Columns(keys, values, raw.headers, origin.times(offsets))
+    for action, topic in (
+        (Action.PASS, topics.accepted),
+        (Action.HOLD, topics.quarantine),
+        (Action.REJECT, topics.invalid),
     ):
-        value = None if offset in origin.null_values else raw.values[row]
-        key = raw.keys[row] if raw.keys else None
-        headers = list(raw.headers[row]) if raw.headers else []
-        if action != Action.PASS:
-            headers += _hold_headers(part, topics, row, int(action))
-        if action == Action.HOLD:
-            headers += _decision_headers(decisions.records[row], held_at)
-        if any(h[1] is None for h in headers):
-            headers = nullable(headers)
-        if value is None and key is None:
-            value = b""  # the client cannot send a record with neither
-        topic = routes[action]
-        yield Outgoing(topic, home[topic], key, value, headers, origin.timestamps.get(offset))
-        yield Outgoing(
-            target,
-            home[target],
-            f"{prefix}{offset}".encode(),
-            decisions.records[row],
-            [],
-            None,
-        )
+        chosen = np.flatnonzero(decisions.action == int(action))
+        if len(chosen):
+            rows = chosen.tolist()
+            found = columns if len(rows) == n else columns.of(rows)
+            if action != Action.PASS:
+                before = found.headers or [()] * len(rows)
+                headers = [
+                    [*had, *_hold_headers(part, topics, row, int(action))]
+                    for row, had in zip(rows, before, strict=True)
+                ]
+                if action == Action.HOLD:
+                    for row, ours in zip(rows, headers, strict=True):
+                        ours.extend(_decision_headers(decisions.records[row], held_at))
+                found = found._replace(headers=headers)
+            yield Outgoing(topic, raw.partition % partitions[topic], *found)
+    prefix = f"{raw.partition}-".encode()
+    names = [b"%b%d" % (prefix, offset) for offset in offsets]
+    home = raw.partition % partitions[topics.decisions]
+    yield Outgoing(topics.decisions, home, names, decisions.records)
 
 
-def nullable(headers: Sequence[Any]) -> NullableHeaders:
-    """``headers`` in a form in which the client also sends null values."""
-    return NullableHeaders(NullHeader(h) if h[1] is None else h for h in headers)
+class _Columns(NamedTuple):
+    keys: Sequence[bytes | None]
+    values: Sequence[bytes | None]
+    headers: Sequence[Sequence[Any]] | None
+    timestamps: Sequence[int | None] | None
+
+    def of(self, rows: list[int]) -> _Columns:
+        def pick(column: Any) -> Any:
+            return None if column is None else [column[row] for row in rows]
+
+        return _Columns(*map(pick, self))
+
+
+def _original_values(
+    raw: RawBatch, offsets: list[int], keys: Sequence[bytes | None], origin: Origin
+) -> Sequence[bytes | None]:
+    if not origin.null_values:
+        return raw.values
+    # A record with neither key nor value is one that not every client can send.
+    return [
+        None if offset in origin.null_values and key is not None else value
+        for offset, key, value in zip(offsets, keys, raw.values, strict=True)
+    ]
 
 
 def _hold_headers(

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any
-
-from kafka import errors as kafka_errors
-from kafka.admin import ConfigResource, ConfigResourceType
 
 from monitor.core.errors import TransportError, UsageError
-from monitor.transport.kafka_clients import KafkaConfig
+from monitor.transport.kafka_config import KafkaConfig
+from monitor.transport.kafka_port import Admin, NewTopic
 
 log = logging.getLogger(__name__)
 
@@ -18,11 +15,9 @@ _COMPACTED = ("state", "control", "reviews")
 _SINGLE_PARTITION = ("control", "audit", "reviews")
 # Held and refused records carry a few headers more than they came with.
 HEADER_ROOM = 64 * 1024
-_NO_ERROR = 0
-_TOPIC_EXISTS = 36
 
 
-def ensure_topics(admin: Any, config: KafkaConfig) -> dict[str, int]:
+def ensure_topics(admin: Admin, config: KafkaConfig) -> dict[str, int]:
     """Create what is missing and return the number of partitions of every topic.
 
     Raises
@@ -35,7 +30,7 @@ def ensure_topics(admin: Any, config: KafkaConfig) -> dict[str, int]:
     wanted = config.topics.names()
     if len(set(wanted.values())) < len(wanted):
         raise UsageError("kafka.topics: every topic needs a name of its own")
-    present = partition_counts(admin, wanted.values())
+    present = admin.partition_counts(list(wanted.values()))
     missing = {role: name for role, name in wanted.items() if name not in present}
     if missing and not config.create_topics:
         raise UsageError(
@@ -45,60 +40,42 @@ def ensure_topics(admin: Any, config: KafkaConfig) -> dict[str, int]:
     if missing:
         count = present.get(config.topics.input, config.partitions)
         _create(admin, config, missing, count)
-        present = partition_counts(admin, wanted.values())
+        present = admin.partition_counts(list(wanted.values()))
     _grow_state(admin, config, present)
     return present
 
 
-def partition_counts(admin: Any, names: Any) -> dict[str, int]:
-    """Number of partitions of each topic that exists."""
-    names = list(names)
-    existing = set(admin.list_topics()) & set(names)
-    if not existing:
-        return {}
-    found = admin.describe_topics(sorted(existing))
-    return {t["name"]: len(t["partitions"]) for t in found if t["error_code"] == _NO_ERROR}
-
-
-def largest_record(admin: Any, config: KafkaConfig) -> int:
+def largest_record(admin: Admin, config: KafkaConfig) -> int:
     """Bytes of the largest record that must be writable: what the input allows, and headers."""
-    resource = ConfigResource(ConfigResourceType.TOPIC, config.topics.input)
-    try:
-        found = admin.describe_configs([resource], config_filter="all")
-        limit = int(found["topic"][config.topics.input]["max.message.bytes"]["value"])
-    except (kafka_errors.KafkaError, KeyError, TypeError, ValueError) as error:
-        log.info("cannot read max.message.bytes of %s: %r", config.topics.input, error)
+    limit = admin.largest_message(config.topics.input)
+    if limit is None:
+        log.info("cannot read max.message.bytes of %s", config.topics.input)
         return config.max_record_bytes
     return max(config.max_record_bytes, limit + HEADER_ROOM)
 
 
-def _create(admin: Any, config: KafkaConfig, missing: Mapping[str, str], count: int) -> None:
+def _create(admin: Admin, config: KafkaConfig, missing: Mapping[str, str], count: int) -> None:
     limit = (
         str(largest_record(admin, config))
         if config.topics.input not in missing.values()
         else (str(config.max_record_bytes))
     )
-    request = {
-        name: {
-            "num_partitions": 1 if role in _SINGLE_PARTITION else count,
-            "replication_factor": config.replication_factor,
-            "configs": _topic_configs(role, limit),
-        }
+    topics = {
+        name: NewTopic(
+            1 if role in _SINGLE_PARTITION else count,
+            config.replication_factor,
+            _topic_configs(role, limit),
+        )
         for role, name in missing.items()
     }
-    answer = admin.create_topics(
-        request, timeout_ms=config.request_timeout_ms, raise_errors=False, wait_for_metadata=False
-    )
-    # Another instance that starts at the same moment may have been first.
-    refused = [t for t in answer["topics"] if t["error_code"] not in (_NO_ERROR, _TOPIC_EXISTS)]
-    if refused:
-        first = refused[0]
-        why = first.get("error_message") or kafka_errors.for_code(first["error_code"]).__name__
+    for name, why in admin.create(topics).items():
         raise TransportError(
-            f"cannot create Kafka topic {first['name']!r}: {why}; create it by hand, or change "
+            f"cannot create Kafka topic {name!r}: {why}; create it by hand, or change "
             "kafka.partitions and kafka.replication_factor"
         )
-    admin.wait_for_topics(sorted(missing.values()), timeout_ms=config.request_timeout_ms)
+    admin.wait_for(
+        {name: topic.partitions for name, topic in topics.items()}, config.request_timeout_seconds
+    )
     log.info("created Kafka topics %s", ", ".join(missing.values()))
 
 
@@ -117,7 +94,7 @@ def _topic_configs(role: str, limit: str) -> dict[str, str]:
     return configs
 
 
-def _grow_state(admin: Any, config: KafkaConfig, present: dict[str, int]) -> None:
+def _grow_state(admin: Admin, config: KafkaConfig, present: dict[str, int]) -> None:
     """The state of input partition n is in partition n of the state topic, so both need it."""
     need, have = present[config.topics.input], present[config.topics.state]
     if have >= need:
@@ -127,6 +104,6 @@ def _grow_state(admin: Any, config: KafkaConfig, present: dict[str, int]) -> Non
             f"Kafka topic {config.topics.state!r} has {have} partitions and the input "
             f"{config.topics.input!r} has {need}: add partitions to the former"
         )
-    admin.create_partitions({config.topics.state: need}, raise_errors=False)
-    admin.wait_for_topics([config.topics.state], timeout_ms=config.request_timeout_ms)
+    admin.grow(config.topics.state, need)
+    admin.wait_for({config.topics.state: need}, config.request_timeout_seconds)
     present[config.topics.state] = need

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kafka.kafka_helpers import Cluster, broker_module
+from tests.kafka.kafka_helpers import CLIENTS, Cluster, broker_module
 
 DOCKER_IMAGE = "apache/kafka:4.1.1"
 DOCKER_START_SECONDS = 90
@@ -98,8 +98,16 @@ def bootstrap(request, tmp_path_factory):
         stop()
 
 
+@pytest.fixture(params=CLIENTS)
+def client(request):
+    """Each of the libraries; a test that is about something else marks itself with one."""
+    if request.param == "confluent":
+        pytest.importorskip("confluent_kafka")
+    return request.param
+
+
 @pytest.fixture
-def cluster(bootstrap):
+def cluster(bootstrap, client):
     """Fresh topic names and a fresh group on the broker."""
-    with Cluster(bootstrap) as found:
+    with Cluster(bootstrap, client) as found:
         yield found

@@ -19,6 +19,7 @@ from monitor.core.types import Action, DecisionBatch, Mode, Reason, Verdict
 from monitor.transport.kafka import KafkaConfig, KafkaTransport, Topics
 
 ROOT = Path(__file__).resolve().parents[2]
+CLIENTS = ("kafka-python", "confluent")
 
 
 def broker_module():
@@ -35,8 +36,8 @@ def broker_module():
 class Cluster:
     """One test's corner of the broker."""
 
-    def __init__(self, bootstrap: str) -> None:
-        self.bootstrap = bootstrap
+    def __init__(self, bootstrap: str, client: str = "kafka-python") -> None:
+        self.bootstrap, self.client = bootstrap, client
         self.mark = f"m{uuid.uuid4().hex[:8]}"  # a bare 12e4 would be a number in YAML
         names = {role: f"{self.mark}.{name}" for role, name in Topics().names().items()}
         self.topics = Topics(**names)
@@ -44,6 +45,7 @@ class Cluster:
 
     def config(self, **changes) -> KafkaConfig:
         base = KafkaConfig(
+            client=self.client,
             bootstrap_servers=self.bootstrap,
             group_id=f"g-{self.mark}",
             transactional_id_prefix=self.mark,

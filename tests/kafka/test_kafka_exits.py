@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from unittest.mock import MagicMock
+
 import pytest
 from kafka import errors as kafka_errors
 
 from monitor.core.errors import MonitorError, StateError, TransportError
-from monitor.transport import kafka_reader
+from monitor.core.types import RawBatch
+from monitor.transport import kafka_python, kafka_reader
 from monitor.transport.kafka import KafkaConfig, KafkaTransport
-from monitor.transport.kafka_clients import Worker, as_transport_error
+from monitor.transport.kafka_port import as_transport_error, make_client
+from monitor.transport.kafka_state import StoredState
+from monitor.transport.kafka_worker import Worker
+from tests.kafka.kafka_helpers import unit
 
 ERRORS = [
     kafka_errors.KafkaTimeoutError("x"),
@@ -59,22 +65,50 @@ def test_polling(error, opened) -> None:
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=IDS)
-def test_reading_again(error, monkeypatch) -> None:
-    monkeypatch.setattr(kafka_reader, "new_reader", lambda *_: _Closable(error))
+def test_reading_again(error) -> None:
+    client = MagicMock()
+    client.reader.return_value = _Closable(error)
     with pytest.raises(TransportError):
-        list(kafka_reader.read_range(KafkaConfig(), 0, 1, 5))
+        list(kafka_reader.read_range(client, KafkaConfig(), 0, 1, 5))
 
 
 class _Closable(Raises):
-    def close(self, **_) -> None:
+    def close(self, *_) -> None:
         pass
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=IDS)
-def test_every_error_has_words(error) -> None:
-    found = as_transport_error(error, "committing", KafkaConfig())
+def test_every_error_has_words(error, client) -> None:
+    config = KafkaConfig(client=client)
+    found = as_transport_error(error, "committing", config, make_client(config))
     assert isinstance(found, TransportError)
     assert str(found).startswith("committing")
+
+
+@pytest.mark.parametrize(
+    ("code", "retry", "words"),
+    [
+        ("_FENCED", False, "fenced.*kafka.instance"),
+        ("PRODUCER_FENCED", False, "fenced.*kafka.instance"),
+        ("FENCED_INSTANCE_ID", False, "fenced.*kafka.instance"),
+        ("MSG_SIZE_TOO_LARGE", False, "max.message.bytes"),
+        ("GROUP_AUTHORIZATION_FAILED", False, "grant this client"),
+        ("_TIMED_OUT", True, "no answer in time"),
+        ("ILLEGAL_GENERATION", True, "ILLEGAL_GENERATION"),
+        ("UNKNOWN_MEMBER_ID", True, "UNKNOWN_MEMBER_ID"),
+        ("NOT_COORDINATOR", True, "NOT_COORDINATOR"),
+        ("_TRANSPORT", True, "_TRANSPORT"),
+        ("_STATE", False, "_STATE"),
+    ],
+)
+def test_errors_of_the_other_client(code, retry, words) -> None:
+    library = pytest.importorskip("confluent_kafka")
+    error = library.KafkaException(library.KafkaError(getattr(library.KafkaError, code)))
+    config = KafkaConfig(client="confluent")
+    found = as_transport_error(error, "committing", config, make_client(config))
+    assert getattr(found, "retry", False) is retry
+    with pytest.raises(TransportError, match=f"committing: .*{words}"):
+        raise found
 
 
 def test_stored_state_that_is_bad_is_not_cured_by_a_restart(opened) -> None:
@@ -96,29 +130,20 @@ def test_a_call_that_hangs_is_given_up(opened) -> None:
 
 def test_refused_offsets_are_not_sent_again_with_the_next_transaction(opened, monkeypatch) -> None:
     """The client keeps them (3.0.12), so after a failed commit there is another producer."""
-    from unittest.mock import MagicMock
-
-    from kafka.structs import ConsumerGroupMetadata, MemberState
-
-    from monitor.core.types import RawBatch
-    from monitor.transport import kafka_clients
-    from monitor.transport.kafka_state import StoredState
-    from tests.kafka.kafka_helpers import unit
-
     first, second = MagicMock(name="first"), MagicMock(name="second")
     first.send_offsets_to_transaction.side_effect = kafka_errors.CommitFailedError()
-    monkeypatch.setattr(kafka_clients, "new_producer", lambda *_: second)
-    opened._producer, opened._committed, opened._stored = first, {0: 0}, {0: StoredState()}
+    made = iter([first, second])
+    monkeypatch.setattr(kafka_python, "KafkaProducer", lambda **_: next(made))
+    opened._producer = kafka_python.PythonProducer(opened.config, 1000)
+    opened._member = MagicMock()
+    opened._committed, opened._stored = {0: 0}, {0: StoredState()}
     opened._counts = dict.fromkeys(opened.config.topics.names().values(), 1)
-    opened._counts["state"] = 1
-    opened._group = MagicMock(spec=ConsumerGroupMetadata)
-    opened._group.state, opened._group.generation_id = MemberState.STABLE, 3
     raw = RawBatch.of([b"{}"])
     with pytest.raises(TransportError):
         opened.commit(unit(raw))
     first.abort_transaction.assert_called_once()
     first.close.assert_called_once()
-    second.init_transactions.assert_called_once()
     opened.commit(unit(raw))
+    second.init_transactions.assert_called_once()
     first.commit_transaction.assert_not_called()
     second.commit_transaction.assert_called_once()

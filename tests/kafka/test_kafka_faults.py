@@ -13,7 +13,7 @@ pytest.importorskip("confluent_kafka")
 
 from loadtest import reliability
 from loadtest.reliability import Setting, Size
-from tests.kafka.kafka_helpers import broker_module
+from tests.kafka.kafka_helpers import CLIENTS, broker_module
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(420)]
 
@@ -33,8 +33,12 @@ def own_broker(tmp_path_factory, request):
     broker.stop()
 
 
-@pytest.mark.parametrize("name", SIZES)
-def test_nothing_is_lost_or_doubled(name, own_broker, tmp_path):
+# The broker's restart takes longest, and meets one process with each of the clients.
+PAIRS = [(name, client) for name in ("stop", "twin") for client in CLIENTS]
+
+
+@pytest.mark.parametrize(("name", "client"), [*PAIRS, ("broker", "mixed")])
+def test_nothing_is_lost_or_doubled(name, client, own_broker, tmp_path):
     faults = []
     setting = Setting(
         own_broker,
@@ -43,6 +47,7 @@ def test_nothing_is_lost_or_doubled(name, own_broker, tmp_path):
         random.Random(name),
         lambda decided: None,
         lambda: faults.append(name),
+        client,
     )
     fleet = reliability.SCENARIOS[name][1](setting)
     ledger = fleet.ledger()

@@ -15,7 +15,7 @@ from monitor.state.recovery import Stamp
 from monitor.transport import kafka_state
 from monitor.transport.kafka_peers import Pieces
 from monitor.transport.kafka_state import CHUNK_BYTES, StoredState
-from tests.kafka.kafka_helpers import poll_until, unit
+from tests.kafka.kafka_helpers import CLIENTS, poll_until, unit
 from tests.kafka.test_kafka_service import EVENTS, Process, Progress, check, feed, settings
 from tests.kafka.test_kafka_transport import plain
 
@@ -85,7 +85,9 @@ def test_committed_snapshots_are_heard_by_all(cluster):
 
 @pytest.mark.kafka
 @pytest.mark.timeout(420)
+@pytest.mark.parametrize("client", ["kafka-python"], indirect=True)
 def test_five_members_come_and_go(cluster, tmp_path):
+    """With either client, as during a rolling change from one to the other."""
     expected, places = feed(cluster, seed=3)
     rng = random.Random(11)
     progress, running = Progress(cluster), {}
@@ -93,7 +95,8 @@ def test_five_members_come_and_go(cluster, tmp_path):
     def start(name):
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
-        running[name] = Process(folder, settings(cluster, instance=name))
+        library = CLIENTS[name in "bd"]
+        running[name] = Process(folder, settings(cluster, instance=name, client=library))
         running[name].start()
 
     try:

@@ -11,16 +11,16 @@ from kafka.errors import KafkaError, MessageSizeTooLargeError, ProducerFencedErr
 from kafka.record.memory_records import MemoryRecords, MemoryRecordsBuilder
 
 from monitor.core.errors import StateError, TransportError, UsageError
-from monitor.transport.kafka_clients import (
-    KafkaConfig,
-    RefusedError,
-    Worker,
-    as_transport_error,
-    consumer_options,
-)
-from monitor.transport.kafka_headers import RawName, accept_any_header_name
-from monitor.transport.kafka_records import nullable
+from monitor.core.types import Action
+from monitor.transport import kafka_port
+from monitor.transport.kafka_config import KafkaConfig
+from monitor.transport.kafka_headers import RawName, accept_any_header_name, nullable
+from monitor.transport.kafka_port import RefusedError, as_transport_error, make_client
+from monitor.transport.kafka_python_consumer import consumer_options
+from monitor.transport.kafka_records import Rows, Topics, outgoing, raw_batch
 from monitor.transport.kafka_state import CHUNK_BYTES, StoredState, assemble, records
+from monitor.transport.kafka_worker import Worker
+from tests.kafka.kafka_helpers import unit
 
 CONFIG = KafkaConfig(instance="one")
 
@@ -81,7 +81,7 @@ def test_a_damaged_snapshot_is_refused(damage):
     ],
 )
 def test_errors_say_what_to_do(error, words):
-    found = as_transport_error(error, "committing", CONFIG)
+    found = as_transport_error(error, "committing", CONFIG, make_client(CONFIG))
     assert not isinstance(found, RefusedError)
     with pytest.raises(TransportError, match=f"committing: .*{words}"):
         raise found
@@ -90,6 +90,59 @@ def test_errors_say_what_to_do(error, words):
 def test_unknown_options_are_refused():
     with pytest.raises(UsageError, match="isolation_level"):
         consumer_options(KafkaConfig(options={"isolation_level": "read_uncommitted"}))
+
+
+def test_security_options_in_the_words_of_the_other_client():
+    confluent = pytest.importorskip("monitor.transport.kafka_confluent_consumer")
+    given = {
+        "security_protocol": "SASL_SSL",
+        "sasl_mechanism": "SCRAM-SHA-512",
+        "sasl_plain_username": "me",
+        "sasl_plain_password": "secret",
+        "ssl_cafile": "/ca.pem",
+        "ssl_check_hostname": False,
+    }
+    assert confluent.security_options(given) == {
+        "security.protocol": "SASL_SSL",
+        "sasl.mechanism": "SCRAM-SHA-512",
+        "sasl.username": "me",
+        "sasl.password": "secret",
+        "ssl.ca.location": "/ca.pem",
+        "ssl.endpoint.identification.algorithm": "none",
+    }
+    for name in ("isolation_level", "sasl_oauth_token_provider", "api_version"):
+        config = KafkaConfig(client="confluent", options={name: "x"})
+        with pytest.raises(UsageError, match=f"{name}.*confluent"):
+            make_client(config)
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    def missing(name):
+        raise ModuleNotFoundError("No module named 'confluent_kafka'")
+
+    monkeypatch.setattr(kafka_port.importlib, "import_module", missing)
+    with pytest.raises(UsageError, match=r"pip install 'poisoning-monitor\[kafka-fast\]'"):
+        make_client(KafkaConfig(client="confluent"))
+
+
+def test_times_and_nulls_follow_their_records():
+    columns = [[b"a", None, b"c", None], [b"1", None, None, b"4"], [[], [], [("h", b"")], []]]
+    raw, origin = raw_batch(3, Rows([5, 6, 8, 9], [50, 60, 80, 90], *columns))
+    assert raw.values == [b"1", b"", b"", b"4"]
+    counts = dict.fromkeys(Topics().names().values(), 2)
+    for start, end in ((0, 4), (1, 3)):
+        (part,) = unit(raw.part(start, end), actions={1: Action.REJECT}).parts
+        found = list(outgoing(part, origin, Topics(), counts))
+        assert {bundle.partition for bundle in found} == {1}
+        rows = [
+            row
+            for bundle in found[:2]
+            for row in zip(bundle.timestamps, bundle.keys, bundle.values, strict=True)
+        ]
+        # The second has neither key nor value, and so gets one; the third keeps its null.
+        expected = [(50, b"a", b"1"), (60, None, b""), (80, b"c", None), (90, None, b"4")]
+        assert sorted(rows) == expected[start:end]
+        assert found[2].keys == [b"3-%d" % offset for offset in (5, 6, 8, 9)[start:end]]
 
 
 def test_the_worker_keeps_its_deadline():

@@ -14,8 +14,6 @@ import time
 from collections import Counter
 
 import pytest
-from kafka import KafkaConsumer, TopicPartition
-from kafka.record import memory_records
 
 from monitor.core.desk import HeldFilter, ReviewStatus
 from monitor.core.errors import MonitorError, TransportError
@@ -26,11 +24,11 @@ from monitor.runtime.quarantine_follower import Follower
 from monitor.store.database import Database
 from monitor.store.held_store import HeldStore
 from monitor.store.writing import Bounds
-from monitor.transport.kafka_clients import new_admin, new_producer
-from monitor.transport.kafka_headers import RawName, accept_any_header_name
+from monitor.transport.kafka_headers import RawName, nullable
 from monitor.transport.kafka_held import KafkaHeld
-from monitor.transport.kafka_ledger import KafkaLedger, end_of_log
-from monitor.transport.kafka_records import MAX_DECISION_BYTES, nullable
+from monitor.transport.kafka_ledger import KafkaLedger
+from monitor.transport.kafka_port import make_client
+from monitor.transport.kafka_records import MAX_DECISION_BYTES, Outgoing
 from monitor.transport.kafka_reviewer import KafkaReviewer
 from monitor.transport.kafka_topics import ensure_topics
 from tests.checks.postgres import database_url, postgres
@@ -45,12 +43,6 @@ NO_END = Bounds(1e6, 10**6, 1 << 40)
 def event(i, **more):
     body = {"id": f"e{i}", "ts": 1.7e9, "source": f"acct-{i % 3}", "label": "spam"}
     return json.dumps(body | {"features": [1.0, 2.0]} | more).encode()
-
-
-@pytest.fixture(autouse=True)
-def _any_name(monkeypatch):
-    monkeypatch.setattr(memory_records, "DefaultRecordBatch", memory_records.DefaultRecordBatch)
-    accept_any_header_name()
 
 
 def hold_all(cluster, records, *, decision=None):
@@ -75,13 +67,16 @@ def read_all(source, n, seconds=20.0):
 
 def settled(cluster, topic):
     """All committed records, once the brokers have marked the last transactions as such."""
-    consumer = KafkaConsumer(bootstrap_servers=cluster.bootstrap, isolation_level="read_committed")
-    parts = [TopicPartition(topic, p) for p in consumer.partitions_for_topic(topic)]
+    client = make_client(cluster.config())
+    admin = client.admin()
+    parts = range(admin.partition_counts([topic])[topic])
+    admin.close()
+    reader = client.reader(topic, parts)
     try:
-        ends = {tp: end_of_log(cluster.config(), tp) for tp in parts}
-        wait(lambda: consumer.end_offsets(parts, timeout_ms=5000) == ends)
+        ends = client.log_ends(topic, parts, 5.0)
+        wait(lambda: reader.ends(parts, 5.0) == ends)
     finally:
-        consumer.close(autocommit=False)
+        reader.close(1)
     return cluster.read(topic)
 
 
@@ -206,7 +201,7 @@ def test_no_topic_yet_is_an_error_and_no_more(cluster):
 
 @pytest.fixture
 def topics(cluster):
-    admin = new_admin(cluster.config())
+    admin = make_client(cluster.config()).admin()
     ensure_topics(admin, cluster.config())
     admin.close()
 
@@ -230,10 +225,9 @@ def test_whoever_began_before_is_cut_off(cluster, topics):
 
 def test_a_transaction_that_hangs_is_cut_off_at_once(cluster, topics):
     config = cluster.config(instance="reviews")
-    stuck = new_producer(config, 1 << 20)
-    stuck.init_transactions()
-    stuck.begin_transaction()
-    stuck.send(cluster.topics.accepted, b"never", b"k", None, 0)
+    stuck = make_client(config).producer(1 << 20)
+    stuck.begin()
+    stuck.send(Outgoing(cluster.topics.accepted, 0, [b"k"], [b"never"]))
     stuck.flush(10)
     began = time.monotonic()
     KafkaReviewer(config).exclusively(lambda: Reviews((), [Original(0, 1, b"mine")]))
@@ -307,10 +301,10 @@ from monitor.transport.kafka_held import KafkaHeld
 from monitor.transport.kafka_ledger import KafkaLedger
 from monitor.transport.kafka_reviewer import KafkaReviewer
 
-bootstrap, mark, url, name = sys.argv[1:]
+bootstrap, client, mark, url, name = sys.argv[1:]
 topics = Topics(**{role: f"{mark}.{n}" for role, n in Topics().names().items()})
 config = KafkaConfig(
-    bootstrap_servers=bootstrap, group_id=f"g-{mark}", transactional_id_prefix=mark,
+    client=client, bootstrap_servers=bootstrap, group_id=f"g-{mark}", transactional_id_prefix=mark,
     instance=name, topics=topics, request_timeout_seconds=10.0, commit_deadline_seconds=10.0,
 )
 store = HeldStore(Database(url), "s")
@@ -346,7 +340,7 @@ def test_killed_and_competing_releasers_release_each_event_once(cluster, desks, 
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
 
     def start(i):
-        args = [cluster.bootstrap, cluster.mark, urls[i % 2], f"r{i}"]
+        args = [cluster.bootstrap, cluster.client, cluster.mark, urls[i % 2], f"r{i}"]
         process = subprocess.Popen(
             [sys.executable, "-c", RELEASER, *args], stdout=subprocess.PIPE, env=env
         )

@@ -24,6 +24,7 @@ N = 80
 def settings_of(cluster, name, **more):
     """Everything is held back, because the gate is still learning."""
     kafka = {
+        "client": cluster.client,
         "bootstrap_servers": cluster.bootstrap,
         "group_id": f"g-{cluster.mark}",
         "transactional_id_prefix": cluster.mark,

@@ -83,6 +83,7 @@ def settings(cluster, **kafka):
     return {
         "transport": "kafka",
         "kafka": {
+            "client": cluster.client,
             "bootstrap_servers": cluster.bootstrap,
             "group_id": f"g-{cluster.mark}",
             "transactional_id_prefix": cluster.mark,
@@ -129,6 +130,7 @@ def check(cluster, expected, places):
     assert [actions.count(a) for a in ("pass", "hold", "reject")] == list(counts.values())
 
 
+@pytest.mark.parametrize("client", ["kafka-python"], indirect=True)
 def test_every_event_ends_up_in_exactly_one_place(cluster, tmp_path):
     expected, places = feed(cluster, seed=1)
     with Process(tmp_path, settings(cluster)) as process:
@@ -137,6 +139,8 @@ def test_every_event_ends_up_in_exactly_one_place(cluster, tmp_path):
     check(cluster, expected, places)
 
 
+# With the other client it is killed in tests/kafka/test_kafka_peers.py and test_kafka_faults.py.
+@pytest.mark.parametrize("client", ["confluent"], indirect=True)
 def test_also_when_killed_at_random_moments(cluster, tmp_path):
     expected, places = feed(cluster, seed=2)
     rng = random.Random(int(os.environ.get("KILL_SEED", "7")))

@@ -26,7 +26,7 @@ class Readings:
         self.taken += 1
         return self._pair[0]
 
-    def states(self, config, partitions):
+    def states(self, client, config, partitions):
         self._now += self._pause
         self._pause = 0.0
         return {p: StoredState(next_offset=self._pair[1]) for p in partitions}
@@ -44,7 +44,7 @@ def settle(monkeypatch):
         monkeypatch.setattr(kafka_reader, "_committed", readings.committed)
         monkeypatch.setattr(kafka_reader, "read_states", readings.states)
         monkeypatch.setattr(kafka_reader, "time", readings)
-        found = kafka_reader.resume(KafkaConfig(), None, [0])[0]
+        found = kafka_reader.resume(None, KafkaConfig(), None, [0])[0]
         return found[0].next_offset, found[1].next_offset
 
     return run

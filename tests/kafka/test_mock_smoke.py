@@ -10,7 +10,8 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from monitor.core.ports import PartitionCommit
 from monitor.core.types import Action
-from monitor.transport.kafka_clients import KafkaConfig, consumer_options
+from monitor.transport.kafka_config import KafkaConfig
+from monitor.transport.kafka_python_consumer import as_rows, consumer_options
 from monitor.transport.kafka_records import Topics, outgoing, raw_batch
 from tests.kafka.kafka_helpers import judge
 
@@ -60,11 +61,20 @@ def test_records_survive_the_way_in_and_out(address):
         address,
         [(topics.input, 0, b"k", v, headers, 1_600_000_000_000 + i) for i, v in enumerate(values)],
     )
-    raw, origin = raw_batch(0, read(config, topics.input, 4))
+    raw, origin = raw_batch(0, as_rows(read(config, topics.input, 4)))
     assert list(raw.values) == values
     decisions = judge(raw, {1: Action.REJECT, 3: Action.HOLD})
     part = PartitionCommit(raw, decisions, raw.next_offset, b"stamp")
-    send(address, outgoing(part, origin, topics, dict.fromkeys(topics.names().values(), 1)))
+    for records in outgoing(part, origin, topics, dict.fromkeys(topics.names().values(), 1)):
+        none = [None] * len(records.values)
+        columns = (
+            records.keys,
+            records.values,
+            records.headers or none,
+            records.timestamps or none,
+        )
+        rows = zip(*columns, strict=True)
+        send(address, [(records.topic, records.partition, *row) for row in rows])
     accepted = read(config, topics.accepted, 2)
     assert [(r.key, r.value, r.headers, r.timestamp) for r in accepted] == [
         (b"k", values[i], headers, 1_600_000_000_000 + i) for i in (0, 2)

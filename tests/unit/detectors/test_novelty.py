@@ -102,3 +102,15 @@ def test_a_grid_is_told_only_from_enough_values() -> None:
     learned = grid.learn(across, grid.look(across), np.ones(64, dtype=bool), 1000.0)
     assert learned.usual()[0] == 0
     assert learned.look(across)[1].sum() == 0
+
+
+def test_a_column_that_has_filled_its_memory_brings_no_surprise() -> None:
+    """Measured quantities bring new values for ever; a full memory must not make them rare."""
+    detector, size, columns = Novelty(), 2_000, 6
+    state = detector.empty(columns)
+    x = np.round(np.random.default_rng(5).normal(size=(84_000, columns)), 6)
+    for first in range(0, len(x), size):
+        rows = x[first : first + size]
+        assert scores(detector, state, rows).max() == 0.0
+        part = batch(rows / 10.0, np.zeros(size, dtype=int))
+        state = detector.observe(state, fresh(part), np.ones(size, dtype=bool))

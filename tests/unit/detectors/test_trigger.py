@@ -261,13 +261,14 @@ def test_pairs_of_a_column_that_came_alive_start_anew() -> None:
 
 def test_the_context_explains_related_values_only() -> None:
     rng = np.random.default_rng(0)
-    g = rng.standard_normal((4000, 3))
-    g[:, 1] = g[:, 0] + 0.1 * g[:, 1]
-    context = LinearContext.empty(3, lag=4).learn(g, np.ones(4000, dtype=bool), 20_000.0)
-    gain = context.gain(np.array([[2.0, 2.0, 0.0], [2.0, -2.0, 0.0]]))
-    assert gain[0, :2].min() > 1.0
-    assert gain[1, :2].max() < -1.0
-    assert np.abs(context.gain(g)[:, 2]).max() < 0.3
+    g = rng.standard_normal((3, 4000)).astype(np.float32)
+    g[1] = g[0] + 0.1 * g[1]
+    context = LinearContext.empty(3, lag=4)
+    context = context.learn(context.read(g), np.ones(4000, dtype=bool), 20_000.0)
+    gain = context.read(np.array([[2.0, 2.0], [2.0, -2.0], [0.0, 0.0]], dtype=np.float32)).gain
+    assert gain[:2, 0].min() > 1.0
+    assert gain[:2, 1].max() < -1.0
+    assert np.abs(context.read(g).gain[2]).max() < 0.3
 
 
 def test_table_merge_adds_counts() -> None:

@@ -24,7 +24,7 @@ def test_the_latest_of_each_other_partition() -> None:
     notices: list[str] = []
     board = Board(notices.append)
     board.put({0: sealed(0, 5, 1), 1: sealed(1, 6, 8), 2: sealed(2, 3, 3)})
-    board.put({1: sealed(1, 7, 2)}, own=True)
+    board.put_own(1, 7, GATE.own_summary(ToyView(7, 2, "ab")))
     board.put({1: sealed(1, 4, 9)})  # late: known already
     board.put({2: sealed(2, 8, 4)})
     found = board.others(GATE, 0)

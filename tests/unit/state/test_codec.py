@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -79,3 +80,28 @@ def test_objects_are_refused() -> None:
 def test_other_fields_are_refused() -> None:
     with pytest.raises(StateError, match="other fields"):
         codec.load(Outer, codec.dump(Inner(np.arange(2.0))))
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.text() | st.binary(),
+        lambda inner: st.lists(inner, max_size=20) | st.dictionaries(st.text(), inner, max_size=20),
+    )
+)
+def test_pieces_are_what_msgspec_writes(tree: object) -> None:
+    assert b"".join(codec.msgpack_pieces(tree)) == msgspec.msgpack.encode(tree)
+
+
+@pytest.mark.parametrize("size", [0, 255, 256, 65_535, 65_536, 70_000])
+def test_long_pieces_are_what_msgspec_writes(size: int) -> None:
+    tree = {"list": [0] * size, "map": {str(i): i for i in range(size)}, "bytes": bytes(size)}
+    assert b"".join(codec.msgpack_pieces(tree)) == msgspec.msgpack.encode(tree)
+    parts = codec.Blob([bytes(size // 2), bytes(size - size // 2)])
+    assert b"".join(codec.msgpack_pieces([parts])) == msgspec.msgpack.encode([bytes(size)])
+
+
+def test_large_arrays_are_not_copied() -> None:
+    array = np.arange(10_000.0)
+    pieces = codec.sealed(codec.pack(Inner(array)))
+    assert any(np.shares_memory(np.frombuffer(piece, np.uint8), array) for piece in pieces)
+    assert codec.load(Inner, b"".join(pieces)).values.tolist() == array.tolist()

@@ -113,6 +113,11 @@ def test_what_is_published_holds_nothing_that_was_heard() -> None:
     assert published(first).warm == ()
 
 
+def test_what_a_state_at_hand_has_learned_itself_is_what_it_publishes() -> None:
+    for state in (met(alone(0), alone(1))[0], alone(2), gate().start()):
+        assert gate().dump(gate().own_summary(state)) == gate().dump(published(state))
+
+
 def test_the_view_is_stored_and_goes_on_to_the_bit() -> None:
     state = met(alone(0), alone(1))[0]
     stored = gate().load(gate().dump(state))
