@@ -242,6 +242,7 @@ class Fleet:
             "transport": "kafka",
             "kafka": kafka,
             "batch": {"max_events": 500},
+            "quarantine": {"dir": str(Path(self.folder) / f"store-{like or name}")},
             "http": {"enabled": False},
             "log": {"format": "text"},
         }

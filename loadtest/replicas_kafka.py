@@ -83,6 +83,7 @@ def _processes(settings: dict[str, Any], count: int) -> Iterator[list[subprocess
         for n in range(count):
             config = Path(folder) / f"{n}.yaml"
             own = {**settings, "kafka": {**settings["kafka"], "instance": f"p{n}"}}
+            own["quarantine"] = {"dir": str(Path(folder) / f"store-{n}")}
             config.write_text(yaml.safe_dump(own))
             with (Path(folder) / f"{n}.log").open("ab") as log:
                 command = [sys.executable, "-m", "monitor", "run", "--config", str(config)]

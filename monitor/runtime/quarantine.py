@@ -29,7 +29,7 @@ from monitor.core.desk import (
     ReviewStatus,
 )
 from monitor.core.errors import MonitorError, TransportError, UsageError
-from monitor.core.held import Reviews, parse_key
+from monitor.core.held import Original, Reviews, held_key, parse_key
 from monitor.core.ports import CommitUnit, Reviewer
 from monitor.runtime.quarantine_follower import Clock, Follower
 from monitor.store.filters import is_open
@@ -49,6 +49,9 @@ MAX_PAGE = 1000
 _ATTEMPTS = 6
 _PAUSE_SECONDS = 0.3
 _MAX_WHY = 1000
+_SLICE = 20
+_MAX_BYTES = 16 << 20
+"""Of events in one release's transaction; what is left goes into the next."""
 _STATUS = {"release": ReviewStatus.RELEASED, "confirm": ReviewStatus.CONFIRMED}
 
 
@@ -171,15 +174,19 @@ class Quarantine:
     ) -> ReviewOutcome:
         marks = self._chosen(chosen)
         operation = self._operation(verb, who, why, needed=not dry_run)
-        if not dry_run and any(m.status is ReviewStatus.OPEN for m in marks.values()):
+        chosen_first = tuple(marks)
 
-            def job() -> Reviews | None:
-                return self._reviews(operation, chosen, marks)
+        def job() -> Reviews | None:
+            return self._reviews(operation, chosen, chosen_first)
 
+        while not dry_run and (left := _open(marks)):
             self._until_done(job)
             # Of those chosen at first: nothing that came in the meantime.
-            marks = self._marks(list(marks))
-        return _outcome(operation, chosen, marks, dry_run=dry_run)
+            marks = self._marks(chosen_first)
+            if _open(marks) >= left:
+                break
+        asked = (*chosen_first, *(chosen.keys or ()))
+        return _outcome(operation, asked, marks, dry_run=dry_run)
 
     def _chosen(self, chosen: HeldFilter) -> dict[str, Mark]:
         if is_open(chosen):
@@ -207,21 +214,34 @@ class Quarantine:
         return Operation(uuid.uuid4().hex, verb, short(who), why.strip(), self._clock())
 
     def _reviews(
-        self, operation: Operation, chosen: HeldFilter, marks: Mapping[str, Mark]
+        self, operation: Operation, chosen: HeldFilter, wanted: Sequence[str]
     ) -> Reviews | None:
         """What is to become visible, decided while nobody else reviews."""
         self._follower.sync_reviews()
-        now = self._marks(list(marks))
+        now = self._marks(wanted)
         keys = [key for key, mark in now.items() if mark.status is ReviewStatus.OPEN]
         if not keys:
             return None
+        begun = any(mark.op == operation.id for mark in now.values())
+        summary = [] if begun else [operation_row(operation, _details(chosen, keys, now))]
+        originals: tuple[Original, ...] = ()
+        if operation.verb == "release":
+            originals = self._some_originals(keys)
+            keys = [held_key(o.partition, o.offset) for o in originals]
         rows = [review_row(operation, *parse_key(key)) for key in keys]
-        originals = self._store.originals(keys) if operation.verb == "release" else {}
-        told = _details(chosen, keys, now)
-        return Reviews(
-            rows=[*rows, operation_row(operation, told)],
-            released=[originals[key] for key in keys] if originals else (),
-        )
+        return Reviews(rows=[*rows, *summary], released=originals)
+
+    def _some_originals(self, keys: Sequence[str]) -> tuple[Original, ...]:
+        """The first of these records as they came: not more than fit into memory at once."""
+        found: list[Original] = []
+        size = 0
+        for i in range(0, len(keys), _SLICE):
+            some = self._store.originals(keys[i : i + _SLICE])
+            found += [some[key] for key in keys[i : i + _SLICE] if key in some]
+            size += sum(len(original.value or b"") for original in some.values())
+            if size >= _MAX_BYTES:
+                break
+        return tuple(found)
 
     def _until_done(self, job: Callable[[], Reviews | None]) -> None:
         """Have it reviewed, again when somebody came in between; the ledger tells what was done."""
@@ -273,8 +293,12 @@ class Quarantine:
         self._store.note(uuid.uuid4().hex, entry)
 
 
+def _open(marks: Mapping[str, Mark]) -> int:
+    return sum(mark.status is ReviewStatus.OPEN for mark in marks.values())
+
+
 def _outcome(
-    operation: Operation, chosen: HeldFilter, marks: Mapping[str, Mark], *, dry_run: bool
+    operation: Operation, asked: Sequence[str], marks: Mapping[str, Mark], *, dry_run: bool
 ) -> ReviewOutcome:
     wanted = _STATUS[operation.verb]
     done, already, refused = [], [], {}
@@ -287,7 +311,7 @@ def _outcome(
             refused[key] = "it could not be reviewed; try again"
         else:
             refused[key] = f"it is {mark.status.value} already, and that is final"
-    for key in chosen.keys or ():
+    for key in asked:
         if key not in marks:
             refused[key] = "there is no such held event (any more), or the filter excludes it"
     return ReviewOutcome(

@@ -1,8 +1,8 @@
 """Keeps the quarantine store up to date, in a thread of its own.
 
 Reads what is held back and what the reviews ledger says, and stores it. When the store, the
-brokers or a disk fail it tells once, lets go of everything, and begins again where the store
-says; the loop that judges is not touched by any of it.
+brokers or a disk go on failing it tells once, lets go of everything, and begins again where the
+store says; the loop that judges is not touched by any of it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ _READ_SECONDS = 0.1
 _LEDGER_SECONDS = 0.02
 _SWEEP_SECONDS = 60.0
 _COUNT_SECONDS = 60.0
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.25, 30.0
+_HEALTHY_SECONDS = 30.0
+_TOLD_FAILURE = 4
+"""In a row; the first ones may be due to topics that are only just being made."""
 
 
 class Clock(Protocol):
@@ -123,20 +126,19 @@ class Follower:
             pass
 
     def _run(self) -> None:
-        pause = _FIRST_PAUSE
+        failures = 0
         while not self._stop.is_set():
+            began = time.monotonic()
             try:
                 self._begin()
-                pause = _FIRST_PAUSE
                 self._follow()
             except Exception as error:  # whatever it is, the next attempt may go well
-                if pause == _FIRST_PAUSE:
+                failures = failures + 1 if time.monotonic() - began < _HEALTHY_SECONDS else 1
+                if failures == _TOLD_FAILURE:
                     told = error if isinstance(error, MonitorError) else repr(error)
                     self._notice(f"The quarantine store is not up to date: {told}")
             self._let_go()
-            self._stop.wait(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
-        self._let_go()
+            self._stop.wait(min(_FIRST_PAUSE * 2**failures, _LONGEST_PAUSE))
         with contextlib.suppress(MonitorError):
             self._store.close()
 

@@ -112,7 +112,7 @@ def table_rows(
         "subject": short(event.subject) if isinstance(event.subject, str) else None,
         "label": short(label_text("" if known["label"] is None else known["label"])),
         "ts": _seconds(decision.get("ts", event.ts)),
-        "risk": float(decision.get("risk") or 0.0),
+        "risk": float(decision.get("risk", record.risk) or 0.0),
         "policy_version": int(decision.get("policy_version") or 0),
         "incident": None if incident is None else short(str(incident)),
         "status": ReviewStatus.OPEN.value,

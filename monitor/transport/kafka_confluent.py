@@ -236,6 +236,15 @@ class Adapter:
         """See :class:`~monitor.transport.kafka_port.Client`."""
         return ConfluentReader.of(self._config, topic, partitions)
 
+    def log_ends(self, topic: str, partitions: Sequence[int], seconds: float) -> dict[int, int]:
+        """See :class:`~monitor.transport.kafka_port.Client`."""
+        other = {"isolation.level": "read_uncommitted"}
+        reader = ConfluentReader.of(self._config, topic, partitions, **other)
+        try:
+            return reader.ends(partitions, seconds)
+        finally:
+            reader.close(_RETRY_SECONDS)
+
     def fault(self, error: BaseException) -> tuple[Fault, str]:
         """See :class:`~monitor.transport.kafka_port.Client`."""
         cause = error.args[0] if error.args else None

@@ -143,9 +143,11 @@ class ConfluentReader:
         self.noted: deque[tuple[bool, frozenset[int]]] = deque()
 
     @classmethod
-    def of(cls, config: KafkaConfig, topic: str, partitions: Sequence[int]) -> ConfluentReader:
+    def of(
+        cls, config: KafkaConfig, topic: str, partitions: Sequence[int], **other: Any
+    ) -> ConfluentReader:
         """A consumer outside the group, at the beginning of these partitions."""
-        made = cls(config, topic, consumer_options(config))
+        made = cls(config, topic, {**consumer_options(config), **other})
         made._consumer.assign([made._tp(p, OFFSET_BEGINNING) for p in partitions])
         return made
 

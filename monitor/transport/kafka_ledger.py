@@ -10,42 +10,23 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
-
-from kafka import KafkaConsumer, TopicPartition
 
 from monitor.core.errors import TransportError
-from monitor.transport.kafka_clients import (
-    KafkaConfig,
-    Worker,
-    as_transport_error,
-    consumer_options,
-    new_reader,
-    ready_producer,
-)
-from monitor.transport.kafka_headers import accept_any_header_name
+from monitor.transport.kafka_config import KafkaConfig
+from monitor.transport.kafka_port import Producer, Reader, as_transport_error, make_client
+from monitor.transport.kafka_records import Outgoing
+from monitor.transport.kafka_worker import Worker
 
 Row = tuple[bytes, bytes | None]
 
+_PARTITION = 0
 # A killed appender's transaction holds readers up until the brokers drop it: five seconds later.
 _DEADLINE_SECONDS = 10.0
-_POLL_MS = 200
+_POLL_SECONDS = 0.2
 _CLOSE_SECONDS = 2.0
 _MAX_RECORDS = 5000
-
-
-def end_of_log(config: KafkaConfig, place: TopicPartition) -> int:
-    """The offset behind the last record, open transactions included. Raises a client's error."""
-    options = {**consumer_options(config), "isolation_level": "read_uncommitted"}
-    consumer = KafkaConsumer(**options)
-    try:
-        consumer.assign([place])
-        found = consumer.end_offsets([place], timeout_ms=config.request_timeout_ms)
-        return int(found[place])
-    finally:
-        consumer.close(autocommit=False, timeout_ms=_POLL_MS)
 
 
 class KafkaLedger:
@@ -57,19 +38,24 @@ class KafkaLedger:
         How to reach Kafka.
     topic
         The topic's name.
+
+    Raises
+    ------
+    UsageError
+        When the client's package is not installed.
     """
 
     def __init__(self, config: KafkaConfig, topic: str) -> None:
-        self._config = config
-        self._own = replace(
+        self._config = replace(
             config,
             instance=f"ledger-{uuid.uuid4().hex}",
             commit_deadline_seconds=min(_DEADLINE_SECONDS, config.commit_deadline_seconds),
         )
-        self._place = TopicPartition(topic, 0)
-        self._consumer: Any = None
+        self._client = make_client(self._config)
+        self._topic = topic
+        self._open_reader: Reader | None = None
         self._next: int | None = None
-        self._producer: Any = None
+        self._producer: Producer | None = None
         self._worker: Worker | None = None
 
     def append(self, rows: Sequence[Row]) -> None:
@@ -83,32 +69,26 @@ class KafkaLedger:
         """
         if not rows:
             return
-        what = f"writing to {self._place.topic!r}"
-        try:
-            self._call(what, lambda: self._transact(rows))
-        except Exception as error:  # the client fails in many ways; the next call begins anew
-            self._drop_producer()
-            raise as_transport_error(error, what, self._own) from error
-
-    def _transact(self, rows: Sequence[Row]) -> None:
-        deadline = time.monotonic() + self._own.commit_deadline_seconds
-        if self._producer is None:
-            self._producer = ready_producer(self._own, self._own.max_record_bytes)
-        producer = self._producer
-        producer.begin_transaction()
-        topic, partition = self._place
-        sent = [producer.send(topic, value, key, None, partition) for key, value in rows]
-        producer.flush(max(0.0, deadline - time.monotonic()))
-        for future in sent:
-            future.get(max(0.0, deadline - time.monotonic()))
-        producer.commit_transaction()
-
-    def _call(self, what: str, function: Callable[[], None]) -> None:
         if self._worker is None:
             self._worker = Worker("kafka-ledger")
+        config = self._config
         # Connecting takes its own time at the first call.
-        seconds = self._own.commit_deadline_seconds + self._config.request_timeout_seconds
-        self._worker.call(what, seconds, function)
+        seconds = config.commit_deadline_seconds + config.request_timeout_seconds
+        try:
+            self._worker.call(f"writing to {self._topic!r}", seconds, lambda: self._write(rows))
+        except Exception as error:  # the client fails in many ways; the next call begins anew
+            self._drop_producer()
+            raise self._error(error, "writing to") from error
+
+    def _write(self, rows: Sequence[Row]) -> None:
+        deadline = time.monotonic() + self._config.commit_deadline_seconds
+        if self._producer is None:
+            self._producer = self._client.producer(self._config.max_record_bytes)
+        keys, values = [key for key, _ in rows], [value for _, value in rows]
+        self._producer.begin()
+        self._producer.send(Outgoing(self._topic, _PARTITION, keys, values))
+        self._producer.flush(max(0.0, deadline - time.monotonic()))
+        self._producer.commit(max(0.0, deadline - time.monotonic()))
 
     def _drop_producer(self) -> None:
         worker, self._worker = self._worker, None
@@ -116,7 +96,7 @@ class KafkaLedger:
         if worker is not None:
             if producer is not None:
                 with contextlib.suppress(Exception):
-                    worker.call("closing", 2 * _CLOSE_SECONDS, lambda: _close(producer))
+                    worker.call("closing", 2 * _CLOSE_SECONDS, lambda: drop(producer))
             worker.stop()
 
     def read(self, timeout_seconds: float) -> Sequence[Row]:
@@ -129,12 +109,12 @@ class KafkaLedger:
         """
         try:
             reader = self._reader()
-            rows = self._poll(reader, int(timeout_seconds * 1000))
+            rows = _poll(reader, timeout_seconds)
             self._next = self._position(reader)
             return rows
         except Exception as error:
             self._drop_reader()
-            raise as_transport_error(error, f"reading {self._place.topic!r}", self._own) from error
+            raise self._error(error, "reading") from error
 
     def catch_up(self) -> Sequence[Row]:
         """Rows since the last call up to the present end; from the beginning the first time.
@@ -145,47 +125,44 @@ class KafkaLedger:
             When the end is not reached within the request timeout.
         """
         rows: list[Row] = []
-        what = f"reading {self._place.topic!r}"
+        config = self._config
         try:
-            end = end_of_log(self._own, self._place)
-            reader = self._reader()
-            start = time.monotonic()
+            ends = self._client.log_ends(self._topic, [_PARTITION], config.request_timeout_seconds)
+            reader, since = self._reader(), time.monotonic()
             # Brokers drop an open transaction in this time; then its records count for nothing.
-            patience = self._own.transaction_timeout_seconds + self._own.request_timeout_seconds
-            while self._position(reader) < end:
-                found = self._poll(reader, _POLL_MS)
+            patience = config.transaction_timeout_seconds + config.request_timeout_seconds
+            while self._position(reader) < ends[_PARTITION]:
+                found = _poll(reader, _POLL_SECONDS)
                 rows += found
-                start = time.monotonic() if found else start
-                if time.monotonic() - start > patience:
-                    raise TransportError(f"{what}: nothing arrived for {patience:g} s")
+                since = time.monotonic() if found else since
+                if time.monotonic() - since > patience:
+                    raise TransportError(
+                        f"reading {self._topic!r}: nothing arrived for {patience:g} s"
+                    )
+            self._next = self._position(reader)
         except Exception as error:
             self._drop_reader()  # what was read here is not handed over: again from where we were
-            raise as_transport_error(error, what, self._own) from error
-        self._next = self._position(reader)
+            raise self._error(error, "reading") from error
         return rows
 
-    def _reader(self) -> Any:
-        if self._consumer is None:
-            accept_any_header_name()
-            self._consumer = new_reader(self._own, self._place)
-            if self._next is None:
-                self._consumer.seek_to_beginning(self._place)
-            else:
-                self._consumer.seek(self._place, self._next)
-        return self._consumer
+    def _reader(self) -> Reader:
+        if self._open_reader is None:
+            self._open_reader = self._client.reader(self._topic, [_PARTITION])
+            if self._next is not None:
+                self._open_reader.seek(_PARTITION, self._next)
+        return self._open_reader
 
-    def _position(self, reader: Any) -> int:
-        return reader.position(self._place, timeout_ms=_POLL_MS) or self._next or 0
-
-    def _poll(self, reader: Any, milliseconds: int) -> list[Row]:
-        found = reader.poll(milliseconds, max_records=_MAX_RECORDS).get(self._place, [])
-        return [(r.key or b"", r.value) for r in found]
+    def _position(self, reader: Reader) -> int:
+        return reader.position(_PARTITION) or self._next or 0
 
     def _drop_reader(self) -> None:
-        consumer, self._consumer = self._consumer, None
-        if consumer is not None:
+        reader, self._open_reader = self._open_reader, None
+        if reader is not None:
             with contextlib.suppress(Exception):
-                consumer.close(autocommit=False, timeout_ms=_POLL_MS)
+                reader.close(_POLL_SECONDS)
+
+    def _error(self, error: BaseException, what: str) -> TransportError:
+        return as_transport_error(error, f"{what} {self._topic!r}", self._config, self._client)
 
     def close(self) -> None:
         """Release the connections."""
@@ -193,7 +170,15 @@ class KafkaLedger:
         self._drop_producer()
 
 
-def _close(producer: Any) -> None:
+def _poll(reader: Reader, seconds: float) -> list[Row]:
+    found = reader.poll(_MAX_RECORDS, seconds).get(_PARTITION)
+    if found is None:
+        return []
+    return [(key or b"", value) for key, value in zip(found.keys, found.values, strict=True)]
+
+
+def drop(producer: Producer) -> None:
+    """Close a producer whose transaction may be open: left so it would hold up all readers."""
     with contextlib.suppress(Exception):
-        producer.abort_transaction()  # left open it would hold up all readers
+        producer.abort(_CLOSE_SECONDS)
     producer.close(_CLOSE_SECONDS)

@@ -165,6 +165,9 @@ class Client(Protocol):
     def reader(self, topic: str, partitions: Sequence[int]) -> Reader:
         """A consumer outside the group."""
 
+    def log_ends(self, topic: str, partitions: Sequence[int], seconds: float) -> dict[int, int]:
+        """Offset behind the last record that was written, in a transaction still open or not."""
+
     def fault(self, error: BaseException) -> tuple[Fault, str]:
         """What the library's error means, and what to call it."""
 

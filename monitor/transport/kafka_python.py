@@ -233,6 +233,15 @@ class Adapter:
         """See :class:`~monitor.transport.kafka_port.Client`."""
         return PythonReader.of(self._config, topic, partitions)
 
+    def log_ends(self, topic: str, partitions: Sequence[int], seconds: float) -> dict[int, int]:
+        """See :class:`~monitor.transport.kafka_port.Client`."""
+        other = {"isolation_level": "read_uncommitted"}
+        reader = PythonReader.of(self._config, topic, partitions, **other)
+        try:
+            return reader.ends(partitions, seconds)
+        finally:
+            reader.close(_CLOSE_SECONDS)
+
     def fault(self, error: BaseException) -> tuple[Fault, str]:
         """See :class:`~monitor.transport.kafka_port.Client`."""
         cause = _cause(error)

@@ -76,9 +76,11 @@ class PythonReader:
         self._consumer, self._topic = consumer, topic
 
     @classmethod
-    def of(cls, config: KafkaConfig, topic: str, partitions: Sequence[int]) -> PythonReader:
+    def of(
+        cls, config: KafkaConfig, topic: str, partitions: Sequence[int], **other: Any
+    ) -> PythonReader:
         """A consumer outside the group, at the beginning of these partitions."""
-        consumer = KafkaConsumer(**consumer_options(config))
+        consumer = KafkaConsumer(**{**consumer_options(config), **other})
         parts = [TopicPartition(topic, p) for p in partitions]
         consumer.assign(parts)
         consumer.seek_to_beginning(*parts)

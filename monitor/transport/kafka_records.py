@@ -167,8 +167,8 @@ def outgoing(
                     for row, had in zip(rows, before, strict=True)
                 ]
                 if action == Action.HOLD:
-                    for row, said in zip(rows, headers, strict=True):
-                        said.extend(_decision_headers(decisions.records[row], held_at))
+                    for row, ours in zip(rows, headers, strict=True):
+                        ours.extend(_decision_headers(decisions.records[row], held_at))
                 found = found._replace(headers=headers)
             yield Outgoing(topic, raw.partition % partitions[topic], *found)
     prefix = f"{raw.partition}-".encode()

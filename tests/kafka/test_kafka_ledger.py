@@ -6,11 +6,11 @@ import time
 from dataclasses import replace
 
 import pytest
-from kafka import TopicPartition
-from monitor.transport.kafka_clients import new_admin, new_producer, new_reader
 
 from monitor.core.errors import TransportError
-from monitor.transport.kafka_ledger import KafkaLedger, end_of_log
+from monitor.transport.kafka_ledger import KafkaLedger
+from monitor.transport.kafka_port import make_client
+from monitor.transport.kafka_records import Outgoing
 from monitor.transport.kafka_topics import ensure_topics
 from tests.checks.ledger_laws import LedgerLaws
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.kafka
 @pytest.fixture
 def config(cluster):
     config = cluster.config(commit_deadline_seconds=6.0)
-    admin = new_admin(config)
+    admin = make_client(config).admin()
     counts = ensure_topics(admin, config)
     admin.close()
     assert counts[config.topics.reviews] == counts[config.topics.control] == 1
@@ -46,17 +46,17 @@ class TestKafkaLedger(LedgerLaws):
 
 def test_catching_up_waits_for_a_transaction_in_front(config, ledgers):
     """What was committed behind somebody's open transaction is not overlooked."""
-    stuck = new_producer(replace(config, instance="stuck", commit_deadline_seconds=3.0), 1 << 20)
-    stuck.init_transactions()
-    stuck.begin_transaction()
-    stuck.send(config.topics.reviews, b"never", b"never", None, 0)
+    hanging = replace(config, instance="stuck", commit_deadline_seconds=3.0)
+    stuck = make_client(hanging).producer(1 << 20)
+    stuck.begin()
+    stuck.send(Outgoing(config.topics.reviews, 0, [b"never"], [b"never"]))
     stuck.flush(10)
     ledgers().append([(b"behind", b"1")])
-    place = TopicPartition(config.topics.reviews, 0)
-    reader = new_reader(config, place)
-    settled = reader.end_offsets([place], timeout_ms=5000)[place]
-    reader.close()
-    assert settled == 0 < end_of_log(config, place)
+    client, topic = make_client(config), config.topics.reviews
+    reader = client.reader(topic, [0])
+    settled = reader.ends([0], 5.0)[0]
+    reader.close(1)
+    assert settled == 0 < client.log_ends(topic, [0], 5.0)[0]
     began = time.monotonic()
     assert list(ledgers().catch_up()) == [(b"behind", b"1")]
     assert time.monotonic() - began < 60
