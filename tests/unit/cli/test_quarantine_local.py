@@ -18,6 +18,7 @@ from monitor.cli import wiring
 from monitor.config.settings import load_settings
 from monitor.core.desk import HeldFilter, ReviewStatus
 from monitor.core.errors import MonitorError, UsageError
+from monitor.runtime.quarantine import Outside
 from tests.unit.cli.test_cli_app import event
 
 ROOT = Path(__file__).parents[3]
@@ -39,7 +40,7 @@ def running(settings):
     """The loop and the quarantine's desk, as ``run`` wires them."""
     transport, status = wiring.run_transport(settings), wiring.make_status()
     services: list = []
-    outside = wiring.make_outside(services, status)
+    outside = Outside(promised=lambda: settings.policy.quarantine_at, notice=status.notice)
     desk = wiring.make_quarantine(settings, transport, lambda: services[0], outside)
     gate = wiring.make_gate(settings, local=settings.transport == "local")
     services.append(wiring.make_service(settings, gate, transport, observers=[desk], status=status))
