@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from monitor.core.errors import TransportError
 from monitor.transport.kafka_config import KafkaConfig
-from monitor.transport.kafka_port import Producer, Reader, as_transport_error, make_client
+from monitor.transport.kafka_port import Fault, Producer, Reader, as_transport_error, make_client
 from monitor.transport.kafka_records import Outgoing
 from monitor.transport.kafka_worker import Worker
 
@@ -46,10 +46,13 @@ class KafkaLedger:
     """
 
     def __init__(self, config: KafkaConfig, topic: str) -> None:
+        deadline = min(_DEADLINE_SECONDS, config.commit_deadline_seconds)
         self._config = replace(
             config,
             instance=f"ledger-{uuid.uuid4().hex}",
-            commit_deadline_seconds=min(_DEADLINE_SECONDS, config.commit_deadline_seconds),
+            commit_deadline_seconds=deadline,
+            # A client may refuse to wait longer than the transaction lives.
+            request_timeout_seconds=min(config.request_timeout_seconds, deadline),
         )
         self._client = make_client(self._config)
         self._topic = topic
@@ -127,11 +130,11 @@ class KafkaLedger:
         rows: list[Row] = []
         config = self._config
         try:
-            ends = self._client.log_ends(self._topic, [_PARTITION], config.request_timeout_seconds)
+            end = self._end()
             reader, since = self._reader(), time.monotonic()
             # Brokers drop an open transaction in this time; then its records count for nothing.
             patience = config.transaction_timeout_seconds + config.request_timeout_seconds
-            while self._position(reader) < ends[_PARTITION]:
+            while self._position(reader) < end:
                 found = _poll(reader, _POLL_SECONDS)
                 rows += found
                 since = time.monotonic() if found else since
@@ -144,6 +147,19 @@ class KafkaLedger:
             self._drop_reader()  # what was read here is not handed over: again from where we were
             raise self._error(error, "reading") from error
         return rows
+
+    def _end(self) -> int:
+        """The end of the log, when a topic that was made just now has settled down."""
+        seconds = self._config.request_timeout_seconds
+        deadline = time.monotonic() + seconds
+        while True:
+            try:
+                return self._client.log_ends(self._topic, [_PARTITION], seconds)[_PARTITION]
+            except Exception as error:
+                passing = self._client.fault(error)[0] is Fault.PASSING
+                if not passing or time.monotonic() > deadline:
+                    raise
+            time.sleep(_POLL_SECONDS)
 
     def _reader(self) -> Reader:
         if self._open_reader is None:

@@ -46,7 +46,9 @@ class TestKafkaLedger(LedgerLaws):
 
 def test_catching_up_waits_for_a_transaction_in_front(config, ledgers):
     """What was committed behind somebody's open transaction is not overlooked."""
-    hanging = replace(config, instance="stuck", commit_deadline_seconds=3.0)
+    hanging = replace(
+        config, instance="stuck", commit_deadline_seconds=3.0, request_timeout_seconds=3.0
+    )
     stuck = make_client(hanging).producer(1 << 20)
     stuck.begin()
     stuck.send(Outgoing(config.topics.reviews, 0, [b"never"], [b"never"]))
