@@ -25,14 +25,9 @@ from monitor.detectors import default_detectors
 from monitor.gate import Gate, GateConfig
 from monitor.runtime.detector_watch import DetectorWatch
 from monitor.runtime.overload import Overload
-from monitor.runtime.quarantine import Outside, Quarantine
-from monitor.runtime.quarantine_follower import Follower
 from monitor.runtime.service import Service
 from monitor.runtime.status import Status
 from monitor.runtime.watchdog import Watchdog
-from monitor.store.database import Database, sqlite_url
-from monitor.store.held_store import HeldStore
-from monitor.store.writing import Bounds
 from monitor.telemetry.metrics import Metrics
 from monitor.transport.local import (
     FileLines,
@@ -49,6 +44,7 @@ from monitor.transport.local_ledger import LocalLedger
 from monitor.transport.local_release import REVIEWS, LocalReviewer
 
 if TYPE_CHECKING:
+    from monitor.runtime.quarantine import Outside, Quarantine
     from monitor.transport.kafka import KafkaConfig
 
 STDIN = 0
@@ -176,7 +172,7 @@ class _Ends:
     """The stream's ends that the quarantine store hangs on."""
 
     stream: str
-    url: str
+    file: Path
     source: Callable[[], HeldSource]
     ledger: Callable[[], Ledger]
     reviewer: Reviewer
@@ -198,6 +194,12 @@ def make_quarantine(
     UsageError
         When ``quarantine.url`` cannot be used.
     """
+    from monitor.runtime.quarantine import Quarantine  # noqa: PLC0415 - slow to import
+    from monitor.runtime.quarantine_follower import Follower  # noqa: PLC0415
+    from monitor.store.database import Database, sqlite_url  # noqa: PLC0415
+    from monitor.store.held_store import HeldStore  # noqa: PLC0415
+    from monitor.store.writing import Bounds  # noqa: PLC0415
+
     kept = settings.quarantine
     if not kept.enabled:
         return None
@@ -205,7 +207,7 @@ def make_quarantine(
         ends = _local_ends(settings, transport, service)
     else:
         ends = _kafka_ends(settings)
-    store = HeldStore(Database(kept.url or ends.url), ends.stream)
+    store = HeldStore(Database(kept.url or sqlite_url(ends.file)), ends.stream)
     follower = Follower(
         store,
         ends.source,
@@ -220,6 +222,8 @@ def make_quarantine(
 
 def make_outside(running: Sequence[Service[Any]], status: Status) -> Outside:
     """What the quarantine asks of the loop in ``running``, once it is there."""
+    from monitor.runtime.quarantine import Outside  # noqa: PLC0415 - slow to import
+
     return Outside(
         promised=lambda: _policy_of(running[0]).quarantine_at,
         notice=status.notice,
@@ -236,14 +240,14 @@ def _policy_of(service: Service[Any]) -> Policy:
 def _local_ends(
     settings: Settings, transport: LocalTransport, service: Callable[[], Service[Any]]
 ) -> _Ends:
-    folder = Path(settings.local.out_dir)
+    folder = transport.folder
 
     def ledger() -> Ledger:
         return LocalLedger(folder / ".monitor" / REVIEWS)
 
     return _Ends(
         stream=f"local:{folder.absolute()}" if settings.quarantine.url else "local",
-        url=sqlite_url(default_path(folder)),
+        file=default_path(folder),
         source=lambda: LocalHeld(folder),
         ledger=ledger,
         reviewer=LocalReviewer(lambda job: service().submit(job), transport, ledger()),
@@ -260,7 +264,7 @@ def _kafka_ends(settings: Settings) -> _Ends:
         raise UsageError(f"kafka.instance: {INSTANCE!r} is taken by reviews; choose another name")
     return _Ends(
         stream=f"kafka:{config.group_id}:{config.topics.quarantine}",
-        url=sqlite_url(Path(settings.quarantine.dir) / "quarantine.db"),
+        file=Path(settings.quarantine.dir) / "quarantine.db",
         source=lambda: KafkaHeld(config),
         ledger=lambda: KafkaLedger(config, config.topics.reviews),
         reviewer=KafkaReviewer(config),
