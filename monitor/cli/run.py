@@ -48,8 +48,8 @@ def serve(settings: Settings) -> int:
     running.append(service)
     stop = threading.Event()
     try:
-        if quarantine is not None:
-            quarantine.start()
+        if quarantine is not None:  # once topics and folders are there
+            service.submit(lambda _: quarantine.start())
         if http is not None:
             desk = wiring.make_desk(control, quarantine, status)
             http.start(wiring.make_app(settings, service, status, metrics, desk))

@@ -31,15 +31,15 @@ from monitor.runtime.control import PolicyControl
 from monitor.runtime.desk import LiveDesk
 from monitor.runtime.detector_watch import DetectorWatch
 from monitor.runtime.overload import Overload
+<<<<<<< HEAD
 from monitor.runtime.quarantine import Outside, Quarantine
 from monitor.runtime.quarantine_follower import Follower
 from monitor.runtime.recent_events import RecentEvents
+=======
+>>>>>>> quar6
 from monitor.runtime.service import Service
 from monitor.runtime.status import Status
 from monitor.runtime.watchdog import Watchdog
-from monitor.store.database import Database, sqlite_url
-from monitor.store.held_store import HeldStore
-from monitor.store.writing import Bounds
 from monitor.telemetry.metrics import Metrics
 from monitor.transport.local import (
     FileLines,
@@ -56,6 +56,7 @@ from monitor.transport.local_ledger import LocalLedger
 from monitor.transport.local_release import REVIEWS, LocalReviewer
 
 if TYPE_CHECKING:
+    from monitor.runtime.quarantine import Outside, Quarantine
     from monitor.transport.kafka import KafkaConfig
 
 STDIN = 0
@@ -183,7 +184,7 @@ class _Ends:
     """The stream's ends that the quarantine store hangs on."""
 
     stream: str
-    url: str
+    file: Path
     source: Callable[[], HeldSource]
     ledger: Callable[[], Ledger]
     reviewer: Reviewer
@@ -205,6 +206,12 @@ def make_quarantine(
     UsageError
         When ``quarantine.url`` cannot be used.
     """
+    from monitor.runtime.quarantine import Quarantine  # noqa: PLC0415 - slow to import
+    from monitor.runtime.quarantine_follower import Follower  # noqa: PLC0415
+    from monitor.store.database import Database, sqlite_url  # noqa: PLC0415
+    from monitor.store.held_store import HeldStore  # noqa: PLC0415
+    from monitor.store.writing import Bounds  # noqa: PLC0415
+
     kept = settings.quarantine
     if not kept.enabled:
         return None
@@ -212,7 +219,7 @@ def make_quarantine(
         ends = _local_ends(settings, transport, service)
     else:
         ends = _kafka_ends(settings)
-    store = HeldStore(Database(kept.url or ends.url), ends.stream)
+    store = HeldStore(Database(kept.url or sqlite_url(ends.file)), ends.stream)
     follower = Follower(
         store,
         ends.source,
@@ -225,8 +232,15 @@ def make_quarantine(
     return Quarantine(store, follower, ends.reviewer, outside=outside, bulk=kept.max_bulk_events)
 
 
+<<<<<<< HEAD
 def make_outside(control: PolicyControl, status: Status) -> Outside:
     """What the quarantine asks of the policy: its promise and its history, and to count poison."""
+=======
+def make_outside(running: Sequence[Service[Any]], status: Status) -> Outside:
+    """What the quarantine asks of the loop in ``running``, once it is there."""
+    from monitor.runtime.quarantine import Outside  # noqa: PLC0415 - slow to import
+
+>>>>>>> quar6
     return Outside(
         promised=lambda: control.in_force.quarantine_at,
         confirmed=control.confirmed,
@@ -243,14 +257,14 @@ def make_desk(control: PolicyControl, quarantine: Quarantine | None, status: Sta
 def _local_ends(
     settings: Settings, transport: LocalTransport, service: Callable[[], Service[Any]]
 ) -> _Ends:
-    folder = Path(settings.local.out_dir)
+    folder = transport.folder
 
     def ledger() -> Ledger:
         return LocalLedger(folder / ".monitor" / REVIEWS)
 
     return _Ends(
         stream=f"local:{folder.absolute()}" if settings.quarantine.url else "local",
-        url=sqlite_url(default_path(folder)),
+        file=default_path(folder),
         source=lambda: LocalHeld(folder),
         ledger=ledger,
         reviewer=LocalReviewer(lambda job: service().submit(job), transport, ledger()),
@@ -267,7 +281,7 @@ def _kafka_ends(settings: Settings) -> _Ends:
         raise UsageError(f"kafka.instance: {INSTANCE!r} is taken by reviews; choose another name")
     return _Ends(
         stream=f"kafka:{config.group_id}:{config.topics.quarantine}",
-        url=sqlite_url(Path(settings.quarantine.dir) / "quarantine.db"),
+        file=Path(settings.quarantine.dir) / "quarantine.db",
         source=lambda: KafkaHeld(config),
         ledger=lambda: KafkaLedger(config, config.topics.reviews),
         reviewer=KafkaReviewer(config),

@@ -18,6 +18,7 @@ from monitor.core.errors import TransportError, UsageError
 _BUSY_SECONDS = 20
 _CONNECT_SECONDS = 5
 _STATEMENT_SECONDS = 60
+_SAMPLE_ROWS = 1000
 _ADVISORY_LOCK = 0x706F69736F6E
 _POSTGRES = {"postgres", "postgresql", "postgresql+psycopg"}
 _SQLITE = {"sqlite", "sqlite+pysqlite"}
@@ -108,6 +109,15 @@ class Database:
                     lock = text("SELECT pg_advisory_xact_lock(:n)")
                     connection.execute(lock, {"n": _ADVISORY_LOCK})
                 yield connection
+
+    def survey(self) -> None:
+        """Have the database look at a sample of its tables, so that it plans its searches well."""
+        if not self.is_sqlite:
+            return  # autovacuum does
+        with self._failures(), self._engine.connect() as connection:
+            raw: Any = connection.connection.dbapi_connection
+            raw.execute(f"PRAGMA analysis_limit={_SAMPLE_ROWS}").fetchall()
+            raw.execute("ANALYZE").fetchall()
 
     def shrink(self, *, wholly: bool = False) -> None:
         """Give freed space back, and with ``wholly`` leave nothing of deleted rows in the log."""

@@ -98,6 +98,7 @@ class HeldStore:
             removed += some
         if removed:
             self._database.shrink()
+        self._database.survey()
         return removed
 
     def search(self, chosen: HeldFilter, limit: int, cursor: str | None) -> HeldPage:

@@ -113,7 +113,7 @@ class LocalTransport:
         recorded = isinstance(self._source, Recorded)
         self._finishes = recorded if finishes is None else finishes
         self._inputs: Sequence[Path] = getattr(source, "paths", ())
-        self._folder = folder
+        self.folder = folder
         self._hidden = folder / _HIDDEN
         self._accepted = folder / f"{_ACCEPTED}.jsonl" if accepted is None else accepted
         self._identity = identity
@@ -144,7 +144,7 @@ class LocalTransport:
         try:
             self._hidden.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise failed("make", self._folder, error) from error
+            raise failed("make", self.folder, error) from error
         try:
             self._lock = FolderLock(self._hidden / "lock")
             if self._overwrite:
@@ -173,7 +173,7 @@ class LocalTransport:
                 path.unlink()
 
     def _check(self, journal: Journal) -> None:
-        written = [self._folder / f"{name}.jsonl" for name in _NAMES]
+        written = [self.folder / f"{name}.jsonl" for name in _NAMES]
         written += [self._accepted] if isinstance(self._accepted, Path) else []
         for path in self._inputs:
             if path.resolve() in {output.resolve() for output in written}:
@@ -183,29 +183,29 @@ class LocalTransport:
             return
         if journal.last.finished:
             raise UsageError(
-                f"{self._folder} already holds a finished run over {header.source}: give another "
+                f"{self.folder} already holds a finished run over {header.source}: give another "
                 "folder, or overwrite it with --overwrite."
             )
         if self._finishes and not self._source.rereadable:
             raise UsageError(
-                f"{self._folder} holds a run over {header.source} that was not finished, and a "
+                f"{self.folder} holds a run over {header.source} that was not finished, and a "
                 "pipe cannot be read again to go on with it: start over with --overwrite."
             )
         if not self._source.same(header.fingerprint):
             raise UsageError(
-                f"{self._folder} holds a run over {header.source} that was not finished, and "
+                f"{self.folder} holds a run over {header.source} that was not finished, and "
                 f"{self._source.describe()} is not the same input (or no longer). Give the same "
                 "input to go on with it, another folder, or --overwrite to start over."
             )
         if header.identity != self._identity:
             raise UsageError(
-                f"{self._folder} holds a run that was begun with other settings. Use the same "
+                f"{self.folder} holds a run that was begun with other settings. Use the same "
                 "settings to go on with it, another folder, or --overwrite to start over."
             )
 
     def _open_outputs(self, journal: Journal) -> None:
         for name in _NAMES:
-            place = self._accepted if name == _ACCEPTED else self._folder / f"{name}.jsonl"
+            place = self._accepted if name == _ACCEPTED else self.folder / f"{name}.jsonl"
             self._outputs[name] = (
                 FileOutput(place) if isinstance(place, Path) else PipeOutput(place)
             )
@@ -220,7 +220,7 @@ class LocalTransport:
                     )
         if not journal.choose(self._holds):
             raise UsageError(
-                f"The outputs in {self._folder} are shorter than its journal says: something else "
+                f"The outputs in {self.folder} are shorter than its journal says: something else "
                 "changed them. Put them back, give another folder, or --overwrite to start over."
             )
         self._cut(journal.last)
