@@ -31,12 +31,7 @@ from monitor.runtime.control import PolicyControl
 from monitor.runtime.desk import LiveDesk
 from monitor.runtime.detector_watch import DetectorWatch
 from monitor.runtime.overload import Overload
-<<<<<<< HEAD
-from monitor.runtime.quarantine import Outside, Quarantine
-from monitor.runtime.quarantine_follower import Follower
 from monitor.runtime.recent_events import RecentEvents
-=======
->>>>>>> quar6
 from monitor.runtime.service import Service
 from monitor.runtime.status import Status
 from monitor.runtime.watchdog import Watchdog
@@ -232,15 +227,10 @@ def make_quarantine(
     return Quarantine(store, follower, ends.reviewer, outside=outside, bulk=kept.max_bulk_events)
 
 
-<<<<<<< HEAD
 def make_outside(control: PolicyControl, status: Status) -> Outside:
     """What the quarantine asks of the policy: its promise and its history, and to count poison."""
-=======
-def make_outside(running: Sequence[Service[Any]], status: Status) -> Outside:
-    """What the quarantine asks of the loop in ``running``, once it is there."""
     from monitor.runtime.quarantine import Outside  # noqa: PLC0415 - slow to import
 
->>>>>>> quar6
     return Outside(
         promised=lambda: control.in_force.quarantine_at,
         confirmed=control.confirmed,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from monitor.core.desk import AuditEntry, Change
 from monitor.core.errors import UsageError
 from monitor.runtime.control import PolicyControl
-from monitor.runtime.quarantine import Quarantine, change_entry
+
+if TYPE_CHECKING:
+    from monitor.runtime.quarantine import Quarantine
 
 
 class NoQuarantine:
@@ -30,6 +32,8 @@ class PolicyLog:
 
     def audit(self, limit: int = 100, before: float | None = None) -> Sequence[AuditEntry]:
         """Changes of the policy, the latest first."""
+        from monitor.runtime.quarantine import change_entry  # noqa: PLC0415 - slow to import
+
         return [change_entry(change) for change in self._changes(limit, before)]
 
     def note(self, entry: AuditEntry) -> None:
