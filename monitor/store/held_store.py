@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -60,11 +61,21 @@ class HeldStore:
     def __init__(self, database: Database, stream: str) -> None:
         self._database = database
         self._stream = stream
+        self._is_open = False
 
     def open(self) -> None:
         """Make the tables, or check them. Raises StateError and UsageError."""
         with self._database.write() as connection:
             t.prepare(connection, self._stream)
+        self._is_open = True
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        """A connection to read by; whoever asks before the follower began makes the tables."""
+        if not self._is_open:
+            self.open()
+        with self._database.read() as connection:
+            yield connection
 
     def close(self) -> None:
         """Close the connections."""
@@ -72,7 +83,7 @@ class HeldStore:
 
     def places(self) -> dict[int, int]:
         """Where reading the quarantine goes on."""
-        with self._database.read() as connection:
+        with self._reading() as connection:
             return {row.part: row.next for row in connection.execute(select(t.place))}
 
     def add(self, batch: HeldBatch, now: float) -> int:
@@ -109,7 +120,7 @@ class HeldStore:
         ordered = ordered.order_by(c.held_at.desc(), c.part.desc(), c.pos.desc()).limit(limit + 1)
         if cursor is not None:
             ordered = ordered.where(behind(cursor))
-        with self._database.read() as connection:
+        with self._reading() as connection:
             total = connection.scalar(select(func.count()).select_from(t.held).where(*where))
             rows = connection.execute(ordered).all()
             page = rows[:limit]
@@ -122,7 +133,7 @@ class HeldStore:
         """One event with its bytes. Raises MissingError, UsageError."""
         part, pos = parse_key(key)
         one = _joined(*t.held.c, t.body.c.decision, t.body.c.value, *_REVIEWED)
-        with self._database.read() as connection:
+        with self._reading() as connection:
             row = connection.execute(one.where(t.held.c.part == part, t.held.c.pos == pos)).first()
             tags = _tags(connection, [(part, pos)])
         if row is None:
@@ -135,7 +146,7 @@ class HeldStore:
         wanted = select(c.part, c.pos, c.status, c.source, c.label, t.review.c.op)
         wanted = wanted.select_from(t.held.outerjoin(t.review, _same(t.review)))
         wanted = wanted.where(*conditions(chosen)).order_by(c.held_at, c.part, c.pos).limit(limit)
-        with self._database.read() as connection:
+        with self._reading() as connection:
             return {
                 held_key(row.part, row.pos): Mark(
                     ReviewStatus(row.status), row.source, row.label, row.op
@@ -146,7 +157,7 @@ class HeldStore:
     def originals(self, keys: Iterable[str]) -> dict[str, Original]:
         """Records as they came, by key."""
         found = {}
-        with self._database.read() as connection:
+        with self._reading() as connection:
             for where in at_places(t.body, [parse_key(key) for key in keys]):
                 for row in connection.execute(select(t.body).where(where)):
                     found[held_key(row.part, row.pos)] = original_of(dict(row._mapping))
@@ -155,7 +166,7 @@ class HeldStore:
     def counts(self, chosen: HeldFilter) -> dict[str, dict[str, int]]:
         """Numbers by family, source, label and status; of names the hundred most frequent."""
         where = conditions(chosen)
-        with self._database.read() as connection:
+        with self._reading() as connection:
             found = {
                 name: _numbers(connection, t.held.c[name], where)
                 for name in ("source", "label", "status")
@@ -168,7 +179,7 @@ class HeldStore:
         c = t.held.c
         where = [c.source == short(name)]
         span = select(func.count(), func.min(c.held_at), func.max(c.held_at), func.max(c.risk))
-        with self._database.read() as connection:
+        with self._reading() as connection:
             n, first, last, risk = connection.execute(span.where(*where)).one()
             return {
                 "source": name,
@@ -187,14 +198,14 @@ class HeldStore:
         c = t.held.c
         mine = c.source == short(source)
         of = select(c.part, func.count(), func.sum(c.size), func.max(c.pos))
-        with self._database.read() as connection:
+        with self._reading() as connection:
             rows = connection.execute(of.where(mine).group_by(c.part)).all()
         upto = {int(part): int(pos) for part, _, _, pos in rows}
         return sum(row[1] for row in rows), sum(int(row[2]) for row in rows), upto
 
     def totals(self) -> Totals:
         """What was judged, held and reviewed."""
-        with self._database.read() as connection:
+        with self._reading() as connection:
             told = {row.name: row.n for row in connection.execute(select(t.counter))}
             judged = connection.scalar(select(func.sum(t.judged.c.events))) or 0
             by_status = select(t.review.c.status, func.count()).group_by(t.review.c.status)
@@ -208,7 +219,7 @@ class HeldStore:
 
     def judged(self) -> dict[str, tuple[float, int]]:
         """Since when each instance counts, and how many events it has judged."""
-        with self._database.read() as connection:
+        with self._reading() as connection:
             rows = connection.execute(select(t.judged))
             return {row.instance: (row.began, row.events) for row in rows}
 
@@ -230,7 +241,7 @@ class HeldStore:
         latest = select(t.audit).order_by(t.audit.c.at.desc(), t.audit.c.id).limit(limit)
         if before is not None:
             latest = latest.where(t.audit.c.at < before)
-        with self._database.read() as connection:
+        with self._reading() as connection:
             return [
                 AuditEntry(row.at, row.who, row.what, row.why, orjson.loads(row.details))
                 for row in connection.execute(latest)
