@@ -126,9 +126,6 @@ class Ledger(Protocol):
 class HeldSource(Protocol):
     """Brings what was held back, committed records only, from where reading stood."""
 
-    sees_all: bool
-    """True when its batches say how many events were judged."""
-
     def start(self, places: Mapping[int, int]) -> None:
         """Go on at ``places``, at the beginning where they are silent. Raises TransportError."""
 

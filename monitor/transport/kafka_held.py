@@ -30,8 +30,6 @@ class KafkaHeld:
         When the client's package is not installed.
     """
 
-    sees_all = False
-
     def __init__(self, config: KafkaConfig) -> None:
         self._config = config
         self._client = make_client(config)

@@ -37,8 +37,6 @@ class LocalHeld:
     Both are in the input's order, so the held lines are those of the decisions to hold.
     """
 
-    sees_all = True
-
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._places = {DECISIONS: 0, HELD: 0}

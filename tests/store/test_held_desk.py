@@ -29,8 +29,6 @@ WHO = {"who": "ann", "why": "looked at it"}
 class Stream:
     """A quarantine topic in memory."""
 
-    sees_all = False
-
     def __init__(self):
         self.records, self.at, self.failing = [], 0, None
 

@@ -390,6 +390,20 @@ def test_a_database_that_is_down_says_so(tmp_path):
         store.open()
 
 
+def test_a_connection_that_broke_is_made_anew(postgres):
+    store = opened(postgres.fresh())
+    store.add(batch(record(0)), START)
+    others = "FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND usename = 'monitor'"
+    postgres.execute(f"SELECT pg_terminate_backend(pid) {others}")
+    assert keys(store) == ["0-0"]
+    store.add(batch(record(1)), START)
+    with pytest.raises(TransportError), store._database.write() as connection:
+        postgres.execute(f"SELECT pg_terminate_backend(pid) {others}")
+        writing.add(connection, batch(record(2)), START)
+    assert keys(store) == ["0-1", "0-0"]
+    store.close()
+
+
 def _write(url, partition, barrier):
     store = opened(url)
     barrier.wait(30)
