@@ -87,7 +87,7 @@ PARTS = {
         quick_events=340_000,
         every=20_480,
         snapshot_every_batches=128,
-        limits=Limits(resident_megabytes=900, state_megabytes=80),
+        limits=Limits(resident_megabytes=520, state_megabytes=56),
     ),
     "wide": Part(
         Shape(events=24_576, features=4096, labels=1000, sources=1_000_000),
