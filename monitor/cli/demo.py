@@ -48,7 +48,8 @@ def demo(settings: Settings, options: DemoOptions) -> int:
     UsageError
         For an option that cannot be used, or a port or folder that is taken.
     """
-    from monitor.cli import demo_stream, demo_view, wiring  # noqa: PLC0415 - heavy imports
+    # heavy imports
+    from monitor.cli import demo_stream, demo_view, wiring, wiring_desk  # noqa: PLC0415
 
     console = common.console()
     _check_folder(options.out)
@@ -61,8 +62,8 @@ def demo(settings: Settings, options: DemoOptions) -> int:
     status, collected, pace = wiring.make_status(), demo_view.Collected(), common.Pace()
     metrics = wiring.make_metrics(settings, status, live=False)
     gate = wiring.make_gate(settings, local=True)
-    recent = wiring.make_recent(settings, gate)
-    control = wiring.make_control(
+    recent = wiring_desk.make_recent(settings, gate)
+    control = wiring_desk.make_control(
         settings, gate, recent=recent, status=status, metrics=metrics, folder=options.out
     )
     service = wiring.make_service(

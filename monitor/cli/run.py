@@ -26,7 +26,8 @@ def serve(settings: Settings) -> int:
     MonitorError
         When the input, the output, the stored state or a setting cannot be used.
     """
-    from monitor.cli import logs, wiring  # noqa: PLC0415 - heavy imports, not needed for --help
+    # heavy imports, not needed for --help
+    from monitor.cli import logs, wiring, wiring_desk  # noqa: PLC0415
 
     logs.setup(settings.log)
     log = structlog.get_logger("monitor")
@@ -35,11 +36,13 @@ def serve(settings: Settings) -> int:
     metrics = wiring.make_metrics(settings, status, live=True)
     gate = wiring.make_gate(settings, local=settings.transport == "local")
     transport = wiring.run_transport(settings)
-    recent = wiring.make_recent(settings, gate)
-    control = wiring.make_control(settings, gate, recent=recent, status=status, metrics=metrics)
+    recent = wiring_desk.make_recent(settings, gate)
+    control = wiring_desk.make_control(
+        settings, gate, recent=recent, status=status, metrics=metrics
+    )
     running: list[Any] = []  # the loop, which needs the quarantine as observer first
-    quarantine = wiring.make_quarantine(
-        settings, transport, lambda: running[0], wiring.make_outside(control, status)
+    quarantine = wiring_desk.make_quarantine(
+        settings, transport, lambda: running[0], wiring_desk.make_outside(control, status)
     )
     observers: list[Observer] = [metrics, recent, *([] if quarantine is None else [quarantine])]
     service = wiring.make_service(
@@ -51,7 +54,7 @@ def serve(settings: Settings) -> int:
         if quarantine is not None:  # once topics and folders are there
             service.submit(lambda _: quarantine.start())
         if http is not None:
-            desk = wiring.make_desk(control, quarantine, status)
+            desk = wiring_desk.make_desk(control, quarantine, status)
             http.start(wiring.make_app(settings, service, status, metrics, desk))
         log.info(
             "starting",

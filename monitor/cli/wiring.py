@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,15 +22,13 @@ from monitor.admin.tokens import TokenFile
 from monitor.config.settings import Settings, as_dict
 from monitor.core.errors import UsageError
 from monitor.core.limits import Limits
-from monitor.core.ports import HeldSource, Ledger, Observer, Reviewer, Transport
+from monitor.core.ports import Observer, Transport
 from monitor.core.schema import SchemaSpec
 from monitor.detectors import default_detectors
 from monitor.gate import Gate, GateConfig
 from monitor.runtime.control import PolicyControl
-from monitor.runtime.desk import LiveDesk
 from monitor.runtime.detector_watch import DetectorWatch
 from monitor.runtime.overload import Overload
-from monitor.runtime.recent_events import RecentEvents
 from monitor.runtime.service import Service
 from monitor.runtime.status import Status
 from monitor.runtime.watchdog import Watchdog
@@ -46,12 +43,8 @@ from monitor.transport.local import (
     PipeLines,
     journal_status,
 )
-from monitor.transport.local_held import LocalHeld, default_path
-from monitor.transport.local_ledger import LocalLedger
-from monitor.transport.local_release import REVIEWS, LocalReviewer
 
 if TYPE_CHECKING:
-    from monitor.runtime.quarantine import Outside, Quarantine
     from monitor.transport.kafka import KafkaConfig
 
 STDIN = 0
@@ -174,111 +167,6 @@ def _local_transport(settings: Settings) -> LocalTransport:
     )
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Ends:
-    """The stream's ends that the quarantine store hangs on."""
-
-    stream: str
-    file: Path
-    source: Callable[[], HeldSource]
-    ledger: Callable[[], Ledger]
-    reviewer: Reviewer
-    instance: str = ""
-
-
-def make_quarantine(
-    settings: Settings,
-    transport: Transport,
-    service: Callable[[], Service[Any]],
-    outside: Outside | None = None,
-) -> Quarantine | None:
-    """The quarantine's desk, not started; None when it is off.
-
-    ``service`` gives the loop that runs on ``transport``, once somebody reviews.
-
-    Raises
-    ------
-    UsageError
-        When ``quarantine.url`` cannot be used.
-    """
-    from monitor.runtime.quarantine import Quarantine  # noqa: PLC0415 - slow to import
-    from monitor.runtime.quarantine_follower import Follower  # noqa: PLC0415
-    from monitor.store.database import Database, sqlite_url  # noqa: PLC0415
-    from monitor.store.held_store import HeldStore  # noqa: PLC0415
-    from monitor.store.writing import Bounds  # noqa: PLC0415
-
-    kept = settings.quarantine
-    if not kept.enabled:
-        return None
-    if isinstance(transport, LocalTransport):
-        ends = _local_ends(settings, transport, service)
-    else:
-        ends = _kafka_ends(settings)
-    store = HeldStore(Database(kept.url or sqlite_url(ends.file)), ends.stream)
-    follower = Follower(
-        store,
-        ends.source,
-        ends.ledger,
-        bounds=Bounds(kept.keep_days, kept.keep_events, kept.keep_bytes),
-        audit=kept.keep_audit_entries,
-        instance=ends.instance,
-        notice=outside.notice if outside is not None else lambda _: None,
-    )
-    return Quarantine(store, follower, ends.reviewer, outside=outside, bulk=kept.max_bulk_events)
-
-
-def make_outside(control: PolicyControl, status: Status) -> Outside:
-    """What the quarantine asks of the policy: its promise and its history, and to count poison."""
-    from monitor.runtime.quarantine import Outside  # noqa: PLC0415 - slow to import
-
-    return Outside(
-        promised=lambda: control.in_force.quarantine_at,
-        confirmed=control.confirmed,
-        changes=control.changes,
-        notice=status.notice,
-    )
-
-
-def make_desk(control: PolicyControl, quarantine: Quarantine | None, status: Status) -> Desk:
-    """What people see and do: the live policy, held events, and the trail of who did what."""
-    return LiveDesk.of(control, quarantine, status.snapshot)
-
-
-def _local_ends(
-    settings: Settings, transport: LocalTransport, service: Callable[[], Service[Any]]
-) -> _Ends:
-    folder = transport.folder
-
-    def ledger() -> Ledger:
-        return LocalLedger(folder / ".monitor" / REVIEWS)
-
-    return _Ends(
-        stream=f"local:{folder.absolute()}" if settings.quarantine.url else "local",
-        file=default_path(folder),
-        source=lambda: LocalHeld(folder),
-        ledger=ledger,
-        reviewer=LocalReviewer(lambda job: service().submit(job), transport, ledger()),
-    )
-
-
-def _kafka_ends(settings: Settings) -> _Ends:
-    from monitor.transport.kafka_held import KafkaHeld  # noqa: PLC0415 - slow to import
-    from monitor.transport.kafka_ledger import KafkaLedger  # noqa: PLC0415
-    from monitor.transport.kafka_reviewer import INSTANCE, KafkaReviewer  # noqa: PLC0415
-
-    config = kafka_config(settings)
-    if config.instance == INSTANCE:
-        raise UsageError(f"kafka.instance: {INSTANCE!r} is taken by reviews; choose another name")
-    return _Ends(
-        stream=f"kafka:{config.group_id}:{config.topics.quarantine}",
-        file=Path(settings.quarantine.dir) / "quarantine.db",
-        source=lambda: KafkaHeld(config),
-        ledger=lambda: KafkaLedger(config, config.topics.reviews),
-        reviewer=KafkaReviewer(config),
-        instance=config.instance or socket.gethostname(),
-    )
-
-
 def make_status() -> Status:
     """Counts of what the service does."""
     return Status()
@@ -369,55 +257,6 @@ def make_app(
         auth=make_auth(settings),
         hosts=settings.http.allowed_hosts,
     )
-
-
-def control_ledger(settings: Settings, folder: Path | None = None) -> Callable[[], Ledger]:
-    """Makes objects of the ledger that holds the policy's changes; with ``folder`` there."""
-    if folder is None and settings.transport == "local":
-        folder = Path(settings.local.out_dir)
-    if folder is not None:
-        path = folder / ".monitor" / "control.jsonl"
-        return lambda: LocalLedger(path)
-    from monitor.transport.kafka_ledger import KafkaLedger  # noqa: PLC0415 - slow to import
-
-    config = kafka_config(settings)
-    return lambda: KafkaLedger(config, config.topics.control)
-
-
-def instance_name(settings: Settings) -> str:
-    """How this instance calls itself among all."""
-    if settings.transport == "local":
-        return "local"
-    return settings.kafka.instance or socket.gethostname()
-
-
-def make_control(
-    settings: Settings,
-    gate: Gate,
-    *,
-    recent: RecentEvents | None,
-    status: Status,
-    metrics: Metrics,
-    folder: Path | None = None,
-) -> PolicyControl:
-    """The live policy: follows and writes the control ledger once the service runs.
-
-    ``folder`` is that of an embedded run, else the settings say where the ledger is.
-    """
-    return PolicyControl(
-        control_ledger(settings, folder),
-        gate,
-        instance="local" if folder is not None else instance_name(settings),
-        two_person=settings.control.two_person,
-        recent=recent,
-        told=(status.use, metrics.set_policy),
-        notice=status.notice,
-    )
-
-
-def make_recent(settings: Settings, gate: Gate) -> RecentEvents:
-    """The latest scored events, for what-if."""
-    return RecentEvents(gate.detectors, settings.control.whatif_events)
 
 
 def make_service(

@@ -8,10 +8,11 @@ from collections import Counter
 
 import pytest
 
-from monitor.cli import wiring
+from monitor.cli import wiring, wiring_desk
 from monitor.config.settings import load_settings
 from monitor.core.desk import HeldFilter, ReviewStatus
 from monitor.core.errors import UsageError
+from monitor.runtime.quarantine import Outside
 from tests.checks.postgres import postgres
 from tests.kafka.test_kafka_quarantine import event, settled, wait
 
@@ -47,8 +48,8 @@ def settings_of(cluster, name, **more):
 def replica(settings):
     transport, status = wiring.run_transport(settings), wiring.make_status()
     running: list = []
-    outside = wiring.make_outside(running, status)
-    desk = wiring.make_quarantine(settings, transport, lambda: running[0], outside)
+    outside = Outside(promised=lambda: settings.policy.quarantine_at, notice=status.notice)
+    desk = wiring_desk.make_quarantine(settings, transport, lambda: running[0], outside)
     gate = wiring.make_gate(settings, local=False)
     running.append(wiring.make_service(settings, gate, transport, observers=[desk], status=status))
     stop, errors = threading.Event(), []
@@ -111,4 +112,4 @@ def test_two_replicas_review_what_either_held(cluster, tmp_path, request, monkey
 def test_the_name_of_the_reviewers_is_taken(cluster):
     settings = settings_of(cluster, "reviews")
     with pytest.raises(UsageError, match=r"kafka\.instance"):
-        wiring.make_quarantine(settings, wiring.run_transport(settings), lambda: None)
+        wiring_desk.make_quarantine(settings, wiring.run_transport(settings), lambda: None)

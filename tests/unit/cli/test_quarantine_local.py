@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from monitor.cli import wiring
+from monitor.cli import wiring, wiring_desk
 from monitor.config.settings import load_settings
 from monitor.core.desk import HeldFilter, ReviewStatus
 from monitor.core.errors import MonitorError, UsageError
@@ -41,7 +41,7 @@ def running(settings):
     transport, status = wiring.run_transport(settings), wiring.make_status()
     services: list = []
     outside = Outside(promised=lambda: settings.policy.quarantine_at, notice=status.notice)
-    desk = wiring.make_quarantine(settings, transport, lambda: services[0], outside)
+    desk = wiring_desk.make_quarantine(settings, transport, lambda: services[0], outside)
     gate = wiring.make_gate(settings, local=settings.transport == "local")
     services.append(wiring.make_service(settings, gate, transport, observers=[desk], status=status))
     stop, errors = threading.Event(), []
@@ -173,6 +173,8 @@ def test_settings_that_cannot_be_used(tmp_path):
     for url in ("mysql://h/d", "nonsense"):
         settings = holding(tmp_path, **{"quarantine.url": url})
         with pytest.raises(UsageError, match=r"quarantine\.url"):
-            wiring.make_quarantine(settings, wiring.run_transport(settings), lambda: None)
+            wiring_desk.make_quarantine(settings, wiring.run_transport(settings), lambda: None)
     settings = holding(tmp_path, **{"quarantine.enabled": False})
-    assert wiring.make_quarantine(settings, wiring.run_transport(settings), lambda: None) is None
+    assert (
+        wiring_desk.make_quarantine(settings, wiring.run_transport(settings), lambda: None) is None
+    )

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from monitor.cli import wiring
+from monitor.cli import wiring, wiring_desk
 from monitor.config.settings import Settings, load_settings, with_policy
 from monitor.core.desk import HeldFilter
 from monitor.core.errors import MonitorError
@@ -43,10 +43,10 @@ def test_what_is_confirmed_counts_against_its_source(tmp_path: Path) -> None:
     metrics = wiring.make_metrics(made, status, live=False)
     gate = wiring.make_gate(made, local=True)
     transport = wiring.run_transport(made)
-    control = wiring.make_control(made, gate, recent=None, status=status, metrics=metrics)
+    control = wiring_desk.make_control(made, gate, recent=None, status=status, metrics=metrics)
     running: list[Any] = []
-    quarantine = wiring.make_quarantine(
-        made, transport, lambda: running[0], wiring.make_outside(control, status)
+    quarantine = wiring_desk.make_quarantine(
+        made, transport, lambda: running[0], wiring_desk.make_outside(control, status)
     )
     assert quarantine is not None
     service = wiring.make_service(
