@@ -37,6 +37,8 @@ from tests.kafka.kafka_helpers import ROOT, poll_until, unit
 __all__ = ["database_url", "postgres"]
 pytestmark = pytest.mark.kafka
 WHO = {"who": "ann", "why": "looked at it"}
+# Of now: the brokers delete, within half a minute, segments in which all records are a week old.
+NOW = int(time.time() * 1000)
 NO_END = Bounds(1e6, 10**6, 1 << 40)
 
 
@@ -116,14 +118,14 @@ def desks(cluster, tmp_path):
 
 
 AWKWARD = [
-    (0, b"k", event(0), nullable([("sig", b"\x00\xff"), ("nothing", None)]), 1_700_000_000_001),
-    (1, None, event(1), [], 1_700_000_000_002),
-    (0, b"", event(2), [(RawName.of(b"caf\xe9"), b"x")], 1_700_000_000_003),
+    (0, b"k", event(0), nullable([("sig", b"\x00\xff"), ("nothing", None)]), NOW + 1),
+    (1, None, event(1), [], NOW + 2),
+    (0, b"", event(2), [(RawName.of(b"caf\xe9"), b"x")], NOW + 3),
     # Somebody who knows what our headers are called.
     (
         *(1, b"k", event(3)),
         [("monitor-risk", b"999"), ("monitor-offset", b"0"), ("monitor-decision", b"{}")],
-        1_700_000_000_004,
+        NOW + 4,
     ),
 ]
 
@@ -160,7 +162,7 @@ def test_released_records_leave_as_they_came(cluster, desks, database_url):
 
 def test_a_decision_too_large_for_a_header_stays_behind(cluster):
     huge = b'{"text":"%s"}' % (b"x" * MAX_DECISION_BYTES)
-    hold_all(cluster, [(0, b"k", event(0), [], 5)], decision=huge)
+    hold_all(cluster, [(0, b"k", event(0), [], NOW)], decision=huge)
     source = KafkaHeld(cluster.config())
     source.start({})
     (found,) = read_all(source, 1)
@@ -171,10 +173,10 @@ def test_a_decision_too_large_for_a_header_stays_behind(cluster):
 
 
 def test_reading_goes_on_where_it_was_told_to(cluster, caplog):
-    hold_all(cluster, [(i % 2, b"%d" % i, event(i), [], 5 + i) for i in range(20)])
-    cluster.produce([(0, b"x", b"put there by hand", [], 5)], cluster.topics.quarantine)
+    hold_all(cluster, [(i % 2, b"%d" % i, event(i), [], NOW + i) for i in range(20)])
+    cluster.produce([(0, b"x", b"put there by hand", [], NOW)], cluster.topics.quarantine)
     bad = [("monitor-risk", b"1"), ("monitor-offset", b"one")]
-    cluster.produce([(0, b"x", b"put there by hand", bad, 5)], cluster.topics.quarantine)
+    cluster.produce([(0, b"x", b"put there by hand", bad, NOW)], cluster.topics.quarantine)
     source = KafkaHeld(cluster.config())
     source.start({})
     first = source.read(5.0)
@@ -254,7 +256,7 @@ def test_a_job_that_fails_leaves_no_trace(cluster, topics):
 
 def test_instances_with_their_own_stores_release_each_event_once(cluster, desks):
     n = 60
-    hold_all(cluster, [(i % 2, b"%d" % i, event(i), [], 5 + i) for i in range(n)])
+    hold_all(cluster, [(i % 2, b"%d" % i, event(i), [], NOW + i) for i in range(n)])
     both = [desks(), desks()]
     for desk in both:
         wait(lambda desk=desk: desk.search(HeldFilter()).total == n)
@@ -334,7 +336,7 @@ while True:
 
 def test_killed_and_competing_releasers_release_each_event_once(cluster, desks, tmp_path):
     n, rng = 150, random.Random(7)
-    hold_all(cluster, [(i % 2, b"%d" % i, event(i), [], 5 + i) for i in range(n)])
+    hold_all(cluster, [(i % 2, b"%d" % i, event(i), [], NOW + i) for i in range(n)])
     urls = [f"sqlite:///{tmp_path}/{name}.db" for name in "ab"]
     for url in urls:  # fill the stores first
         desk = desks(url)

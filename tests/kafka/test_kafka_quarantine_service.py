@@ -14,7 +14,7 @@ from monitor.core.desk import HeldFilter, ReviewStatus
 from monitor.core.errors import UsageError
 from monitor.runtime.quarantine import Outside
 from tests.checks.postgres import postgres
-from tests.kafka.test_kafka_quarantine import event, settled, wait
+from tests.kafka.test_kafka_quarantine import NOW, event, settled, wait
 
 __all__ = ["postgres"]
 pytestmark = pytest.mark.kafka
@@ -86,7 +86,7 @@ def test_two_replicas_review_what_either_held(cluster, tmp_path, request, monkey
     with replica(both[0]) as a, replica(both[1]) as b:
         for desk in (a, b):  # counting begins
             wait(lambda desk=desk: len(desk._store.judged()) == 2)
-        cluster.produce([(i % 2, b"%d" % i, event(i), [], 5 + i) for i in range(N)])
+        cluster.produce([(i % 2, b"%d" % i, event(i), [], NOW + i) for i in range(N)])
         for desk in (a, b):
             wait(lambda desk=desk: desk.search(HeldFilter()).total == N)
             wait(lambda desk=desk: desk.observed().judged == N)
