@@ -44,6 +44,7 @@ class TestKafkaLedger(LedgerLaws):
     pass
 
 
+@pytest.mark.parametrize("client", ["kafka-python"], indirect=True)
 def test_catching_up_waits_for_a_transaction_in_front(config, ledgers):
     """What was committed behind somebody's open transaction is not overlooked."""
     hanging = replace(

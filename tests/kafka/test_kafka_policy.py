@@ -75,6 +75,7 @@ def wait(until, seconds=60.0):
     return time.monotonic() - began
 
 
+@pytest.mark.parametrize("client", ["kafka-python"], indirect=True)
 def test_a_change_reaches_both_replicas_and_survives_a_crash(cluster, book, tmp_path):
     rows = list(events(EVENTS, 3))
     records = [(p, key, value, [("h", key)], None) for p, key, value in rows]

@@ -334,6 +334,7 @@ while True:
 """
 
 
+@pytest.mark.parametrize("client", ["confluent"], indirect=True)
 def test_killed_and_competing_releasers_release_each_event_once(cluster, desks, tmp_path):
     n, rng = 150, random.Random(7)
     hold_all(cluster, [(i % 2, b"%d" % i, event(i), [], NOW + i) for i in range(n)])
