@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +18,8 @@ from fastapi import FastAPI
 from monitor.admin.app import create_app
 from monitor.admin.auth import Auth
 from monitor.admin.server import HttpServer
+from monitor.admin.tokens import TokenFile
+from monitor.console import add_console
 from monitor.core.errors import StateError
 from monitor.core.types import DecisionBatch, Verdict
 from tests.unit.admin.fake_desk import FakeDesk
@@ -65,6 +68,14 @@ def fake_app(desk: FakeDesk | None, auth: Auth | None = None, hosts: Sequence[st
     )  # fmt: skip
 
 
+def console_app(desk: FakeDesk | None, auth: Auth | None = None) -> FastAPI:
+    """The same with the console."""
+    auth = Auth() if auth is None else auth
+    app = fake_app(desk, auth)
+    add_console(app, FakeStatus(desk), desk, auth)
+    return app
+
+
 @contextmanager
 def serving(desk: FakeDesk | None, auth: Auth | None = None, **server: Any) -> Iterator[HttpServer]:
     """A server that answers for ``desk``; ``server`` are options of :class:`HttpServer`."""
@@ -73,7 +84,17 @@ def serving(desk: FakeDesk | None, auth: Auth | None = None, **server: Any) -> I
         yield running
 
 
-if __name__ == "__main__":
-    with serving(FakeDesk(), port=int(sys.argv[1]) if len(sys.argv) > 1 else 0) as shown:
-        print(shown.url, flush=True)
+def main(port: int, tokens: str | None) -> None:
+    """Serve; each line of standard input is a number of events to hold at once."""
+    desk = FakeDesk()
+    auth = None if tokens is None else Auth(TokenFile(Path(tokens)))
+    with HttpServer(port=port, login=auth is not None) as server:
+        server.start(console_app(desk, auth))
+        print(server.url, flush=True)
+        for line in sys.stdin:
+            desk.attack(int(line))
         threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 0, sys.argv[2] if sys.argv[2:] else None)
