@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from nicegui import ui
@@ -62,7 +63,14 @@ def rates(dark: bool, names: Sequence[str]) -> ui.echart:
         {
             "animation": False,
             "grid": {"left": 44, "right": 12, "top": 34, "bottom": 26},
-            "legend": {"top": 0, "left": 0, "icon": "roundRect", "itemWidth": 12, "itemHeight": 4},
+            "legend": {
+                "top": 0,
+                "left": 0,
+                "icon": "roundRect",
+                "itemWidth": 12,
+                "itemHeight": 4,
+                "type": "scroll",
+            },
             "tooltip": {"trigger": "axis"},
             "xAxis": {"type": "time", "axisLabel": {"hideOverlap": True}, "splitNumber": 4},
             "yAxis": {"type": "value", "min": 0, "minInterval": 1, "splitNumber": 3},
@@ -116,10 +124,8 @@ def histogram(dark: bool) -> ui.echart:
             "grid": {"left": 52, "right": 20, "top": 32, "bottom": 44},
             "tooltip": {"trigger": "axis", "axisPointer": {"type": "shadow"}},
             "legend": {"show": False},
-            "xAxis": {"type": "category", "data": [], "boundaryGap": True,
-                      "name": "risk: the larger, the rarer among honest events",
-                      "nameLocation": "middle", "nameGap": 28},
-            "yAxis": {"type": "log", "min": 0.8, "axisLabel": {}, "minorSplitLine": {"show": False}},
+            "xAxis": {"type": "category", "data": [], "axisLabel": {"show": False}},
+            "yAxis": {"type": "log", "min": 0.8, "axisLabel": {}, "minInterval": 1},
             "series": [],
         },
     )  # fmt: skip
@@ -129,10 +135,8 @@ def histogram(dark: bool) -> ui.echart:
 def fill_histogram(chart: ui.echart, risks: Mapping[str, Any], dark: bool) -> None:
     """Show a histogram as :meth:`PolicyDesk.risks` gives it."""
     edges = [float(edge) for edge in risks["edges"]]
-    width = (edges[-1] - edges[0]) / max(1, len(edges) - 1)
-    per_unit = max(1, round(1.0 / width)) if width else 1
-    chart.options["xAxis"]["data"] = [f"{edge:.1f}" for edge in edges[:-1]]
-    chart.options["xAxis"]["axisLabel"]["interval"] = max(per_unit, (len(edges) - 1) // 10) - 1
+    pairs = pairwise(edges)
+    chart.options["xAxis"]["data"] = [f"risk {low:.1f} to {high:.1f}" for low, high in pairs]
     counts = risks["counts"]
     words = [word for word in ("accept", "flag", "quarantine") if word in counts]
     chart.options["series"] = [

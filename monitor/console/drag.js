@@ -15,6 +15,8 @@
       const part = Math.min(1, risk(line) / top()) * 100;
       at[line.dataset.name] = part;
       line.style.left = part + '%';
+      line.classList.toggle('low', part < 16);
+      line.classList.toggle('high', part > 84);
       line.querySelector('.tag span').textContent = line.dataset.title + ' ' + words(share(risk(line)));
       line.setAttribute('aria-valuenow', risk(line).toFixed(2));
       line.setAttribute('aria-valuetext', words(share(risk(line))) + ' of honest events');

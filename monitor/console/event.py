@@ -78,10 +78,10 @@ class _Event:
 
     def _head(self, held: Held) -> None:
         with parts.div("spread"):
-            with parts.div("row"):
+            with parts.div("flow"):
                 parts.text(f"Event {held.event_id}", "break", "h1")
                 tag(parts.chip(held.status.value), "event-status")
-            with parts.div("row"):
+            with parts.div("flow"):
                 for verb, title, colour in (
                     ("release", "Release …", "positive"),
                     ("confirm", "Confirm poison …", "negative"),

@@ -35,19 +35,21 @@ class Filters:
         given = {name: query.get(name, "")[:MOST_CHARS] for name in NAMES}
         self._changed = changed
         self.incident = query.get("incident") or None
-        with ui.element("div").classes("filters"):
+        with ui.element("div").classes("filters") as box:
             self.text = self._text("text", "Search source, subject, label, id", given)
             self._status = self._select("status", "State", STATUS, given)
             self._family = self._select("family", "Family", _with(given["family"]), given)
             self._label = self._select("label", "Label", _with(given["label"]), given)
             self._within = self._select("within", "Held", SPANS, given)
-            self._source = self._text("source", "Source, exactly", given)
-            self._detector = self._text("detector", "Detector", given)
-            self._risk = self._text("risk", "Risk at least", given)
-            made = ui.button("Clear", icon="close", on_click=self._clear).props(
-                "flat dense no-caps"
-            )
+            self._source = self._text("source", "Source, exactly", given).classes("more")
+            self._detector = self._text("detector", "Detector", given).classes("more")
+            self._risk = self._text("risk", "Risk at least", given).classes("more")
+            more = ui.button("More filters", on_click=lambda: box.classes(toggle="open"))
+            more.props("flat dense").classes("narrow-only more-button")
+            made = ui.button("Clear", icon="close", on_click=self._clear).props("flat dense")
             tag(made, "filter-clear")
+        if given["source"] or given["detector"] or given["risk"]:
+            box.classes("open")
 
     def _text(self, name: str, title: str, given: Mapping[str, str]) -> ui.input:
         field = ui.input(title, value=given[name])

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
 
-from nicegui import ui
+from nicegui import events, ui
 
 from monitor.admin.auth import LOGIN, LOGIN_PAGE
 from monitor.admin.desk_parts import NO_DESK
@@ -32,14 +32,18 @@ KEYS = (
     ("?", "this help"),
     ("Esc", "close"),
 )
-HEAD = """<style>{style}</style><style>html{{background:{back}}}</style><script>
+HEAD = """<style>{style}</style><script>
+document.documentElement.classList.toggle('dark', {dark});
 if (!/monitor_dark=/.test(document.cookie)) {{
   const dark = matchMedia('(prefers-color-scheme: dark)').matches;
   document.cookie = 'monitor_dark=' + (dark ? 1 : 0) + ';path=/;max-age=31536000;SameSite=Strict';
   if (dark && /monitor_dark=1/.test(document.cookie)) location.reload();
 }}
 {script}</script>"""
-SET_DARK = "document.cookie='monitor_dark={};path=/;max-age=31536000;SameSite=Strict'"
+SET_DARK = (
+    "document.documentElement.classList.toggle('dark');"
+    "document.cookie='monitor_dark={};path=/;max-age=31536000;SameSite=Strict'"
+)
 LOG_OUT = """(async () => {{
   const me = await (await fetch('{session}')).json();
   await fetch('{session}', {{method: 'DELETE', headers: {{'x-csrf-token': me.csrf || ''}}}});
@@ -51,17 +55,18 @@ def framed(visit: Visit, title: str, build: Callable[[], Callable[[], Awaitable[
     """A page: ``build`` makes what stands there at once and gives what loads the rest."""
     ui.page_title(f"{title} · poisoning-monitor")
     script = (files("monitor.console") / "drag.js").read_text("utf-8")
-    back = "#0e131a" if visit.dark else "#f4f6f8"
-    ui.add_head_html(HEAD.format(style=style(), back=back, script=script))
+    is_dark = "true" if visit.dark else "false"
+    ui.add_head_html(HEAD.format(style=style(), dark=is_dark, script=script))
     ui.colors(primary="#2352c9", positive="#1f7a54", negative="#c02542", warning="#9a5b00")
     dark = ui.dark_mode(visit.dark)
     help_ = _help()
+    ui.keyboard(lambda event: _ask_help(event, help_), ignore=["input", "select", "textarea"])
     with ui.element("header").classes("top"), parts.div("top-in"):
         parts.link("Skip to the content", "#content", "skip")
         with ui.element("a").classes("brand") as brand:
             brand.props["href"] = "/"
             parts.div("dot")
-            parts.text("poisoning-monitor", "wide-only", "span")
+            parts.text("poisoning-monitor", kind="span")
         _navigation(visit)
         _ends(visit, dark, help_)
     with ui.element("main").classes("main") as main:
@@ -124,6 +129,11 @@ def _ends(visit: Visit, dark: ui.dark_mode, help_: ui.dialog) -> None:
 
 def _log_out() -> None:
     ui.run_javascript(LOG_OUT.format(session=LOGIN, login=LOGIN_PAGE))
+
+
+def _ask_help(event: events.KeyEventArguments, dialog: ui.dialog) -> None:
+    if event.action.keydown and event.key.name == "?":
+        dialog.open()
 
 
 def _help() -> ui.dialog:

@@ -33,7 +33,7 @@ class _History:
             self._conflict.set_visibility(False)
             with parts.div("card"):
                 parts.text("Replicas", kind="h2")
-                self._applied = tag(parts.div("row"), "applied")
+                self._applied = tag(parts.div("flow"), "applied")
             self._waiting = tag(parts.div("card"), "waiting")
             self._waiting.set_visibility(False)
             with parts.div("card"):
@@ -55,7 +55,7 @@ class _History:
             )
             tag(self._why, "rollback-reason").style("width: 100%")
             self._why.on("keydown.enter", self._roll_back)
-            with parts.div("row").style("justify-content: flex-end"):
+            with parts.div("flow").style("justify-content: flex-end"):
                 ui.button("Cancel", on_click=self._dialog.close).props("flat")
                 made = ui.button("Roll back", on_click=self._roll_back)
                 self._go = tag(made.props("unelevated color=primary"), "rollback-go")
@@ -107,7 +107,8 @@ class _History:
             parts.text(f"v{change.version}", "num").style("font-weight: 600")
             with parts.div("break"):
                 parts.text(change.why or "No reason given.")
-                said = f"{change.who}, {words.clock(change.when)} UTC, {KINDS.get(change.kind, change.kind)}"
+                kind = KINDS.get(change.kind, change.kind)
+                said = f"{change.who}, {words.clock(change.when)} UTC, {kind}"
                 if change.approved_by:
                     said += f", approved by {change.approved_by}"
                 parts.text(said, "muted small")
@@ -200,15 +201,14 @@ class _History:
                 parts.text(change.why)
                 parts.text(f"{change.who}, {words.clock(change.when)} UTC", "muted small")
             with parts.div("acts"):
+                may = self._visit.may(Role.OPERATOR)
                 mine = change.who == self._visit.person.name
                 for verb in ("approve", "reject"):
                     made = ui.button(
                         verb.capitalize(), on_click=lambda verb=verb: self._decide(verb, change)
                     )
                     tag(made.props("flat dense"), f"{verb}-{change.proposal}")
-                    made.set_enabled(
-                        self._visit.may(Role.OPERATOR) and not (mine and verb == "approve")
-                    )
+                    made.set_enabled(may and not (mine and verb == "approve"))
 
     async def _decide(self, verb: str, change: Change) -> None:
         policy = self._visit.desk.policy

@@ -9,6 +9,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 SAMPLE_SECONDS = 2.0
@@ -85,7 +86,7 @@ class Live:
         """Points (milliseconds, events a second) by name; ``kind`` is verdicts or families."""
         points: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
         pairs = list(self.samples)
-        for before, after in zip(pairs, pairs[1:], strict=False):
+        for before, after in pairwise(pairs):
             seconds = max(0.1, after.when - before.when)
             risen = _risen(getattr(before, kind), getattr(after, kind))
             for name in names:

@@ -15,7 +15,7 @@ from monitor.core.desk import Applied, Change, Held, HeldFilter, ReviewStatus
 
 EVERY_SECONDS = 2.0
 SLOW_EVERY = 3
-LATEST = 8
+LATEST = 6
 ICONS = {
     "calm": "check_circle",
     "elevated": "warning",
@@ -131,6 +131,7 @@ class _Overview:
         rates = snapshot.get("rates") or {}
         lag = snapshot.get("lag_events")
         held, flagged = window.verdicts.get("quarantine", 0), window.verdicts.get("flag", 0)
+        events = words.short(snapshot.get("events", 0))
         now = self._now
         behind = sum(1 for one in self._applied if now is not None and one.version < now.version)
         replicas = f"{len(self._applied)} replicas" if len(self._applied) != 1 else "1 replica"
@@ -138,7 +139,7 @@ class _Overview:
         shown = {
             "held": (words.short(held), f"last minute, {words.share(window.share('quarantine'))}"),
             "flagged": (words.short(flagged), f"last minute, {words.share(window.share('flag'))}"),
-            "rate": (words.short(rates.get("10s", 0.0)), f"{words.short(snapshot.get('events', 0))} in all"),
+            "rate": (words.short(rates.get("10s", 0.0)), f"{events} in all"),
             "open": (words.short(self._open), "held events"),
             "lag": ("–" if lag is None else words.short(lag), "events"),
             "policy": (

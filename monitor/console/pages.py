@@ -11,7 +11,7 @@ from nicegui import app as library
 from nicegui import background_tasks, ui
 from starlette.requests import Request
 from starlette.routing import Match, Mount
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from monitor.admin.auth import who
 from monitor.console import audit, event, history, overview, quarantine, thresholds
@@ -48,7 +48,20 @@ class ConsoleMount(Mount):
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, which brings the site to its page."""
         scope[SITE] = self._site
-        await super().handle(scope, receive, send)
+        gone = False
+
+        async def watched() -> Message:
+            nonlocal gone
+            message = await receive()
+            gone = gone or message["type"] == "http.disconnect"
+            return message
+
+        try:
+            await super().handle(scope, watched, send)
+        except RuntimeError as error:
+            # The library finds no answer to give when the browser has left meanwhile.
+            if not gone and "No response returned" not in str(error):
+                raise
 
 
 def mount(app: FastAPI, site: Site) -> None:

@@ -31,17 +31,24 @@ WIDE = ("subject", "held_at")
 ROW = """
 <q-tr :props="props" :data-testid="'row-' + props.row.key" :data-key="props.row.key"
   :class="{focus: props.row.focus, picked: props.row.picked}"
-  :aria-selected="props.row.picked ? 'true' : 'false'" @click="$parent.$emit('open', props.row.key)">
+  :aria-selected="props.row.picked ? 'true' : 'false'"
+  @click="$parent.$emit('open', props.row.key)">
   <q-td auto-width @click.stop><q-checkbox dense :model-value="props.row.picked"
     :aria-label="'Select event ' + props.row.key" :data-testid="'select-' + props.row.key"
     @update:model-value="$parent.$emit('pick', props.row.key)"></q-checkbox></q-td>
   <q-td key="risk" :props="props"><b class="num">{{ props.row.risk }}</b></q-td>
-  <q-td key="source" :props="props" class="clip" :title="props.row.source">{{ props.row.source }}</q-td>
-  <q-td key="label" :props="props" class="clip" :title="props.row.label">{{ props.row.label }}</q-td>
-  <q-td key="families" :props="props" class="clip wide-only" :title="props.row.families">{{ props.row.families }}</q-td>
-  <q-td key="subject" :props="props" class="clip wide-only" :title="props.row.subject">{{ props.row.subject }}</q-td>
+  <q-td key="source" :props="props" class="clip" :title="props.row.source"
+    ><a :href="'/quarantine/' + props.row.key" @click.stop>{{ props.row.source }}</a
+    ><span class="narrow-only muted">{{ props.row.families }}</span></q-td>
+  <q-td key="label" :props="props" class="clip" :title="props.row.label"
+    >{{ props.row.label }}</q-td>
+  <q-td key="families" :props="props" class="clip wide-only" :title="props.row.families"
+    >{{ props.row.families }}</q-td>
+  <q-td key="subject" :props="props" class="clip wide-only" :title="props.row.subject"
+    >{{ props.row.subject }}</q-td>
   <q-td key="held_at" :props="props" class="wide-only">{{ props.row.held_at }}</q-td>
-  <q-td key="status" :props="props"><span :class="'chip ' + props.row.status">{{ props.row.status }}</span></q-td>
+  <q-td key="status" :props="props"
+    ><span :class="'chip ' + props.row.status">{{ props.row.status }}</span></q-td>
 </q-tr>
 """
 
@@ -60,7 +67,7 @@ class _Quarantine:
         self._picked: set[str] = set()
         self._all = False
         self._asked = 0
-        parts.heading("Quarantine", "What was held back, the latest first. Press ? for the keys.")
+        parts.heading("Quarantine", "What was held back, the latest first. ? shows the keys.")
         query = getattr(visit.connection, "query_params", {})
         self._filters = Filters(query, self._filtered)
         tag(self._filters.text, "search")
@@ -87,10 +94,10 @@ class _Quarantine:
 
     def _actions(self) -> None:
         with parts.div("bar"):
-            made = ui.checkbox("All on this page", on_change=self._pick_page).props("dense")
-            self._page_box = tag(made, "select-page")
-            made = ui.checkbox("All that match", on_change=self._pick_all).props("dense")
-            self._all_box = tag(made, "select-all")
+            page = ui.checkbox("All on this page", on_change=self._pick_page).props("dense")
+            self._page_box = tag(page, "select-page")
+            every = ui.checkbox("All that match", on_change=self._pick_all).props("dense")
+            self._all_box = tag(every, "select-all")
             self._chosen = tag(parts.text("Nothing selected", "muted small"), "selected")
             self._chosen.props["aria-live"] = "polite"
             parts.div().style("flex: 1")
@@ -122,8 +129,8 @@ class _Quarantine:
             said += "; not one event has been reviewed yet."
         else:
             said += (
-                f", {words.share(seen.estimated)} estimated from "
-                f"{words.count(seen.released)} released and {words.count(seen.confirmed)} confirmed."
+                f", {words.share(seen.estimated)} estimated from {words.count(seen.released)} "
+                f"released and {words.count(seen.confirmed)} confirmed."
             )
         self._observed.say(said)
 

@@ -45,7 +45,7 @@ class ReviewDialog:
             self._why.props("outlined dense autofocus maxlength=500").style("width: 100%")
             tag(self._why, "review-reason")
             self._why.on("keydown.enter", self._go)
-            with parts.div("row").style("justify-content: flex-end"):
+            with parts.div("flow").style("justify-content: flex-end"):
                 made = ui.button("Cancel", on_click=self._dialog.close).props("flat")
                 tag(made, "review-cancel")
                 self._button = ui.button("", on_click=self._go).props("unelevated color=primary")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 from nicegui import run, ui
 from starlette.requests import HTTPConnection
@@ -41,14 +42,8 @@ class Site:
         while True:
             with suppress(MonitorError):
                 snapshot = await loop.run_in_executor(None, self.status.snapshot)
-                self.live.add(_now(), snapshot)
+                self.live.add(time.time(), snapshot)
             await asyncio.sleep(SAMPLE_SECONDS)
-
-
-def _now() -> float:
-    import time  # noqa: PLC0415
-
-    return time.time()
 
 
 class Failure(Exception):  # noqa: N818 - it carries a sentence for a person
@@ -94,7 +89,8 @@ class Visit:
         """``work`` in a thread, for somebody whose session still holds. Raises Failure."""
         self.now()
         try:
-            return await run.io_bound(work, *args, **kwargs)
+            # The library gives None only when it shuts down.
+            return cast("T", await run.io_bound(work, *args, **kwargs))
         except MonitorError as error:
             raise Failure(as_sentence(str(error)), error) from error
         except Exception as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -50,11 +51,14 @@ class _Thresholds:
             with parts.div("spread"):
                 parts.text("Recent events by risk", kind="h2")
                 self._events = parts.text(" ", "muted small num")
+            said = "Risk to the right: 3 means that one of 1,000 honest events looks like that."
+            parts.text(said, "muted small")
             with parts.div("plot"):
                 self._chart = charts.histogram(self._visit.dark).classes("echart")
                 self._chart.props["aria-hidden"] = "true"
                 with parts.div("zones") as zones:
                     zones.props["data-max"] = self._top
+                    self._ticks = parts.div("ticks")
                     parts.div("zone flag")
                     parts.div("zone quarantine")
                     _line("flag", "Flag")
@@ -71,7 +75,7 @@ class _Thresholds:
             self._why = ui.input("Reason, for the history").props("outlined dense maxlength=500")
             tag(self._why, "reason")
             self._why.on("keydown.enter", self._apply)
-            with parts.div("row"):
+            with parts.div("flow"):
                 made = ui.button("Apply", on_click=self._apply).props("unelevated color=primary")
                 self._button = tag(made, "apply")
                 made = ui.button("Back to the present", on_click=self._reset).props("flat")
@@ -84,7 +88,7 @@ class _Thresholds:
 
     def _field(self, name: str, title: str) -> ui.number:
         field = ui.number(title, min=1e-10, max=50, format="%.6g", step=0.01)
-        field.props("outlined dense").on_value_change(lambda: self._typed())
+        field.props("outlined dense").on_value_change(self._typed)
         return tag(field, f"field-{name}")  # type: ignore[no-any-return]
 
     async def load(self) -> None:
@@ -95,6 +99,11 @@ class _Thresholds:
         self._top = float(risks["edges"][-1])
         self._events.say(f"{words.count(risks.get('events', _total(risks)))} events")
         charts.fill_histogram(self._chart, risks, visit.dark)
+        self._ticks.clear()
+        with self._ticks:
+            step = max(1, round(self._top / 8))
+            for risk in range(0, int(self._top) + 1, step):
+                parts.text(str(risk), kind="span").style(f"left: {100 * risk / self._top:.2f}%")
         await self._reset()
 
     async def _reset(self) -> None:
@@ -132,7 +141,7 @@ class _Thresholds:
             flag, hold = float(event.args["flag"]), float(event.args["quarantine"])
         except (KeyError, TypeError, ValueError):
             return
-        if self._now is not None and flag == flag and hold == hold:
+        if self._now is not None and math.isfinite(flag) and math.isfinite(hold):
             await self._want(_rounded(flag), _rounded(hold), lines=False)
 
     def _document(self) -> dict[str, Any]:

@@ -134,7 +134,5 @@ def _flip(flip: Mapping[str, Any]) -> None:
             parts.link(said, f"/quarantine/{quote(str(flip.get('key', '')))}", "break")
         else:
             parts.text(said, "break")
-        parts.text(
-            f"{flip.get('source')} · {flip.get('label')}: {flip.get('before')} → {flip.get('after')}",
-            "muted break",
-        )
+        way = f"{flip.get('before')} → {flip.get('after')}"
+        parts.text(f"{flip.get('source')} · {flip.get('label')}: {way}", "muted break")
