@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from itertools import pairwise
 from typing import Any
 
@@ -30,15 +31,15 @@ def _axes(dark: bool) -> dict[str, Any]:
     c = _colours(dark)
     label = {"color": c["ink"], "fontFamily": FONT, "fontSize": 12}
     axis = {
-        "axisLabel": label,
+        "axisLabel": dict(label),
         "axisLine": {"lineStyle": {"color": c["line"]}},
         "axisTick": {"show": False},
         "nameTextStyle": label,
     }
     return {
         "textStyle": {"fontFamily": FONT},
-        "xAxis": axis | {"splitLine": {"show": False}},
-        "yAxis": axis | {"splitLine": {"lineStyle": {"color": c["line"]}}},
+        "xAxis": deepcopy(axis) | {"splitLine": {"show": False}},
+        "yAxis": deepcopy(axis) | {"splitLine": {"lineStyle": {"color": c["line"]}}},
         "legend": {"textStyle": label, "inactiveColor": c["line"]},
         "tooltip": {
             "backgroundColor": c["card"], "borderColor": c["line"],

@@ -110,6 +110,7 @@ class ReviewDialog:
                 parts.text(f"{key}: {why}", "small c-flag break")
         if n:
             self._button.enable()
+        self._why.run_method("focus")
 
     async def _go(self) -> None:
         if not self._button.enabled:
