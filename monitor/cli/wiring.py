@@ -20,6 +20,7 @@ from monitor.admin.server import HttpServer, Tls
 from monitor.admin.session import Sessions
 from monitor.admin.tokens import TokenFile
 from monitor.config.settings import Settings, as_dict
+from monitor.console import add_console
 from monitor.core.errors import UsageError
 from monitor.core.limits import Limits
 from monitor.core.ports import Observer, Transport
@@ -248,15 +249,19 @@ def make_app(
     desk: Desk | None = None,
 ) -> FastAPI:
     """What the HTTP interface answers with. Raises UsageError when nobody could log in."""
-    return create_app(
+    auth = make_auth(settings)
+    app = create_app(
         status=status,
         service=service,
         settings=settings,
         metrics=metrics,
         desk=desk,
-        auth=make_auth(settings),
+        auth=auth,
         hosts=settings.http.allowed_hosts,
     )
+    if settings.http.console:
+        add_console(app, status, desk, auth)
+    return app
 
 
 def make_service(

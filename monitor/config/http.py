@@ -53,6 +53,11 @@ class HttpSettings(Section):
         description="true lets the interface listen on other addresses without TLS: tokens then "
         "travel in the clear unless something in front of it speaks TLS.",
     )
+    console: bool = Field(
+        default=True,
+        description="true: the console for people at the desk stands at /. It comes with the extra "
+        "`console` of the package.",
+    )
     allowed_hosts: tuple[str, ...] = Field(
         default=(),
         strict=False,

@@ -9,6 +9,8 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +19,9 @@ from fastapi import FastAPI
 from monitor.admin.app import create_app
 from monitor.admin.auth import Auth
 from monitor.admin.server import HttpServer
+from monitor.admin.tokens import TokenFile
+from monitor.console import add_console
+from monitor.core.desk import Held, HeldFilter
 from monitor.core.errors import StateError
 from monitor.core.types import DecisionBatch, Verdict
 from tests.unit.admin.fake_desk import FakeDesk
@@ -39,14 +44,8 @@ class FakeStatus:
     def flagged(self, limit: int = 50, verdict: Verdict | None = None) -> list[dict[str, Any]]:
         if self._desk is None:
             return []
-        page = self._desk.quarantine.search(_everything(), limit)
+        page = self._desk.quarantine.search(HeldFilter(), limit)
         return [dict(self._desk.quarantine.get(held.key).decision) for held in page.items]
-
-
-def _everything() -> Any:
-    from monitor.core.desk import HeldFilter
-
-    return HeldFilter()
 
 
 class FakeJudge:
@@ -65,6 +64,14 @@ def fake_app(desk: FakeDesk | None, auth: Auth | None = None, hosts: Sequence[st
     )  # fmt: skip
 
 
+def console_app(desk: FakeDesk | None, auth: Auth | None = None) -> FastAPI:
+    """The same with the console."""
+    auth = Auth() if auth is None else auth
+    app = fake_app(desk, auth)
+    add_console(app, FakeStatus(desk), desk, auth)
+    return app
+
+
 @contextmanager
 def serving(desk: FakeDesk | None, auth: Auth | None = None, **server: Any) -> Iterator[HttpServer]:
     """A server that answers for ``desk``; ``server`` are options of :class:`HttpServer`."""
@@ -73,7 +80,37 @@ def serving(desk: FakeDesk | None, auth: Auth | None = None, **server: Any) -> I
         yield running
 
 
-if __name__ == "__main__":
-    with serving(FakeDesk(), port=int(sys.argv[1]) if len(sys.argv) > 1 else 0) as shown:
-        print(shown.url, flush=True)
+MARKUP = "<script>window.hurt=1</script><img src=x onerror='window.hurt=1'>{{ 1+1 }}"
+
+
+def hostile(desk: FakeDesk) -> Held:
+    """An event whose every text is markup."""
+    held = desk.quarantine.get(desk.quarantine.search(HeldFilter(family="sybil"), 1).items[0].key)
+    reasons = [
+        reason | {"text": MARKUP, "detector": MARKUP, "evidence": {MARKUP: {MARKUP: 1.0, "b": 2.0}}}
+        for reason in held.decision["reasons"]
+    ]
+    return replace(
+        held, key="9-1", partition=9, offset=1, held_at=desk.clock(), event_id=MARKUP,
+        source=MARKUP, subject=MARKUP, label=MARKUP, families=(MARKUP,), detectors=(MARKUP,),
+        decision=dict(held.decision) | {"reasons": reasons}, value=MARKUP.encode(),
+    )  # fmt: skip
+
+
+def main(port: int, tokens: str | None) -> None:
+    """Serve. A line of standard input is a number of events to hold at once, or ``hostile``."""
+    desk = FakeDesk()
+    auth = None if tokens is None else Auth(TokenFile(Path(tokens)))
+    with HttpServer(port=port, login=auth is not None) as server:
+        server.start(console_app(desk, auth))
+        print(server.url, flush=True)
+        for line in sys.stdin:
+            if line.strip() == "hostile":
+                desk.quarantine.add(hostile(desk))
+            else:
+                desk.attack(int(line))
         threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 0, sys.argv[2] if sys.argv[2:] else None)

@@ -1,0 +1,62 @@
+"""The audit trail: what people did, when and why."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from nicegui import ui
+
+from monitor.console import parts, words
+from monitor.console.site import Failure, Visit, say, tag
+from monitor.core.desk import AuditEntry
+
+PAGE = 50
+
+
+def build(visit: Visit) -> Callable[[], Awaitable[None]]:
+    """What stands on the page, and what fills it."""
+    parts.heading("Audit trail", "Changes, reviews, erasures and logins, the latest first. UTC.")
+    with parts.div("card"):
+        rows = tag(parts.div("list"), "audit")
+        with rows:
+            parts.empty("The trail is being read …")
+    last: list[float] = []
+
+    async def read() -> None:
+        before = last[-1] if last else None
+        found = list(await visit.call(visit.desk.log.audit, PAGE, before))
+        if before is None:
+            rows.clear()
+        with rows:
+            if before is None and not found:
+                parts.empty("Nobody has done anything yet.")
+            for entry in found:
+                _row(entry)
+        if found:
+            last.append(found[-1].when)
+        more.set_visibility(len(found) == PAGE)
+
+    async def older() -> None:
+        try:
+            await read()
+        except Failure as error:
+            say(error)
+
+    more = tag(ui.button("Older", on_click=older).props("flat"), "audit-older")
+    more.set_visibility(False)
+    return read
+
+
+def _row(entry: AuditEntry) -> None:
+    with parts.div("item audit") as row:
+        tag(row, "audit-row")
+        parts.text(words.clock(entry.when), "num muted small")
+        parts.text(entry.who or "unknown", "break").style("font-weight: 500")
+        parts.text(entry.what, "break")
+        with parts.div("break"):
+            parts.text(entry.why or "No reason given.")
+            if entry.details:
+                said = ", ".join(
+                    f"{name} {words.plain(value)}" for name, value in entry.details.items()
+                )
+                parts.text(said, "muted small")

@@ -1,0 +1,249 @@
+"""Thresholds: drag a line, see at once what it would have held, apply it with a reason."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from nicegui import events, ui
+
+from monitor.admin.people import Role
+from monitor.console import charts, parts, words
+from monitor.console.site import Failure, Visit, done, say, tag
+from monitor.console.whatif import WhatIfView
+from monitor.core.desk import Change, ConflictError
+
+BINS = 60
+LARGEST, LEAST = 0.5, 1e-12
+
+
+def build(visit: Visit) -> Callable[[], Awaitable[None]]:
+    """What stands on the page, and what fills it."""
+    return _Thresholds(visit).load
+
+
+class _Thresholds:
+    def __init__(self, visit: Visit) -> None:
+        self._visit = visit
+        self._now: Change | None = None
+        self._wanted: dict[str, float] = {}
+        self._top = 8.0
+        self._asked = 0
+        self._quiet = False
+        visit.on_dark.append(lambda dark: charts.recolour(self._chart, dark))
+        parts.heading(
+            "Thresholds", "Drag a line. Beside it stands what it would have done to recent events."
+        )
+        self._conflict = tag(parts.div("note warn"), "conflict").props("role=alert")
+        self._conflict.set_visibility(False)
+        with parts.div("grid2"):
+            with parts.div("stack"):
+                self._plot()
+                self._apply_card()
+            with parts.div("card"), parts.div("stack"):
+                self._view = WhatIfView()
+        ui.on("thresholds", self._dragged)
+
+    def _plot(self) -> None:
+        with parts.div("card"):
+            with parts.div("spread"):
+                parts.text("Recent events by risk", kind="h2")
+                self._events = parts.text(" ", "muted small num")
+            said = "Risk to the right: 3 means that one of 1,000 honest events looks like that."
+            parts.text(said, "muted small")
+            with parts.div("plot"):
+                self._chart = charts.histogram(self._visit.dark).classes("echart")
+                self._chart.props["aria-hidden"] = "true"
+                with parts.div("zones") as zones:
+                    zones.props["data-max"] = self._top
+                    self._ticks = parts.div("ticks")
+                    parts.div("zone flag")
+                    parts.div("zone quarantine")
+                    _line("flag", "Flag")
+                    _line("quarantine", "Hold")
+
+    def _apply_card(self) -> None:
+        with parts.div("card"), parts.div("stack"):
+            parts.text("Shares of honest events you are willing to pay", kind="h2")
+            with parts.div("half"):
+                self._fields = {
+                    "flag": self._field("flag", "Flag at (per cent)"),
+                    "quarantine": self._field("quarantine", "Hold at (per cent)"),
+                }
+            self._why = ui.input("Reason, for the history").props("outlined dense maxlength=500")
+            tag(self._why, "reason")
+            self._why.on("keydown.enter", self._apply)
+            with parts.div("flow"):
+                made = ui.button("Apply", on_click=self._apply).props("unelevated color=primary")
+                self._button = tag(made, "apply")
+                made = ui.button("Back to the present", on_click=self._reset).props("flat")
+                tag(made, "reset")
+                self._state = tag(parts.text("", "muted small"), "apply-state")
+                self._state.props["aria-live"] = "polite"
+            if not self._visit.may(Role.OPERATOR):
+                self._button.disable()
+                self._state.say("Changing the policy takes the role operator.")
+
+    def _field(self, name: str, title: str) -> ui.number:
+        field = ui.number(title, min=1e-10, max=50, format="%.6g", step=0.01)
+        field.props("outlined dense").on_value_change(self._typed)
+        return tag(field, f"field-{name}")  # type: ignore[no-any-return]
+
+    async def load(self) -> None:
+        """Read the policy and the histogram. Raises Failure."""
+        visit = self._visit
+        self._now = await visit.call(visit.desk.policy.current)
+        risks = await visit.call(visit.desk.policy.risks, BINS)
+        self._top = float(risks["edges"][-1])
+        self._events.say(f"{words.count(risks.get('events', _total(risks)))} events")
+        charts.fill_histogram(self._chart, risks, visit.dark)
+        self._ticks.clear()
+        with self._ticks:
+            step = max(1, round(self._top / 8))
+            for risk in range(0, int(self._top) + 1, step):
+                parts.text(str(risk), kind="span").style(f"left: {100 * risk / self._top:.2f}%")
+        await self._reset()
+
+    async def _reset(self) -> None:
+        assert self._now is not None
+        policy = self._now.policy
+        await self._want(float(policy["flag_at"]), float(policy["quarantine_at"]))
+
+    async def _want(self, flag: float, quarantine: float, *, lines: bool = True) -> None:
+        """Show these shares everywhere, and what they would do."""
+        flag = min(LARGEST, max(LEAST, flag))
+        quarantine = min(flag, max(LEAST, quarantine))
+        self._wanted = {"flag": flag, "quarantine": quarantine}
+        self._quiet = True
+        for name, value in self._wanted.items():
+            self._fields[name].set_value(float(f"{100 * value:.4g}"))
+        self._quiet = False
+        if lines:
+            ui.run_javascript(
+                f"monitorLines({json.dumps(flag)}, {json.dumps(quarantine)}, {self._top})"
+            )
+        await self._ask()
+
+    async def _typed(self) -> None:
+        if self._quiet or self._now is None:
+            return
+        flag, quarantine = (self._fields[name].value for name in ("flag", "quarantine"))
+        if not flag or not quarantine or flag <= 0 or quarantine <= 0:
+            return
+        self._wanted = {"flag": flag / 100, "quarantine": quarantine / 100}
+        ui.run_javascript(f"monitorLines({flag / 100}, {quarantine / 100}, {self._top})")
+        await self._ask()
+
+    async def _dragged(self, event: events.GenericEventArguments) -> None:
+        try:
+            flag, hold = float(event.args["flag"]), float(event.args["quarantine"])
+        except (KeyError, TypeError, ValueError):
+            return
+        if self._now is not None and math.isfinite(flag) and math.isfinite(hold):
+            await self._want(_rounded(flag), _rounded(hold), lines=False)
+
+    def _document(self) -> dict[str, Any]:
+        assert self._now is not None
+        return dict(self._now.policy) | {
+            "flag_at": self._wanted["flag"],
+            "quarantine_at": self._wanted["quarantine"],
+        }
+
+    async def _ask(self) -> None:
+        """What-if; an answer that comes after a later question is dropped."""
+        self._asked += 1
+        mine = self._asked
+        self._view.wait()
+        try:
+            found = await self._visit.call(self._visit.desk.policy.whatif, self._document())
+        except Failure as error:
+            if mine == self._asked:
+                self._view.fail(str(error))
+            return
+        if mine == self._asked:
+            self._view.show(found)
+
+    async def _apply(self) -> None:
+        if self._now is None:
+            return
+        why = (self._why.value or "").strip()
+        if not why:
+            self._why.props("error error-message='Say why, in a few words.'")
+            return
+        self._why.props(remove="error error-message")
+        self._button.disable()
+        self._state.say("Applying …")
+        try:
+            who = self._visit.now(Role.OPERATOR)
+            change = await self._visit.call(
+                self._visit.desk.policy.propose,
+                self._document(), base=self._now.version, who=who, why=why,
+            )  # fmt: skip
+            await self._applied(change)
+        except Failure as error:
+            self._state.say("Nothing was changed.")
+            if isinstance(error.cause, ConflictError):
+                self._show_conflict(str(error))
+            else:
+                say(error)
+        finally:
+            self._button.enable()
+
+    async def _applied(self, change: Change) -> None:
+        if change.state == "waiting":
+            self._state.say(f"Version {change.version} waits for a second person.")
+            done("Proposed. A second person has to approve it, on the page Policy.")
+            return
+        self._now = change
+        self._why.set_value("")
+        self._conflict.set_visibility(False)
+        self._state.say(f"Version {change.version} holds.")
+        done(f"Version {change.version} holds now.")
+        applied = await self._visit.call(self._visit.desk.policy.applied)
+        there = sum(one.version >= change.version for one in applied)
+        self._state.say(
+            f"Version {change.version} holds; {there} of {len(applied)} replicas report it."
+        )
+        await self._ask()
+
+    def _show_conflict(self, said: str) -> None:
+        self._conflict.clear()
+        with self._conflict, parts.div("spread"):
+            parts.text(said)
+            made = ui.button("Load the latest version", on_click=self._reload).props("flat")
+            tag(made, "conflict-reload")
+        self._conflict.set_visibility(True)
+
+    async def _reload(self) -> None:
+        self._conflict.set_visibility(False)
+        self._state.say("")
+        try:
+            await self.load()
+        except Failure as error:
+            say(error)
+
+
+def _rounded(share: float) -> float:
+    """To what people would type."""
+    return float(f"{share:.2g}")
+
+
+def _total(risks: Mapping[str, Any]) -> int:
+    return sum(sum(counts) for counts in risks["counts"].values())
+
+
+def _line(name: str, title: str) -> None:
+    with parts.div(f"line {name}") as line:
+        tag(line, f"line-{name}")
+        line.props["data-name"] = name
+        line.props["data-title"] = title
+        line.props["data-risk"] = "0"
+        line.props["tabindex"] = "0"
+        line.props["role"] = "slider"
+        line.props["aria-label"] = f"{title} at this risk"
+        line.props["aria-valuemin"] = "0.3"
+        line.props["aria-valuemax"] = "12"
+        with parts.div("tag"):
+            parts.text(title, kind="span")
