@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from collections.abc import Awaitable, Callable, Mapping
@@ -17,6 +18,7 @@ from monitor.core.desk import Change, ConflictError
 
 BINS = 60
 LARGEST, LEAST = 0.5, 1e-12
+REPORT_TIMES, REPORT_SECONDS = 40, 0.25
 
 
 def build(visit: Visit) -> Callable[[], Awaitable[None]]:
@@ -201,12 +203,19 @@ class _Thresholds:
         self._conflict.set_visibility(False)
         self._state.say(f"Version {change.version} holds.")
         done(f"Version {change.version} holds now.")
-        applied = await self._visit.call(self._visit.desk.policy.applied)
-        there = sum(one.version >= change.version for one in applied)
-        self._state.say(
-            f"Version {change.version} holds; {there} of {len(applied)} replicas report it."
-        )
+        await self._report(change.version)
         await self._ask()
+
+    async def _report(self, version: int) -> None:
+        """Follow the replicas until each judges by the version, or for a while."""
+        for _ in range(REPORT_TIMES):
+            applied = await self._visit.call(self._visit.desk.policy.applied)
+            there = sum(one.version >= version for one in applied)
+            told = f"{there} of {len(applied)} replicas report it."
+            self._state.say(f"Version {version} holds; {told}")
+            if there == len(applied):
+                return
+            await asyncio.sleep(REPORT_SECONDS)
 
     def _show_conflict(self, said: str) -> None:
         self._conflict.clear()
