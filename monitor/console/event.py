@@ -199,7 +199,9 @@ def _source(held: Held, history: Mapping[str, Any]) -> None:
     if not history:
         return
     first, last = _number(history.get("first_seen")), _number(history.get("last_seen"))
-    said = f"{words.count(_number(history.get('held')) or 0)} events held, first {words.ago(first)}"
+    held_of_it = int(_number(history.get("held")) or 0)
+    events = "event" if held_of_it == 1 else "events"
+    said = f"{words.count(held_of_it)} {events} held, first {words.ago(first)}"
     parts.text(f"{said}, last {words.ago(last)}.", "muted")
     with parts.div("stack").style("margin-top: 12px"):
         for name, title in (("by_status", "By state"), ("by_family", "By family"),

@@ -293,6 +293,7 @@ def test_filter_and_triage_by_keys(visitor: Visitor) -> None:
     expect(visitor.page.get_by_text("Keys in the quarantine")).to_be_hidden()
     visitor.page.keyboard.press("r")
     expect(visitor.by("dry-run-sum")).to_contain_text("2 would be released")
+    expect(visitor.by("review-reason")).to_be_focused()
     visitor.page.keyboard.type("rc: a retry of the shop")
     visitor.page.keyboard.press("Enter")
     expect(visitor.page.get_by_text("2 released.")).to_be_visible()
