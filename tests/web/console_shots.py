@@ -59,6 +59,7 @@ def tuned(page: Any, url: str, folder: Path) -> None:
     page.mouse.up()
     page.wait_for_timeout(1500)
     page.get_by_test_id("reason").fill("Hold less while the import runs")
+    page.wait_for_timeout(800)
     page.screenshot(path=folder / "console-thresholds.png")
 
 

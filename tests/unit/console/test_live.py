@@ -38,7 +38,7 @@ def test_an_attack_is_told_in_numbers() -> None:
     told = mood(window(9_950, 10, 40), READY, POLICY)
     assert told.text == (
         "40 events held in the last minute, 4.0 times what the policy promises. "
-        "Mostly sybil (75 %)."
+        "Mostly sybil (75\u00a0%)."
     )
 
 
