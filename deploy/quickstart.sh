@@ -73,7 +73,7 @@ pip_install() {
 "$venv/bin/python" -c '' >/dev/null 2>&1 || make_venv
 if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$(wanted)" ]; then
     echo "installing into .venv (once; takes a minute or two) ..." >&2
-    pip_install --quiet --editable . ||
+    pip_install --quiet --editable ".[console]" ||
         fail "the installation failed; see above. Is the package index reachable?"
     wanted >"$stamp"
 fi

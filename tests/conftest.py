@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import pytest
 
@@ -12,9 +13,39 @@ with warnings.catch_warnings():
     import kafka  # noqa: F401
 
 
+SERVERS = ("kafka_status", "postgres_status")
+UNASKED = "no test asked for it"
+
+
 def pytest_configure(config: pytest.Config) -> None:
     # tests/kafka/conftest.py and tests/checks/postgres.py say what came of it.
-    config.kafka_status = config.postgres_status = "no test asked for it"
+    config.kafka_status = config.postgres_status = UNASKED
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several workers (pytest-xdist) a file is one worker's, and the broker is one's alone."""
+    for item in items:
+        path = item.path.as_posix()
+        on_broker = "/tests/kafka/" in path
+        item.add_marker(pytest.mark.xdist_group("broker" if on_broker else path))
+    # The longest first, so that they do not wait behind the rest.
+    items.sort(key=lambda item: "/tests/kafka/" not in item.path.as_posix())
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output.update({name: getattr(session.config, name) for name in SERVERS})
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A worker of pytest-xdist has ended: what it says of the servers."""
+    for name in SERVERS:
+        said = getattr(node, "workeroutput", {}).get(name, UNASKED)
+        if said != UNASKED:
+            setattr(node.config, name, said)
 
 
 # The outermost wrapper ends last, so that the lines stand right above pytest's closing line.

@@ -53,6 +53,18 @@ install_postgres() {
         --no-install-recommends postgresql; } >"$log" 2>&1 || say "that failed, see $log"
 }
 
+# Likewise the browser for the console's tests.
+install_chromium() {
+    if command -v chromium >/dev/null 2>&1 || command -v chromium-browser >/dev/null 2>&1; then
+        return 0
+    fi
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then return 0; fi
+    say "installing Chromium for the console's tests"
+    log=.cache/apt-chromium.log
+    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y \
+        --no-install-recommends chromium; } >"$log" 2>&1 || say "that failed, see $log"
+}
+
 # A virtual environment of our own, made anew when pyproject.toml or the Python changes.
 prepare() {
     venv=.cache/venv-test
@@ -74,7 +86,9 @@ python=$(find_python)
 mkdir -p .cache
 install_java
 install_postgres
+install_chromium
 prepare "$python"
 # pytest takes the place of this shell, so that its summary is the last line and its exit code
 # ours. It starts the broker and stops it, by its own process id.
-exec .cache/venv-test/bin/python -m pytest --cov --cov-report=term:skip-covered "$@"
+# Two workers: what needs a broker waits most of the time, and all of it is one worker's.
+exec .cache/venv-test/bin/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term:skip-covered "$@"

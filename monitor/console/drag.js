@@ -6,7 +6,7 @@
   const lines = () => [...document.querySelectorAll('.line')];
   const share = (risk) => Math.min(0.5, Math.pow(10, -risk));
   const top = () => Number(zones().dataset.max);
-  const words = (p) => (p * 100 >= 0.0995 ? (p * 100).toPrecision(2) * 1 : (p * 100).toPrecision(1) * 1) + ' %';
+  const words = (p) => Number((p * 100).toPrecision(2)).toLocaleString('en', { maximumSignificantDigits: 2, maximumFractionDigits: 12 }) + ' %';
   const risk = (line) => Number(line.dataset.risk);
   const place = () => {
     if (!zones()) return;

@@ -11,13 +11,12 @@ import orjson
 from nicegui import ui
 
 from monitor.admin.people import Role
-from monitor.console import parts, words
+from monitor.console import evidence, parts, words
 from monitor.console.review import ReviewDialog
 from monitor.console.site import Failure, Visit, say, tag
 from monitor.core.desk import Held, HeldFilter, ReviewStatus
 
 MOST_BYTES = 20_000
-MOST_ROWS = 12
 
 
 def build(visit: Visit, key: str) -> Callable[[], Awaitable[None]]:
@@ -119,7 +118,7 @@ def _why(held: Held) -> None:
 def _detectors(held: Held) -> None:
     rows = []
     for reason in _reasons(held):
-        p = _number(reason.get("p_value"))
+        p = evidence.number(reason.get("p_value"))
         if p is not None:
             strength = -math.log10(max(p, 1e-300))
             rows.append((words.family(str(reason.get("detector"))), strength, f"p = {p:.1e}"))
@@ -155,41 +154,28 @@ def _facts(held: Held) -> None:
 
 
 def _evidence(held: Held) -> None:
-    """Numbers by name (features, classes) as bars, the rest as it stands; each thing once."""
-    seen: set[str] = set()
+    """The figures behind each reason; what two reasons have in common is shown once."""
+    seen: set[object] = set()
     for reason in _reasons(held):
-        evidence = reason.get("evidence")
-        if not isinstance(evidence, Mapping):
+        found = reason.get("evidence")
+        if not isinstance(found, Mapping):
             continue
         detector = words.family(str(reason.get("detector")))
-        single: list[tuple[str, Any]] = []
-        for name, value in evidence.items():
-            mark = f"{name} {value!r}"
-            if mark in seen:
+        shown = evidence.read(found)
+        for panel in shown.panels:
+            if panel in seen:
                 continue
-            seen.add(mark)
-            numbers = _numbers(value)
-            if numbers and len(numbers) > 1:
-                _measured(detector, str(name), numbers)
-            else:
-                single.append((words.family(str(name)), value))
-        if single:
+            seen.add(panel)
+            with parts.div("card"):
+                parts.text(panel.title, kind="h2")
+                parts.text(f"as {detector} sees it", "muted small")
+                parts.bars(panel.rows)
+        rest = [pair for pair in shown.rest if repr(pair) not in seen]
+        seen.update(repr(pair) for pair in rest)
+        if rest:
             with parts.div("card"):
                 parts.text(f"Evidence of {detector}", kind="h2")
-                parts.facts(single)
-
-
-def _measured(detector: str, name: str, numbers: Mapping[str, float]) -> None:
-    shares = "distribution" in name
-    title = {
-        "features": "Contribution by feature",
-        "class_distribution": "What comparable events say",
-    }
-    with parts.div("card"):
-        parts.text(title.get(name, words.family(name).capitalize()), kind="h2")
-        parts.text(f"as {detector} sees it", "muted small")
-        rows = sorted(numbers.items(), key=lambda item: -abs(item[1]))[:MOST_ROWS]
-        parts.bars((key, n, words.share(n) if shares else f"{n:.4g}") for key, n in rows)
+                parts.facts(rest)
 
 
 def _source(held: Held, history: Mapping[str, Any]) -> None:
@@ -198,13 +184,18 @@ def _source(held: Held, history: Mapping[str, Any]) -> None:
         parts.link("All of it", f"/quarantine?{urlencode({'source': held.source})}", "small")
     if not history:
         return
-    first, last = _number(history.get("first_seen")), _number(history.get("last_seen"))
-    said = f"{words.count(_number(history.get('held')) or 0)} events held, first {words.ago(first)}"
+    first, last = (
+        evidence.number(history.get("first_seen")),
+        evidence.number(history.get("last_seen")),
+    )
+    held_of_it = int(evidence.number(history.get("held")) or 0)
+    events = "event" if held_of_it == 1 else "events"
+    said = f"{words.count(held_of_it)} {events} held, first {words.ago(first)}"
     parts.text(f"{said}, last {words.ago(last)}.", "muted")
     with parts.div("stack").style("margin-top: 12px"):
         for name, title in (("by_status", "By state"), ("by_family", "By family"),
                             ("by_day", "By day")):  # fmt: skip
-            values = _numbers(history.get(name))
+            values = evidence.numbers(history.get(name))
             if values:
                 with parts.div():
                     parts.text(title, kind="h3")
@@ -228,16 +219,3 @@ def _readable(value: bytes) -> str:
     except orjson.JSONDecodeError:
         pretty = value.decode("utf-8", "backslashreplace")
     return pretty if len(pretty) <= MOST_BYTES else f"{pretty[:MOST_BYTES]}\n… (download the rest)"
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
-
-
-def _numbers(value: Any) -> dict[str, float]:
-    if not isinstance(value, Mapping):
-        return {}
-    found = {str(name): _number(inner) for name, inner in value.items()}
-    return {name: n for name, n in found.items() if n is not None}

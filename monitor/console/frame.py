@@ -145,7 +145,7 @@ def _help() -> ui.dialog:
                     for one in key.split():
                         parts.text(one, kind="kbd").style("margin-right: 4px")
                 parts.text(what)
-        ui.button("Close", on_click=dialog.close).props("flat")
+        ui.button("Close", on_click=dialog.close).props("flat").style("align-self: flex-end")
     tag(dialog, "help-dialog")
 
     return dialog

@@ -137,4 +137,4 @@ def _mostly(families: Mapping[str, int]) -> str:
     if not total:
         return ""
     name, most = max(families.items(), key=lambda item: item[1])
-    return f" Mostly {name.replace('_', ' ')} ({100 * most / total:.0f} %)."
+    return f" Mostly {name.replace('_', ' ')} ({100 * most / total:.0f}\u00a0%)."

@@ -73,12 +73,24 @@ def add_login(app: FastAPI) -> None:
 
 def add_missing(app: FastAPI) -> None:
     """Have ``/`` say how to get the console."""
+    body = (
+        "<h1>The console is not installed</h1><p>It needs one more library:</p>"
+        f"<p><code>{INSTALL}</code></p><p>Then start the service again. The HTTP interface "
+        "and the terminal work without it.</p>"
+    )
+    _add_front(app, "Not installed", body)
 
+
+def add_elsewhere(app: FastAPI) -> None:
+    """Have ``/`` say that another service of this process has the console."""
+    body = (
+        "<h1>The console is with another service</h1><p>This process runs several, and one of "
+        "them has the console. The HTTP interface works here too.</p>"
+    )
+    _add_front(app, "Elsewhere", body)
+
+
+def _add_front(app: FastAPI, title: str, body: str) -> None:
     @app.get("/", include_in_schema=False)
-    def missing() -> HTMLResponse:
-        body = (
-            "<h1>The console is not installed</h1><p>It needs one more library:</p>"
-            f"<p><code>{INSTALL}</code></p><p>Then start the service again. The HTTP interface "
-            "and the terminal work without it.</p>"
-        )
-        return _page("Not installed", body)
+    def front() -> HTMLResponse:
+        return _page(title, body)

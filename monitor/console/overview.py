@@ -37,7 +37,7 @@ def build(visit: Visit) -> Callable[[], Awaitable[None]]:
     page = _Overview(visit)
 
     async def load() -> None:
-        await page.refresh()
+        await page.refresh_quietly()
         ui.timer(EVERY_SECONDS, page.refresh_quietly)
 
     return load

@@ -16,6 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 from monitor.admin.auth import who
 from monitor.console import audit, event, history, overview, quarantine, thresholds
 from monitor.console.frame import framed
+from monitor.console.login import add_elsewhere
 from monitor.console.site import SITE, Site, Visit
 
 Build = Callable[[Visit], Callable[[], Awaitable[None]]]
@@ -29,6 +30,9 @@ PAGES: dict[str, tuple[str, Build]] = {
 EVENT = "/quarantine/"
 ASSETS = "/_nicegui"
 _made: list[str] = []
+_sites: list[Site] = []
+_plain: list[Any] = []
+_tasks: list[asyncio.Task[Any]] = []
 
 
 class ConsoleMount(Mount):
@@ -66,8 +70,19 @@ class ConsoleMount(Mount):
 
 def mount(app: FastAPI, site: Site) -> None:
     """Have ``app`` answer with the console. One of a process may run at a time."""
+    if library.is_started:
+        add_elsewhere(app)
+        return
     if not _made:
         _make_pages()
+        _plain.extend(library.user_middleware)
+        library.on_startup(_begin)
+        library.on_shutdown(_end)
+    # The library keeps one application for the whole process and takes middleware only before its
+    # first request; a later service of the same process starts from there again.
+    library.user_middleware[:] = _plain
+    library.middleware_stack = None
+    _sites[:] = [site]
     ui.run_with(
         app,
         tailwind=False,
@@ -77,17 +92,16 @@ def mount(app: FastAPI, site: Site) -> None:
         reconnect_timeout=10.0,
     )
     app.router.routes[-1] = ConsoleMount(site)
-    tasks: list[asyncio.Task[Any]] = []
 
-    def begin() -> None:
-        tasks.append(background_tasks.create(site.sample(), name="console's samples"))
 
-    def end() -> None:
-        for task in tasks:
-            task.cancel()
+def _begin() -> None:
+    for site in _sites:
+        _tasks.append(background_tasks.create(site.sample(), name="the console's samples"))
 
-    library.on_startup(begin)
-    library.on_shutdown(end)
+
+def _end() -> None:
+    while _tasks:
+        _tasks.pop().cancel()
 
 
 def _make_pages() -> None:

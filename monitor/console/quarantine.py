@@ -17,6 +17,7 @@ from monitor.console.site import Failure, Visit, say, tag
 from monitor.core.desk import Held, HeldFilter, HeldPage, ReviewStatus
 
 PAGE = 25
+LOOK_SECONDS = 5.0
 COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("risk", "Risk", "right"),
     ("source", "Source", "left"),
@@ -67,6 +68,7 @@ class _Quarantine:
         self._picked: set[str] = set()
         self._all = False
         self._asked = 0
+        self._newest: float | None = None
         parts.heading("Quarantine", "What was held back, the latest first. ? shows the keys.")
         query = getattr(visit.connection, "query_params", {})
         self._filters = Filters(query, self._filtered)
@@ -110,6 +112,8 @@ class _Quarantine:
         with parts.div("bar").style("margin-top: 4px"):
             self._total = tag(parts.text(" ", "muted small num"), "total")
             parts.div().style("flex: 1")
+            made = ui.button("Refresh", icon="refresh", on_click=self._refresh).props("flat dense")
+            self._fresh = tag(made, "refresh")
             made = ui.button("Newer", icon="chevron_left", on_click=self._newer).props("flat dense")
             self._before = tag(made, "newer")
             made = ui.button("Older", on_click=self._older)
@@ -119,6 +123,21 @@ class _Quarantine:
         """Read the first page. Raises Failure."""
         await self._read()
         await self._count()
+        ui.timer(LOOK_SECONDS, self._look)
+
+    async def _look(self) -> None:
+        """Say how many have come meanwhile; the table stays as it is under the reader's eyes."""
+        search, known = self._visit.desk.quarantine.search, self._page.total
+        try:
+            total = (await self._visit.call(search, self._filters.chosen(), 1)).total
+        except Failure:
+            return
+        new = total - self._page.total if known == self._page.total else 0
+        self._fresh.set_text(f"Refresh ({words.count(new)} new)" if new > 0 else "Refresh")
+
+    async def _refresh(self) -> None:
+        self._cursors, self._focus = [None], 0
+        await self._reviewed()
 
     async def _count(self) -> None:
         visit = self._visit
@@ -143,6 +162,9 @@ class _Quarantine:
         if mine != self._asked:
             return
         self._page = page
+        self._fresh.set_text("Refresh")
+        if self._cursors[-1] is None:
+            self._newest = max((held.held_at for held in page.items), default=None)
         self._focus = min(self._focus, max(0, len(page.items) - 1))
         self._show()
 
@@ -247,9 +269,8 @@ class _Quarantine:
     def _everything(self) -> HeldFilter:
         """All that match, as of now: what is held later was not looked at."""
         chosen = self._filters.chosen()
-        newest = max((held.held_at for held in self._page.items), default=None)
-        if newest is not None and len(self._cursors) == 1:
-            chosen = replace(chosen, until=newest + 1e-6)
+        if self._newest is not None:
+            chosen = replace(chosen, until=self._newest + 1e-3)
         return chosen if chosen.status else replace(chosen, status=ReviewStatus.OPEN)
 
     async def _key(self, event: events.KeyEventArguments) -> None:

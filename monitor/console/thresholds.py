@@ -17,8 +17,8 @@ from monitor.console.whatif import WhatIfView
 from monitor.core.desk import Change, ConflictError
 
 BINS = 60
+REPORTS, REPORT_SECONDS = 20, 0.25
 LARGEST, LEAST = 0.5, 1e-12
-REPORT_TIMES, REPORT_SECONDS = 40, 0.25
 
 
 def build(visit: Visit) -> Callable[[], Awaitable[None]]:
@@ -33,7 +33,6 @@ class _Thresholds:
         self._wanted: dict[str, float] = {}
         self._top = 8.0
         self._asked = 0
-        self._quiet = False
         visit.on_dark.append(lambda dark: charts.recolour(self._chart, dark))
         parts.heading(
             "Thresholds", "Drag a line. Beside it stands what it would have done to recent events."
@@ -97,6 +96,11 @@ class _Thresholds:
         """Read the policy and the histogram. Raises Failure."""
         visit = self._visit
         self._now = await visit.call(visit.desk.policy.current)
+        await self._histogram()
+        await self._reset()
+
+    async def _histogram(self) -> None:
+        visit = self._visit
         risks = await visit.call(visit.desk.policy.risks, BINS)
         self._top = float(risks["edges"][-1])
         self._events.say(f"{words.count(risks.get('events', _total(risks)))} events")
@@ -106,7 +110,6 @@ class _Thresholds:
             step = max(1, round(self._top / 8))
             for risk in range(0, int(self._top) + 1, step):
                 parts.text(str(risk), kind="span").style(f"left: {100 * risk / self._top:.2f}%")
-        await self._reset()
 
     async def _reset(self) -> None:
         assert self._now is not None
@@ -118,10 +121,8 @@ class _Thresholds:
         flag = min(LARGEST, max(LEAST, flag))
         quarantine = min(flag, max(LEAST, quarantine))
         self._wanted = {"flag": flag, "quarantine": quarantine}
-        self._quiet = True
         for name, value in self._wanted.items():
             self._fields[name].set_value(float(f"{100 * value:.4g}"))
-        self._quiet = False
         if lines:
             ui.run_javascript(
                 f"monitorLines({json.dumps(flag)}, {json.dumps(quarantine)}, {self._top})"
@@ -129,12 +130,16 @@ class _Thresholds:
         await self._ask()
 
     async def _typed(self) -> None:
-        if self._quiet or self._now is None:
+        if self._now is None:
             return
         flag, quarantine = (self._fields[name].value for name in ("flag", "quarantine"))
         if not flag or not quarantine or flag <= 0 or quarantine <= 0:
             return
-        self._wanted = {"flag": flag / 100, "quarantine": quarantine / 100}
+        wanted = {"flag": flag / 100, "quarantine": quarantine / 100}
+        if all(math.isclose(wanted[name], self._wanted[name], rel_tol=1e-3) for name in wanted):
+            # What the lines have set; nobody typed.
+            return
+        self._wanted = wanted
         ui.run_javascript(f"monitorLines({flag / 100}, {quarantine / 100}, {self._top})")
         await self._ask()
 
@@ -203,16 +208,18 @@ class _Thresholds:
         self._conflict.set_visibility(False)
         self._state.say(f"Version {change.version} holds.")
         done(f"Version {change.version} holds now.")
-        await self._report(change.version)
+        await self._replicas(change.version)
+        await self._histogram()
         await self._ask()
 
-    async def _report(self, version: int) -> None:
-        """Follow the replicas until each judges by the version, or for a while."""
-        for _ in range(REPORT_TIMES):
+    async def _replicas(self, version: int) -> None:
+        """Say how many judge by it, until all do or one is late."""
+        for _ in range(REPORTS):
             applied = await self._visit.call(self._visit.desk.policy.applied)
             there = sum(one.version >= version for one in applied)
-            told = f"{there} of {len(applied)} replicas report it."
-            self._state.say(f"Version {version} holds; {told}")
+            self._state.say(
+                f"Version {version} holds; {there} of {len(applied)} replicas report it."
+            )
             if there == len(applied):
                 return
             await asyncio.sleep(REPORT_SECONDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -72,7 +73,15 @@ def ago(when: float | None, now: float | None = None) -> str:
 
 
 def plain(value: Any) -> str:
-    """Any value of a document in one line, cut short."""
+    """Any value of a document in one line, cut short.
+
+    Examples
+    --------
+    >>> plain(3.2e-05), plain(12.5), plain(True), plain({"a": [1, None]})
+    ('0.000032', '12.5', 'yes', '{a: [1, not set]}')
+    """
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if value is None:
         return "not set"
     if isinstance(value, dict):
@@ -82,10 +91,19 @@ def plain(value: Any) -> str:
         text = ", ".join(plain(inner) for inner in value)
         text = f"[{text}]"
     elif isinstance(value, float):
-        text = f"{value:.6g}"
+        text = _decimal(value)
     else:
         text = str(value)
     return text if len(text) <= MOST_CHARS else text[: MOST_CHARS - 1] + "…"
+
+
+def _decimal(value: float) -> str:
+    """Six digits, and no power of ten where a person would write none."""
+    if not 1e-9 <= abs(value) < 1e15:
+        return f"{value:.6g}"
+    digits = max(0, 5 - math.floor(math.log10(abs(value))))
+    text = f"{value:.{digits}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def family(name: str) -> str:

@@ -1,0 +1,58 @@
+"""Evidence of the detectors as panels, and of whatever else comes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from monitor.console.evidence import CLASSES, FEATURES, VALUES, read
+
+
+def test_deviations_by_feature() -> None:
+    found = read(
+        {
+            "label": "a",
+            "mahalanobis": 7.5,
+            "features": [
+                {"name": "amount", "deviations": -6.1, "value": 77.0},
+                {"name": "hour", "deviations": 2.0, "value": math.nan},
+                {"name": "lost", "deviations": None},
+            ],
+        }
+    )
+    assert [panel.title for panel in found.panels] == [FEATURES]
+    assert found.panels[0].rows == (
+        ("amount", -6.1, "-6.1 deviations, value 77"),
+        ("hour", 2.0, "+2.0 deviations"),
+    )
+    assert dict(found.rest) == {"label": "a", "mahalanobis": 7.5}
+
+
+def test_columns_with_values_and_classes_with_shares() -> None:
+    found = read(
+        {
+            "columns": ["f5", "f6"], "values": [-12.0, 82.0], "label": "anomaly",
+            "own_share": 0.05, "other": "normal", "other_share": 0.9, "lift": 25.0,
+        }
+    )  # fmt: skip
+    assert [panel.title for panel in found.panels] == [VALUES, CLASSES]
+    assert found.panels[1].rows == (("normal", 0.9, "90 %"), ("anomaly", 0.05, "5 %"))
+    assert found.rest == [("lift", 25.0)]
+
+
+@pytest.mark.parametrize(
+    "evidence",
+    [
+        {},
+        {"features": "text", "columns": ["a"], "values": []},
+        {"features": [1, 2], "given_probability": 0.5},
+        {"features": [], "columns": [], "values": []},
+        {"nested": {"a": {"b": [1]}}, "given": None, "given_probability": math.inf},
+    ],
+)
+def test_any_shape_is_shown_and_none_is_lost(evidence: dict[str, Any]) -> None:
+    found = read(evidence)
+    assert found.panels == []
+    assert {name.replace(" ", "_") for name, _ in found.rest} == set(evidence)
