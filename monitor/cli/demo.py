@@ -18,6 +18,7 @@ from rich.table import Table
 from monitor.cli import common
 from monitor.config.settings import Settings, load_settings, with_policy
 from monitor.core.errors import UsageError
+from monitor.core.ports import Observer
 
 DEFAULT_OUT = Path("demo-data")
 DEFAULT_ATTACKS = ("flip", "backdoor")
@@ -66,18 +67,27 @@ def demo(settings: Settings, options: DemoOptions) -> int:
     control = wiring_desk.make_control(
         settings, gate, recent=recent, status=status, metrics=metrics, folder=options.out
     )
+    running: list[Any] = []
+    quarantine = wiring_desk.make_quarantine(
+        settings, transport, lambda: running[0], wiring_desk.make_outside(control, status)
+    )
+    observers: list[Observer] = [collected, pace, metrics, recent]
     service = wiring.make_service(
         settings,
         gate,
         transport,
-        observers=[collected, pace, metrics, recent],
+        observers=[*observers, *([] if quarantine is None else [quarantine])],
         status=status,
         policies=control,
     )
+    running.append(service)
     stop = threading.Event()
     try:
-        http.start(wiring.make_app(settings, service, status, metrics))
-        console.print(f"serving {http.url}/v1/status and {http.url}/metrics", markup=False)
+        if quarantine is not None:  # once the folder of an earlier demo is cleared
+            service.submit(lambda _: quarantine.start())
+        desk = wiring_desk.make_desk(control, quarantine, status)
+        http.start(wiring.make_app(settings, service, status, metrics, desk))
+        console.print(f"serving the console on {http.url} and {http.url}/metrics", markup=False)
         view = demo_view.DemoView(stream, status, collected, http.url)
         with (
             common.stop_on_signals(stop) as signals,
@@ -88,6 +98,8 @@ def demo(settings: Settings, options: DemoOptions) -> int:
             service.run(stop)
     finally:
         control.close()
+        if quarantine is not None:
+            quarantine.stop()
         http.stop()
     _finish(stream, settings, options, pace, console)
     return common.INTERRUPTED if signal.SIGINT in signals else 0
@@ -262,7 +274,12 @@ def command(
     and at the end what was caught and what was wrongly held back. Meanwhile the whole HTTP
     interface is there to be tried.
     """
-    options = {"batch.max_events": BATCH_EVENTS, "http.port": port, "local.fsync": "never"}
+    options = {
+        "batch.max_events": BATCH_EVENTS,
+        "http.port": port,
+        "local.fsync": "never",
+        "local.out_dir": str(out),
+    }
     settings = with_policy(load_settings(options=options), None, {"mode": mode})
     attacks = tuple(attack) if attack else DEFAULT_ATTACKS
     return demo(
