@@ -17,6 +17,12 @@ MOST_ROWS = 12
 FEATURES = "Contribution by feature"
 CLASSES = "What comparable events say"
 VALUES = "The values it is about"
+TITLES = {
+    "features": FEATURES,
+    "class_distribution": CLASSES,
+    "values": VALUES,
+    "shift": "How far its source lies from others",
+}
 # Label and share of what the event says, and of what events like it say.
 PAIRS = (
     ("given", "given_probability", "expected", "expected_probability"),
@@ -76,9 +82,8 @@ def read(evidence: Mapping[str, Any]) -> Shown:
     for name, value in left.items():
         found = numbers(value)
         if len(found) > 1:
-            title = {"features": FEATURES, "class_distribution": CLASSES}.get(str(name))
-            plain = words.family(str(name)).capitalize()
-            shown.panels.append(_panel(title or plain, found, shares="distribution" in str(name)))
+            title = TITLES.get(str(name)) or words.family(str(name)).capitalize()
+            shown.panels.append(_panel(title, found, shares="distribution" in str(name)))
         else:
             shown.rest.append((words.family(str(name)), value))
     return shown
