@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import monitor.decide.judge as judge_module
+import monitor.decide.apply as apply_module
 import monitor.gate as gate_module
 from loadtest.throughput_bench import Bench, timed
 from monitor.core.decode import Decoder
@@ -71,7 +71,7 @@ def stages(bench: Bench) -> dict[str, float]:
             (Decoder, "columns", "decode: columns"),
             (Reference, "read", "calibration: p-value"),
             (Reference, "admit", "calibration: learn"),
-            (judge_module, "combine", "combine channels"),
+            (apply_module, "combine", "combine channels"),
             (gate_module, "encode_decisions", "encode decisions"),
         ):
             stack.enter_context(replaced(target, name, clock, stage))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import fcntl
 import os
 import re
 import shutil
@@ -74,7 +75,15 @@ def fetch(cache: Path = CACHE) -> Path:
     if mvn is None:
         raise UnavailableError("no mvn: install Maven, with which Kafka is fetched")
     cache.mkdir(parents=True, exist_ok=True)
-    problems = []
+    with (cache / "lock").open("w") as lock:  # two processes may want it at the same time
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if done.is_file() and done.read_text() == pom:
+            return cache / "libs"
+        return _fetched(mvn, cache, pom)
+
+
+def _fetched(mvn: str, cache: Path, pom: str) -> Path:
+    done, problems = cache / "complete", []
     for profile in ([], ["-Dk3"]):
         fresh = Path(tempfile.mkdtemp(prefix="fetch-", dir=cache))
         problem = _copy_jars([mvn, *profile], fresh)
