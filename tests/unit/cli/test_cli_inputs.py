@@ -179,7 +179,7 @@ def test_river_datasets():
         ("array.json", '[{"a": 1}]', ["JSON array", "jq"]),
         ("bad.parquet", "nothing", ["not a Parquet file"]),
         ("half.parquet", b"PAR1 and no more", ["not a readable Parquet file"]),
-        ("packed.jsonl", gzip.compress(b"x"), ["packed", "packed.jsonl.gz"]),
+        ("packed.jsonl", gzip.compress(b"x", mtime=0), ["packed", "packed.jsonl.gz"]),
         ("cut.csv.gz", gzip.compress(CSV.encode() * 200)[:-20], ["damaged or cut off"]),
     ],
 )
