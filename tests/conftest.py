@@ -23,12 +23,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several workers (pytest-xdist) a file is one worker's, and the broker is one's alone."""
-    for item in items:
-        path = item.path.as_posix()
-        on_broker = "/tests/kafka/" in path
-        item.add_marker(pytest.mark.xdist_group("broker" if on_broker else path))
-    # The longest first, so that they do not wait behind the rest.
+    """The longest first, so that no worker of pytest-xdist is left with them at the end."""
     items.sort(key=lambda item: "/tests/kafka/" not in item.path.as_posix())
 
 
