@@ -54,7 +54,7 @@ def test_download_fails(module, tools, tmp_path):
     tools("mvn", "echo '[ERROR] Could not transfer artifact'", "exit 1")
     with pytest.raises(module.UnavailableError, match="Could not transfer"):
         module.fetch(tmp_path / "cache")
-    assert not list((tmp_path / "cache").iterdir())
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["lock"]
 
 
 def test_fetched_but_does_not_start(module, tools, tmp_path, monkeypatch):
