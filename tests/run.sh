@@ -90,5 +90,5 @@ install_chromium
 prepare "$python"
 # pytest takes the place of this shell, so that its summary is the last line and its exit code
 # ours. It starts the broker and stops it, by its own process id.
-# Two workers, each with a broker of its own; a test goes to whoever is free (there are no groups).
-exec .cache/venv-test/bin/python -m pytest -n 2 --dist loadgroup --cov --cov-report=term:skip-covered "$@"
+# Two workers, each with a broker of its own.
+exec .cache/venv-test/bin/python -m pytest -n 2 --cov --cov-report=term:skip-covered "$@"

@@ -18,7 +18,6 @@ from rich.table import Table
 from monitor.cli import common
 from monitor.config.settings import Settings, load_settings, with_policy
 from monitor.core.errors import UsageError
-from monitor.core.ports import Observer
 
 DEFAULT_OUT = Path("demo-data")
 DEFAULT_ATTACKS = ("flip", "backdoor")
@@ -63,30 +62,12 @@ def demo(settings: Settings, options: DemoOptions) -> int:
     status, collected, pace = wiring.make_status(), demo_view.Collected(), common.Pace()
     metrics = wiring.make_metrics(settings, status, live=False)
     gate = wiring.make_gate(settings, local=True)
-    recent = wiring_desk.make_recent(settings, gate)
-    control = wiring_desk.make_control(
-        settings, gate, recent=recent, status=status, metrics=metrics, folder=options.out
+    manned = wiring_desk.make_manned(
+        settings, gate, transport, status=status, metrics=metrics, observers=[collected, pace]
     )
-    running: list[Any] = []
-    quarantine = wiring_desk.make_quarantine(
-        settings, transport, lambda: running[0], wiring_desk.make_outside(control, status)
-    )
-    observers: list[Observer] = [collected, pace, metrics, recent]
-    service = wiring.make_service(
-        settings,
-        gate,
-        transport,
-        observers=[*observers, *([] if quarantine is None else [quarantine])],
-        status=status,
-        policies=control,
-    )
-    running.append(service)
     stop = threading.Event()
     try:
-        if quarantine is not None:  # once the folder of an earlier demo is cleared
-            service.submit(lambda _: quarantine.start())
-        desk = wiring_desk.make_desk(control, quarantine, status)
-        http.start(wiring.make_app(settings, service, status, metrics, desk))
+        http.start(wiring.make_app(settings, manned.service, status, metrics, manned.desk))
         console.print(f"serving the console on {http.url} and {http.url}/metrics", markup=False)
         view = demo_view.DemoView(stream, status, collected, http.url)
         with (
@@ -95,11 +76,9 @@ def demo(settings: Settings, options: DemoOptions) -> int:
             _shown(view, status, console, options.live),
         ):
             pace.start()
-            service.run(stop)
+            manned.service.run(stop)
     finally:
-        control.close()
-        if quarantine is not None:
-            quarantine.stop()
+        manned.close()
         http.stop()
     _finish(stream, settings, options, pace, console)
     return common.INTERRUPTED if signal.SIGINT in signals else 0
@@ -275,6 +254,7 @@ def command(
     interface is there to be tried.
     """
     options = {
+        "transport": "local",
         "batch.max_events": BATCH_EVENTS,
         "http.port": port,
         "local.fsync": "never",

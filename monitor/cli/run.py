@@ -13,7 +13,6 @@ import typer
 from monitor.cli import common
 from monitor.config.settings import Settings, load_policy, load_settings, with_policy
 from monitor.core.errors import UsageError
-from monitor.core.ports import Observer
 
 HTTP_OPTION = "--http-port"
 
@@ -36,26 +35,11 @@ def serve(settings: Settings) -> int:
     metrics = wiring.make_metrics(settings, status, live=True)
     gate = wiring.make_gate(settings, local=settings.transport == "local")
     transport = wiring.run_transport(settings)
-    recent = wiring_desk.make_recent(settings, gate)
-    control = wiring_desk.make_control(
-        settings, gate, recent=recent, status=status, metrics=metrics
-    )
-    running: list[Any] = []  # the loop, which needs the quarantine as observer first
-    quarantine = wiring_desk.make_quarantine(
-        settings, transport, lambda: running[0], wiring_desk.make_outside(control, status)
-    )
-    observers: list[Observer] = [metrics, recent, *([] if quarantine is None else [quarantine])]
-    service = wiring.make_service(
-        settings, gate, transport, observers=observers, status=status, policies=control
-    )
-    running.append(service)
+    manned = wiring_desk.make_manned(settings, gate, transport, status=status, metrics=metrics)
     stop = threading.Event()
     try:
-        if quarantine is not None:  # once topics and folders are there
-            service.submit(lambda _: quarantine.start())
         if http is not None:
-            desk = wiring_desk.make_desk(control, quarantine, status)
-            http.start(wiring.make_app(settings, service, status, metrics, desk))
+            http.start(wiring.make_app(settings, manned.service, status, metrics, manned.desk))
         log.info(
             "starting",
             version=common.version(),
@@ -64,11 +48,9 @@ def serve(settings: Settings) -> int:
             http=None if http is None else http.url,
         )
         with common.stop_on_signals(stop) as signals, wiring.watched(settings, status):
-            service.run(stop)
+            manned.service.run(stop)
     finally:
-        control.close()
-        if quarantine is not None:
-            quarantine.stop()
+        manned.close()
         if http is not None:
             http.stop()
     return common.INTERRUPTED if signal.SIGINT in signals else 0

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from monitor.admin.desk import Desk
-from monitor.cli.wiring import kafka_config
+from monitor.cli.wiring import kafka_config, make_service
 from monitor.config.settings import Settings
 from monitor.core.errors import UsageError
-from monitor.core.ports import HeldSource, Ledger, Reviewer, Transport
+from monitor.core.ports import HeldSource, Ledger, Observer, Reviewer, Transport
 from monitor.gate import Gate
 from monitor.runtime.control import PolicyControl
 from monitor.runtime.desk import LiveDesk
@@ -97,11 +97,6 @@ def make_outside(control: PolicyControl, status: Status) -> Outside:
     )
 
 
-def make_desk(control: PolicyControl, quarantine: Quarantine | None, status: Status) -> Desk:
-    """What people see and do: the live policy, held events, and the trail of who did what."""
-    return LiveDesk.of(control, quarantine, status.snapshot)
-
-
 def _local_ends(
     settings: Settings, transport: LocalTransport, service: Callable[[], Service[Any]]
 ) -> _Ends:
@@ -133,16 +128,14 @@ def _kafka_ends(settings: Settings) -> _Ends:
         source=lambda: KafkaHeld(config),
         ledger=lambda: KafkaLedger(config, config.topics.reviews),
         reviewer=KafkaReviewer(config),
-        instance=config.instance or socket.gethostname(),
+        instance=instance_name(settings),
     )
 
 
-def control_ledger(settings: Settings, folder: Path | None = None) -> Callable[[], Ledger]:
-    """Makes objects of the ledger that holds the policy's changes; with ``folder`` there."""
-    if folder is None and settings.transport == "local":
-        folder = Path(settings.local.out_dir)
-    if folder is not None:
-        path = folder / ".monitor" / "control.jsonl"
+def control_ledger(settings: Settings) -> Callable[[], Ledger]:
+    """Makes objects of the ledger that holds the policy's changes."""
+    if settings.transport == "local":
+        path = Path(settings.local.out_dir) / ".monitor" / "control.jsonl"
         return lambda: LocalLedger(path)
     from monitor.transport.kafka_ledger import KafkaLedger  # noqa: PLC0415 - slow to import
 
@@ -164,16 +157,12 @@ def make_control(
     recent: RecentEvents | None,
     status: Status,
     metrics: Metrics,
-    folder: Path | None = None,
 ) -> PolicyControl:
-    """The live policy: follows and writes the control ledger once the service runs.
-
-    ``folder`` is that of an embedded run, else the settings say where the ledger is.
-    """
+    """The live policy: follows and writes the control ledger once the service runs."""
     return PolicyControl(
-        control_ledger(settings, folder),
+        control_ledger(settings),
         gate,
-        instance="local" if folder is not None else instance_name(settings),
+        instance=instance_name(settings),
         two_person=settings.control.two_person,
         recent=recent,
         told=(status.use, metrics.set_policy),
@@ -181,6 +170,56 @@ def make_control(
     )
 
 
-def make_recent(settings: Settings, gate: Gate) -> RecentEvents:
-    """The latest scored events, for what-if."""
-    return RecentEvents(gate.detectors, settings.control.whatif_events)
+@dataclasses.dataclass(frozen=True, slots=True)
+class Manned:
+    """A loop and its desk. The loop starts the quarantine, and :meth:`close` ends what follows."""
+
+    service: Service[Any]
+    desk: Desk
+    control: PolicyControl
+    quarantine: Quarantine | None
+
+    def close(self) -> None:
+        """End the threads that follow the ledgers and the quarantine."""
+        self.control.close()
+        if self.quarantine is not None:
+            self.quarantine.stop()
+
+
+def make_manned(
+    settings: Settings,
+    gate: Gate,
+    transport: Transport,
+    *,
+    status: Status,
+    metrics: Metrics,
+    observers: Sequence[Observer] = (),
+) -> Manned:
+    """The loop with a live policy, what-if and quarantine, and the desk where people use them.
+
+    ``observers`` are told of commits before the desk's own.
+
+    Raises
+    ------
+    UsageError
+        When a setting cannot be used.
+    """
+    recent = RecentEvents(gate.detectors, settings.control.whatif_events)
+    control = make_control(settings, gate, recent=recent, status=status, metrics=metrics)
+    running: list[Service[Any]] = []  # the loop, which needs the quarantine as observer first
+    quarantine = make_quarantine(
+        settings, transport, lambda: running[0], make_outside(control, status)
+    )
+    service = make_service(
+        settings,
+        gate,
+        transport,
+        observers=[*observers, metrics, recent, *([] if quarantine is None else [quarantine])],
+        status=status,
+        policies=control,
+    )
+    running.append(service)
+    if quarantine is not None:  # once topics and folders are there
+        service.submit(lambda _: quarantine.start())
+    desk = LiveDesk.of(control, quarantine, status.snapshot)
+    return Manned(service, desk, control, quarantine)

@@ -340,9 +340,9 @@ class Service(Generic[G]):
         )
         snapshot = None
         if store:
-            body = self._gate.pieces(state) if isinstance(self._gate, InPieces) else None
-            whole = self._gate.dump(state) if body is None else body
-            snapshot = seal(raw.partition, raw.next_offset, whole)
+            gate = self._gate
+            body = gate.pieces(state) if isinstance(gate, InPieces) else gate.dump(state)
+            snapshot = seal(raw.partition, raw.next_offset, body)
         seconds["gate"] += judged - began
         seconds["snapshot"] += time.perf_counter() - judged
         part = PartitionCommit(raw, decisions, raw.next_offset, stamp.encode(), snapshot)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
 from collections import Counter
 
 import pytest
@@ -12,7 +10,7 @@ from monitor.cli import wiring, wiring_desk
 from monitor.config.settings import load_settings
 from monitor.core.desk import HeldFilter, ReviewStatus
 from monitor.core.errors import UsageError
-from monitor.runtime.quarantine import Outside
+from tests.checks.desk_service import running
 from tests.checks.postgres import postgres
 from tests.kafka.test_kafka_quarantine import NOW, event, settled, wait
 
@@ -44,34 +42,6 @@ def settings_of(cluster, name, **more):
     )
 
 
-@contextlib.contextmanager
-def replica(settings):
-    transport, status = wiring.run_transport(settings), wiring.make_status()
-    running: list = []
-    outside = Outside(promised=lambda: settings.policy.quarantine_at, notice=status.notice)
-    desk = wiring_desk.make_quarantine(settings, transport, lambda: running[0], outside)
-    gate = wiring.make_gate(settings, local=False)
-    running.append(wiring.make_service(settings, gate, transport, observers=[desk], status=status))
-    stop, errors = threading.Event(), []
-
-    def loop():
-        try:
-            running[0].run(stop)
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=loop)
-    thread.start()
-    desk.start()
-    try:
-        yield desk
-    finally:
-        stop.set()
-        thread.join(60)
-        desk.stop()
-    assert errors == []
-
-
 @pytest.mark.parametrize("shared", [True, False], ids=["one postgres", "sqlite each"])
 def test_two_replicas_review_what_either_held(cluster, tmp_path, request, monkeypatch, shared):
     monkeypatch.setattr("monitor.runtime.quarantine_follower._COUNT_SECONDS", 0.2)
@@ -83,7 +53,7 @@ def test_two_replicas_review_what_either_held(cluster, tmp_path, request, monkey
         for name in "ab"
     ]
     cluster.transport(partitions=2, instance="creates-the-topics").close()
-    with replica(both[0]) as a, replica(both[1]) as b:
+    with running(both[0]) as a, running(both[1]) as b:
         for desk in (a, b):  # counting begins
             wait(lambda desk=desk: len(desk._store.judged()) == 2)
         cluster.produce([(i % 2, b"%d" % i, event(i), [], NOW + i) for i in range(N)])

@@ -48,32 +48,37 @@ def until(condition: Callable[[], Any], seconds: float = LARGE) -> float:
     return time.monotonic() - began
 
 
-class Operator:
-    """One page of the console, and its owner's hands."""
+class Hands:
+    """What hands do on one page of the console at ``url``."""
 
-    def __init__(self, page: Any, stage: Stage, expect: Any) -> None:
-        self.page, self.stage, self.expect = page, stage, expect
+    def __init__(self, page: Any, url: str, expect: Any) -> None:
+        self.page, self.url, self.expect = page, url, expect
 
     def by(self, name: str) -> Any:
         return self.page.locator(f'[data-testid="{name}"]')
 
     def go(self, path: str) -> None:
-        self.page.goto(self.stage.urls[0] + path)
+        self.page.goto(self.url + path)
+
+    def rows(self) -> Any:
+        return self.page.locator('[data-testid^="row-"]')
 
     def number(self, name: str) -> int:
         return int(re.sub(r"[^\d]", "", self.by(name).inner_text()) or -1)
 
-    def login(self) -> None:
+    def log_in(self, token: str) -> None:
         self.go("/login")
-        self.by("login-token").fill(self.stage.token)
+        self.by("login-token").fill(token)
         self.by("login-submit").click()
         self.expect(self.by("mood")).to_be_visible()
 
     def settled(self) -> None:
+        """The what-if has answered."""
         self.expect(self.by("now-quarantine")).not_to_have_text("–")
         self.expect(self.by("whatif")).not_to_have_class(re.compile("stale"))
 
     def drag(self, line: str, pixels: int) -> None:
+        """Drag a line by mouse, in steps as a hand does."""
         box = self.by(f"line-{line}").bounding_box()
         x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
         self.page.mouse.move(x, y)
@@ -83,10 +88,18 @@ class Operator:
         self.page.mouse.up()
 
 
+class Operator(Hands):
+    """The operator of a stage."""
+
+    def __init__(self, page: Any, stage: Stage, expect: Any) -> None:
+        super().__init__(page, stage.urls[0], expect)
+        self.stage = stage
+
+
 def drive(stage: Stage, page: Any, expect: Any) -> dict[str, float]:
     """The whole story; how long the replicas took to report the changed policy."""
     operator = Operator(page, stage, expect)
-    operator.login()
+    operator.log_in(stage.token)
     # What a backlog left behind has to fall out of the last minute first.
     expect(operator.by("mood-title")).to_have_text("All quiet", timeout=2 * LARGE * 1000)
     stage.attack()
@@ -122,7 +135,7 @@ def _lower_the_threshold(operator: Operator) -> float:
 def _release_three(operator: Operator) -> list[str]:
     expect = operator.expect
     operator.go("/quarantine?status=open")
-    rows = operator.page.locator('[data-testid^="row-"]')
+    rows = operator.rows()
     expect(rows.nth(3)).to_be_visible()
     keys = [row.get_attribute("data-key") for row in rows.all()[:3]]
     for key in keys:
@@ -143,7 +156,7 @@ def _confirm_the_rest_of_a_source(operator: Operator) -> int:
     by_source = counts["source"]
     source = max(by_source, key=by_source.get)
     operator.go(f"/quarantine?status=open&source={source}")
-    expect(operator.page.locator('[data-testid^="row-"]').first).to_contain_text(source)
+    expect(operator.rows().first).to_contain_text(source)
     operator.by("select-all").click()
     operator.by("confirm").click()
     expect(operator.by("dry-run-sum")).to_contain_text("would be confirmed")

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,6 +22,7 @@ import pytest
 
 from monitor.admin.people import Role
 from monitor.admin.tokens import TokenFile
+from tests.web.driving import Hands
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytest.importorskip("nicegui", reason="nicegui is not installed")
@@ -55,41 +56,17 @@ class Served:
             return int(client.get("/v1/policy").headers["etag"].strip('W/"'))
 
 
-@dataclass
-class Visitor:
+class Visitor(Hands):
     """A browser's page, and what it did that it should not have."""
 
-    page: Any
-    site: Served
-    errors: list[str] = field(default_factory=list)
-    outside: list[str] = field(default_factory=list)
-
-    def by(self, name: str) -> Any:
-        return self.page.locator(f'[data-testid="{name}"]')
-
-    def go(self, path: str) -> None:
-        self.page.goto(self.site.url + path)
-
-    def rows(self) -> Any:
-        return self.page.locator('[data-testid^="row-"]')
+    def __init__(self, page: Any, site: Served) -> None:
+        super().__init__(page, site.url, expect)
+        self.site = site
+        self.errors: list[str] = []
+        self.outside: list[str] = []
 
     def login(self, role: str) -> None:
-        """Have a session, as the login's form gives one."""
-        answer = httpx.post(f"{self.site.url}/v1/session", json={"token": self.site.tokens[role]})
-        assert answer.status_code == 200, answer.text
-        value = answer.cookies["monitor_session"]
-        self.page.context.add_cookies(
-            [{"name": "monitor_session", "value": value, "url": self.site.url}]
-        )
-
-    def number(self, name: str) -> int:
-        text = self.by(name).inner_text()
-        return int(re.sub(r"[^\d]", "", text) or -1)
-
-    def settled(self) -> None:
-        """The what-if has answered."""
-        expect(self.by("now-quarantine")).not_to_have_text("–")
-        expect(self.by("whatif")).not_to_have_class(re.compile("stale"))
+        self.log_in(self.site.tokens[role])
 
 
 @pytest.fixture(scope="module")
@@ -175,17 +152,6 @@ def test_one_glance_tells_of_an_attack(visitor: Visitor) -> None:
     expect(visitor.by("tile-open")).not_to_have_text(f"{before:,}")
 
 
-def drag(visitor: Visitor, line: str, pixels: int) -> None:
-    """Drag a line by mouse, in steps as a hand does."""
-    box = visitor.by(f"line-{line}").bounding_box()
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    visitor.page.mouse.move(x, y)
-    visitor.page.mouse.down()
-    for step in range(1, 9):
-        visitor.page.mouse.move(x + pixels * step / 8, y)
-    visitor.page.mouse.up()
-
-
 def test_drag_a_line_see_what_if_apply_and_roll_back(visitor: Visitor) -> None:
     version = visitor.site.version()
     visitor.login("operator")
@@ -193,7 +159,7 @@ def test_drag_a_line_see_what_if_apply_and_roll_back(visitor: Visitor) -> None:
     visitor.settled()
     held, now = visitor.number("then-quarantine"), visitor.number("now-quarantine")
     assert held == now
-    drag(visitor, "quarantine", 160)
+    visitor.drag("quarantine", 160)
     expect(visitor.by("then-quarantine")).not_to_have_text(f"{held:,}")
     visitor.settled()
     assert visitor.number("then-quarantine") < now

@@ -18,6 +18,7 @@ from loadtest.streams import load
 from monitor.admin.people import Role
 from monitor.admin.tokens import TokenFile
 from monitor.runtime.inject import inject
+from tests.kafka.kafka_helpers import broker_module
 from tests.web.driving import Stage, drive, until
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -50,19 +51,11 @@ def page() -> Iterator[Any]:
         browser.close()
 
 
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 def service(folder: Path, name: str, *options: str, **environ: str) -> tuple[Any, str, str]:
     """A process of ``run``, its address, and an operator's token."""
     tokens = folder / "tokens.json"
     token = TokenFile(tokens).create(f"olga-{name}", Role.OPERATOR)
-    port = free_port()
+    port = broker_module().free_port()
     more = {"MONITOR_HTTP__TOKENS_FILE": str(tokens), "PYTHONPATH": str(ROOT)} | environ
     process = subprocess.Popen(
         [sys.executable, "-m", "monitor", "run", "--http-port", str(port), *options],

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -18,7 +17,7 @@ from monitor.cli import wiring, wiring_desk
 from monitor.config.settings import load_settings
 from monitor.core.desk import HeldFilter, ReviewStatus
 from monitor.core.errors import MonitorError, UsageError
-from monitor.runtime.quarantine import Outside
+from tests.checks.desk_service import running
 from tests.unit.cli.test_cli_app import event
 
 ROOT = Path(__file__).parents[3]
@@ -33,36 +32,6 @@ def wait(condition, seconds=30.0):
                 return
         assert time.monotonic() < deadline
         time.sleep(0.02)
-
-
-@contextlib.contextmanager
-def running(settings):
-    """The loop and the quarantine's desk, as ``run`` wires them."""
-    transport, status = wiring.run_transport(settings), wiring.make_status()
-    services: list = []
-    outside = Outside(promised=lambda: settings.policy.quarantine_at, notice=status.notice)
-    desk = wiring_desk.make_quarantine(settings, transport, lambda: services[0], outside)
-    gate = wiring.make_gate(settings, local=settings.transport == "local")
-    services.append(wiring.make_service(settings, gate, transport, observers=[desk], status=status))
-    stop, errors = threading.Event(), []
-
-    def loop():
-        try:
-            services[0].run(stop)
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=loop)
-    thread.start()
-    desk.start()
-    try:
-        yield desk
-    finally:
-        stop.set()
-        thread.join(60)
-        desk.stop()
-    if errors:
-        raise errors[0]
 
 
 def holding(tmp_path, **more):
@@ -119,13 +88,14 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from monitor.core.desk import HeldFilter, ReviewStatus
-from tests.unit.cli.test_quarantine_local import WHO, holding, running
+from tests.unit.cli.test_quarantine_local import WHO, holding
+from tests.checks.desk_service import running
 folder = Path(sys.argv[1])
 with running(holding(folder)) as desk:
     print("ready", flush=True)
     while True:
         open_ = desk.search(HeldFilter(status=ReviewStatus.OPEN), 5).items
-        if not open_ and desk.search(HeldFilter(), 1).total == 300:
+        if desk.search(HeldFilter(status=ReviewStatus.RELEASED), 1).total == 300:
             break
         if open_:
             desk.release(HeldFilter(keys=tuple(h.key for h in open_)), **WHO)

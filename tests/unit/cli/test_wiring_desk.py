@@ -43,19 +43,11 @@ def test_what_is_confirmed_counts_against_its_source(tmp_path: Path) -> None:
     metrics = wiring.make_metrics(made, status, live=False)
     gate = wiring.make_gate(made, local=True)
     transport = wiring.run_transport(made)
-    control = wiring_desk.make_control(made, gate, recent=None, status=status, metrics=metrics)
-    running: list[Any] = []
-    quarantine = wiring_desk.make_quarantine(
-        made, transport, lambda: running[0], wiring_desk.make_outside(control, status)
-    )
+    manned = wiring_desk.make_manned(made, gate, transport, status=status, metrics=metrics)
+    control, quarantine = manned.control, manned.quarantine
     assert quarantine is not None
-    service = wiring.make_service(
-        made, gate, transport, observers=[quarantine], status=status, policies=control
-    )
-    running.append(service)
     stop = threading.Event()
-    thread = threading.Thread(target=lambda: service.run(stop))
-    quarantine.start()
+    thread = threading.Thread(target=lambda: manned.service.run(stop))
     thread.start()
     try:
         wait(lambda: status.snapshot()["events"] == 600)
@@ -76,5 +68,4 @@ def test_what_is_confirmed_counts_against_its_source(tmp_path: Path) -> None:
     finally:
         stop.set()
         thread.join(20)
-        control.close()
-        quarantine.stop()
+        manned.close()
