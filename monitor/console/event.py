@@ -187,10 +187,8 @@ def _source(held: Held, history: Mapping[str, Any]) -> None:
         parts.link("All of it", f"/quarantine?{urlencode({'source': held.source})}", "small")
     if not history:
         return
-    first, last = (
-        evidence.number(history.get("first_seen")),
-        evidence.number(history.get("last_seen")),
-    )
+    first = evidence.number(history.get("first_seen"))
+    last = evidence.number(history.get("last_seen"))
     held_of_it = int(evidence.number(history.get("held")) or 0)
     events = "event" if held_of_it == 1 else "events"
     said = f"{words.count(held_of_it)} {events} held, first {words.ago(first)}"

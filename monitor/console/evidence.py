@@ -19,8 +19,8 @@ CLASSES = "What comparable events say"
 VALUES = "The values it is about"
 # Maps by column. What detectors call ``features`` and ``values`` are the event's own values.
 TITLES = {
-    "shift": FEATURES,
-    "moved": FEATURES,
+    "shift": "How far its source lies from others",
+    "moved": "How far its class has moved",
     "features": VALUES,
     "values": VALUES,
     "class_distribution": CLASSES,

@@ -22,7 +22,8 @@ def pins() -> dict[str, str]:
 
 def test_every_dependency_is_pinned_to_a_version_that_is_allowed() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["kafka-fast"]]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["kafka-fast"], *extras["console"]]
     pinned = pins()
     for text in wanted:
         requirement = Requirement(text)

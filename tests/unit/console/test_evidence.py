@@ -70,9 +70,9 @@ def test_values_of_columns_are_no_contributions() -> None:
         assert [(name, said) for name, _, said in panel.rows] == [("f1", "37"), ("f2", "-4821")]
 
 
-def test_shifts_and_expected_values_are_contributions() -> None:
+def test_shifts_and_what_was_expected_are_drawn_by_size() -> None:
     (shift,) = read({"source": "s", "shift": {"f3": 1.8, "f5": -1.9}}).panels
-    assert (shift.title, shift.values) == (FEATURES, False)
+    assert "source" in shift.title and not shift.values
     assert [row[0] for row in shift.rows] == ["f5", "f3"]
     row = {"name": "f7", "value": 9.0, "expected": 5.0, "usual_error": 0.5}
     (structure,) = read({"columns": [row]}).panels
