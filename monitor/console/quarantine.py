@@ -109,7 +109,7 @@ class _Quarantine:
             self._confirm = tag(made.props("unelevated color=negative"), "confirm")
 
     def _pages(self) -> None:
-        with parts.div("bar").style("margin-top: 4px"):
+        with parts.div("bar pager").style("margin-top: 4px"):
             self._total = tag(parts.text(" ", "muted small num"), "total")
             parts.div().style("flex: 1")
             made = ui.button("Refresh", icon="refresh", on_click=self._refresh).props("flat dense")
