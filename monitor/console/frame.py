@@ -74,8 +74,10 @@ def framed(visit: Visit, title: str, build: Callable[[], Callable[[], Awaitable[
             parts.text("poisoning-monitor", kind="span")
         _navigation(visit)
         _ends(visit, dark, help_)
-    with ui.element("main").classes("main") as main:
+    with parts.div("main") as main:
+        # The library makes the landmark itself; a page has one.
         main.props["id"] = "content"
+        main.props["tabindex"] = "-1"
         if visit.site.desk is None and visit.path not in DESKLESS:
             parts.heading(title)
             parts.text(NO_DESK, "note")

@@ -443,6 +443,7 @@ def test_every_field_and_button_has_a_name(visitor: Visitor) -> None:
             .map(e => e.outerHTML.slice(0, 120))"""
         )
         assert nameless == [], path
+        expect(visitor.page.locator("main, [role=main]")).to_have_count(1)
 
 
 def test_addresses_of_the_interface_stay_its_own(site: Served) -> None:
