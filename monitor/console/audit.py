@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from nicegui import ui
 
@@ -11,6 +12,7 @@ from monitor.console.site import Failure, Visit, say, tag
 from monitor.core.desk import AuditEntry
 
 PAGE = 50
+MOST_CHARS = 60
 
 
 def build(visit: Visit) -> Callable[[], Awaitable[None]]:
@@ -55,8 +57,17 @@ def _row(entry: AuditEntry) -> None:
         parts.text(entry.what, "break")
         with parts.div("break"):
             parts.text(entry.why or "No reason given.")
-            if entry.details:
-                said = ", ".join(
-                    f"{name} {words.plain(value)}" for name, value in entry.details.items()
-                )
-                parts.text(said, "muted small")
+            _details(entry.details)
+
+
+def _details(details: Mapping[str, Any]) -> None:
+    """What fits into a line at once, long lists for those who open them."""
+    said = {name: words.plain(value) for name, value in details.items()}
+    short = [f"{name} {text}" for name, text in said.items() if len(text) <= MOST_CHARS]
+    if short:
+        parts.text(", ".join(short), "muted small")
+    long = {name: text for name, text in said.items() if len(text) > MOST_CHARS}
+    if long:
+        with ui.element("details").classes("small muted"):
+            parts.text("More", kind="summary")
+            parts.facts((words.family(name), text) for name, text in long.items())

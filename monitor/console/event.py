@@ -39,7 +39,7 @@ class _Event:
     async def _pressed(self, event: Any) -> None:
         name = event.key.name
         keys = event.modifiers
-        if not event.action.keydown or self._dialog.is_open or keys.ctrl or keys.alt or keys.meta:
+        if not event.action.keydown or self._visit.asking or keys.ctrl or keys.alt or keys.meta:
             return
         if name in ("r", "c"):
             await self._review("release" if name == "r" else "confirm")
@@ -169,7 +169,10 @@ def _evidence(held: Held) -> None:
             with parts.div("card"):
                 parts.text(panel.title, kind="h2")
                 parts.text(f"as {detector} sees it", "muted small")
-                parts.bars(panel.rows)
+                if panel.values:
+                    parts.facts((name, said) for name, _, said in panel.rows)
+                else:
+                    parts.bars(panel.rows)
         rest = [pair for pair in shown.rest if repr(pair) not in seen]
         seen.update(repr(pair) for pair in rest)
         if rest:

@@ -17,11 +17,13 @@ MOST_ROWS = 12
 FEATURES = "Contribution by feature"
 CLASSES = "What comparable events say"
 VALUES = "The values it is about"
+# Maps by column. What detectors call ``features`` and ``values`` are the event's own values.
 TITLES = {
-    "features": FEATURES,
-    "class_distribution": CLASSES,
-    "values": VALUES,
     "shift": "How far its source lies from others",
+    "moved": "How far its class has moved",
+    "features": VALUES,
+    "values": VALUES,
+    "class_distribution": CLASSES,
 }
 # Label and share of what the event says, and of what events like it say.
 PAIRS = (
@@ -32,10 +34,14 @@ PAIRS = (
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """Bars: name, length, and how the number reads."""
+    """Rows: name, length of its bar, and how the number reads.
+
+    Columns' own ``values`` get no bars: each is in a unit of its own, so none is the larger.
+    """
 
     title: str
     rows: tuple[tuple[str, float, str], ...]
+    values: bool = False
 
 
 @dataclass(slots=True)
@@ -81,15 +87,18 @@ def read(evidence: Mapping[str, Any]) -> Shown:
             shown.panels.append(panel)
     for name, value in left.items():
         found = numbers(value)
-        if len(found) > 1:
-            title = TITLES.get(str(name)) or words.family(str(name)).capitalize()
-            shown.panels.append(_panel(title, found, shares="distribution" in str(name)))
+        if found and (len(found) > 1 or str(name) in TITLES):
+            title = TITLES.get(str(name), words.family(str(name)).capitalize())
+            shown.panels.append(_panel(title, found, shares=title == CLASSES))
         else:
             shown.rest.append((words.family(str(name)), value))
     return shown
 
 
 def _panel(title: str, found: Mapping[str, float], *, shares: bool = False) -> Panel:
+    if title == VALUES:
+        named = list(found.items())[:MOST_ROWS]
+        return Panel(title, tuple((name, n, words.plain(n)) for name, n in named), values=True)
     rows = sorted(found.items(), key=lambda item: -abs(item[1]))[:MOST_ROWS]
     return Panel(
         title, tuple((name, n, words.share(n) if shares else f"{n:.4g}") for name, n in rows)
@@ -97,20 +106,29 @@ def _panel(title: str, found: Mapping[str, float], *, shares: bool = False) -> P
 
 
 def _features(left: dict[str, Any]) -> Panel | None:
-    """``features: [{name, deviations, value}]``."""
-    listed = left.get("features")
-    if not isinstance(listed, list) or not all(isinstance(one, Mapping) for one in listed):
-        return None
-    rows = []
-    for one in listed[:MOST_ROWS]:
-        off, value = number(one.get("deviations")), number(one.get("value"))
-        if off is not None:
-            said = f"{off:+.1f} deviations" + ("" if value is None else f", value {value:.4g}")
-            rows.append((str(one.get("name")), off, said))
-    if not rows:
-        return None
-    del left["features"]
-    return Panel(FEATURES, tuple(rows))
+    """``features: [{name, deviations, value}]``, ``columns: [{name, value, expected, …}]``."""
+    for key in ("features", "columns"):
+        listed = left.get(key)
+        if not isinstance(listed, list) or not all(isinstance(one, Mapping) for one in listed):
+            continue
+        rows = []
+        for one in listed[:MOST_ROWS]:
+            off, value = _deviations(one), number(one.get("value"))
+            if off is not None:
+                said = f"{off:+.1f} deviations" + ("" if value is None else f", value {value:.4g}")
+                rows.append((str(one.get("name")), off, said))
+        if rows:
+            del left[key]
+            return Panel(FEATURES, tuple(rows))
+    return None
+
+
+def _deviations(one: Mapping[str, Any]) -> float | None:
+    """How far a column is off, in what it usually is off by."""
+    value, expected, usual = (number(one.get(n)) for n in ("value", "expected", "usual_error"))
+    if value is not None and expected is not None and usual:
+        return (value - expected) / usual
+    return number(one.get("deviations"))
 
 
 def _columns(left: dict[str, Any]) -> Panel | None:
@@ -118,15 +136,15 @@ def _columns(left: dict[str, Any]) -> Panel | None:
     names, values = left.get("columns"), left.get("values")
     if not isinstance(names, list) or not isinstance(values, list) or len(names) != len(values):
         return None
-    rows = tuple(
-        (str(name), found, f"{found:.4g}")
+    found = {
+        str(name): n
         for name, value in zip(names, values, strict=True)
-        if (found := number(value)) is not None
-    )
-    if not rows:
+        if (n := number(value)) is not None
+    }
+    if not found:
         return None
     del left["columns"], left["values"]
-    return Panel(VALUES, rows[:MOST_ROWS])
+    return _panel(VALUES, found)
 
 
 def _classes(left: dict[str, Any]) -> Panel | None:

@@ -22,6 +22,8 @@ NAV = (
     ("/policy", "Policy", "history"),
     ("/audit", "Audit", "fact_check"),
 )
+DESKLESS = ("/",)
+"""Pages that have something to show where there is no desk."""
 KEYS = (
     ("j  k", "next and previous event"),
     ("x", "select it, or let go of it"),
@@ -60,7 +62,10 @@ def framed(visit: Visit, title: str, build: Callable[[], Callable[[], Awaitable[
     ui.colors(primary="#2352c9", positive="#1f7a54", negative="#c02542", warning="#9a5b00")
     dark = ui.dark_mode(visit.dark)
     help_ = _help()
-    ui.keyboard(lambda event: _ask_help(event, help_), ignore=["input", "select", "textarea"])
+    visit.dialogs.append(help_)
+    ui.keyboard(
+        lambda event: _ask_help(event, visit, help_), ignore=["input", "select", "textarea"]
+    )
     with ui.element("header").classes("top"), parts.div("top-in"):
         parts.link("Skip to the content", "#content", "skip")
         with ui.element("a").classes("brand") as brand:
@@ -69,9 +74,11 @@ def framed(visit: Visit, title: str, build: Callable[[], Callable[[], Awaitable[
             parts.text("poisoning-monitor", kind="span")
         _navigation(visit)
         _ends(visit, dark, help_)
-    with ui.element("main").classes("main") as main:
+    with parts.div("main") as main:
+        # The library makes the landmark itself; a page has one.
         main.props["id"] = "content"
-        if visit.site.desk is None:
+        main.props["tabindex"] = "-1"
+        if visit.site.desk is None and visit.path not in DESKLESS:
             parts.heading(title)
             parts.text(NO_DESK, "note")
             return
@@ -131,8 +138,8 @@ def _log_out() -> None:
     ui.run_javascript(LOG_OUT.format(session=LOGIN, login=LOGIN_PAGE))
 
 
-def _ask_help(event: events.KeyEventArguments, dialog: ui.dialog) -> None:
-    if event.action.keydown and event.key.name == "?":
+def _ask_help(event: events.KeyEventArguments, visit: Visit, dialog: ui.dialog) -> None:
+    if event.action.keydown and event.key.name == "?" and not visit.asking:
         dialog.open()
 
 

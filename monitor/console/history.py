@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from nicegui import ui
 
 from monitor.admin.people import Role
 from monitor.console import parts, words
 from monitor.console.site import Failure, Visit, done, say, tag
-from monitor.core.desk import Change
+from monitor.core.desk import Change, Difference
 
 PAGE = 20
 KINDS = {"start": "first start", "edit": "edit", "rollback": "rollback", "expiry": "expiry",
@@ -71,7 +71,7 @@ class _History:
         self._last = None
         self._show(versions)
         await self._show_applied()
-        self._show_waiting(waiting)
+        await self._show_waiting(waiting)
 
     async def _again(self) -> None:
         try:
@@ -186,40 +186,65 @@ class _History:
         self._dialog.close()
         await self._again()
 
-    def _show_waiting(self, waiting: list[Change]) -> None:
+    async def _show_waiting(self, waiting: list[Change]) -> None:
+        """Each with what it would change, for nobody should approve what they have not seen."""
+        changes = [await self._would_change(change) for change in waiting]
         self._waiting.set_visibility(bool(waiting))
         self._waiting.clear()
         with self._waiting:
             parts.text("Waiting for a second person", kind="h2")
-            for change in waiting:
-                self._one_waiting(change)
+            for change, found in zip(waiting, changes, strict=True):
+                self._one_waiting(change, found)
 
-    def _one_waiting(self, change: Change) -> None:
+    async def _would_change(self, change: Change) -> Sequence[Difference] | str:
+        try:
+            return await self._visit.call(self._visit.desk.policy.preview, change.policy)
+        except Failure as error:
+            return str(error)
+
+    def _one_waiting(self, change: Change, found: Sequence[Difference] | str) -> None:
+        may = self._visit.may(Role.OPERATOR)
+        mine = change.who == self._visit.person.name
         with parts.div("item version"):
             parts.text(f"v{change.version}", "num").style("font-weight: 600")
             with parts.div("break"):
-                parts.text(change.why)
+                parts.text(change.why or "No reason given.")
                 parts.text(f"{change.who}, {words.clock(change.when)} UTC", "muted small")
+                if isinstance(found, str):
+                    parts.text(found, "note warn")
+                else:
+                    parts.differences(found)
+                why = ui.input("Reason, to reject it").props("outlined dense maxlength=500")
+                tag(why, f"why-{change.proposal}").style("margin-top: 8px")
+                why.set_enabled(may)
+                if mine:
+                    parts.text("Somebody else has to approve what you proposed.", "muted small")
             with parts.div("acts"):
-                may = self._visit.may(Role.OPERATOR)
-                mine = change.who == self._visit.person.name
-                for verb in ("approve", "reject"):
-                    made = ui.button(
-                        verb.capitalize(), on_click=lambda verb=verb: self._decide(verb, change)
-                    )
-                    tag(made.props("flat dense"), f"{verb}-{change.proposal}")
-                    made.set_enabled(may and not (mine and verb == "approve"))
+                made = ui.button("Approve", on_click=lambda: self._approve(change))
+                made.props("unelevated dense color=primary")
+                tag(made, f"approve-{change.proposal}").set_enabled(may and not mine)
+                made = ui.button("Reject", on_click=lambda: self._reject(change, why))
+                tag(made.props("flat dense"), f"reject-{change.proposal}").set_enabled(may)
 
-    async def _decide(self, verb: str, change: Change) -> None:
-        policy = self._visit.desk.policy
+    async def _approve(self, change: Change) -> None:
         try:
             who = self._visit.now(Role.OPERATOR)
-            if verb == "approve":
-                await self._visit.call(policy.approve, change.proposal, who=who)
-            else:
-                await self._visit.call(
-                    policy.reject, change.proposal, who=who, why="rejected in the console"
-                )
+            made = await self._visit.call(self._visit.desk.policy.approve, change.proposal, who=who)
+            done(f"Version {made.version} holds now.")
+        except Failure as error:
+            say(error)
+        await self._again()
+
+    async def _reject(self, change: Change, field: ui.input) -> None:
+        why = (field.value or "").strip()
+        if not why:
+            field.props("error error-message='Say why, in a few words.'")
+            return
+        try:
+            who = self._visit.now(Role.OPERATOR)
+            reject = self._visit.desk.policy.reject
+            await self._visit.call(reject, change.proposal, who=who, why=why)
+            done("Rejected; nothing was changed.")
         except Failure as error:
             say(error)
         await self._again()

@@ -8,13 +8,14 @@ from urllib.parse import quote
 
 from nicegui import ui
 
+from monitor.admin.desk_parts import NO_DESK
 from monitor.console import charts, parts, words
 from monitor.console.live import VERDICTS, Mood, Window, mood
 from monitor.console.site import Failure, Visit, tag
 from monitor.core.desk import Applied, Change, Held, HeldFilter, ReviewStatus
 
 EVERY_SECONDS = 2.0
-SLOW_EVERY = 3
+DESK_SECONDS = 6.0
 LATEST = 6
 ICONS = {
     "calm": "check_circle",
@@ -37,8 +38,15 @@ def build(visit: Visit) -> Callable[[], Awaitable[None]]:
     page = _Overview(visit)
 
     async def load() -> None:
-        await page.refresh_quietly()
-        ui.timer(EVERY_SECONDS, page.refresh_quietly)
+        # Whether somebody attacks is told by the counts alone. A ledger or a store that fails or
+        # hangs must not take that away, so the desk is asked by a clock of its own.
+        await page.refresh()
+        ui.timer(EVERY_SECONDS, page.refresh)
+        if visit.site.desk is None:
+            page.without_desk()
+        else:
+            await page.ask_desk()
+            ui.timer(DESK_SECONDS, page.ask_desk)
 
     return load
 
@@ -46,10 +54,10 @@ def build(visit: Visit) -> Callable[[], Awaitable[None]]:
 class _Overview:
     def __init__(self, visit: Visit) -> None:
         self._visit = visit
-        self._turn = 0
         self._now: Change | None = None
         self._applied: list[Applied] = []
-        self._open = 0
+        self._open: int | None = None
+        self._failed: set[str] = set()
         self._seen: tuple[str, ...] = ()
         self._families: tuple[tuple[str, int], ...] | None = None
         with parts.div("banner idle") as self._banner:
@@ -95,31 +103,49 @@ class _Overview:
         for chart in (self._by_verdict, self._by_family):
             charts.recolour(chart, dark)
 
-    async def refresh_quietly(self) -> None:
-        """Read again; what fails is said in the banner, and tried again."""
+    async def refresh(self) -> None:
+        """Show the counts of now; that they cannot be read is said in the banner."""
+        visit = self._visit
         try:
-            await self.refresh()
+            snapshot = await visit.counts()
         except Failure as error:
             self._show_mood(Mood("idle", "The counts cannot be read", str(error)))
-
-    async def refresh(self) -> None:
-        """Read what there is now and show it. Raises Failure."""
-        visit = self._visit
-        snapshot = await visit.call(visit.site.status.snapshot)
-        if self._turn % SLOW_EVERY == 0:
-            desk = visit.desk
-            self._now = await visit.call(desk.policy.current)
-            self._applied = list(await visit.call(desk.policy.applied))
-            waiting = HeldFilter(status=ReviewStatus.OPEN)
-            page = await visit.call(desk.quarantine.search, waiting, LATEST)
-            self._open = page.total
-            self._show_latest(list(page.items))
-        self._turn += 1
+            return
         window = visit.site.live.window()
-        policy = {} if self._now is None else self._now.policy
-        self._show_mood(mood(window, snapshot, policy))
+        self._show_mood(mood(window, snapshot, {} if self._now is None else self._now.policy))
         self._show_tiles(window, snapshot)
         self._show_charts(window)
+
+    async def ask_desk(self) -> None:
+        """Read the policy and what was held lately; each says for itself that it failed."""
+        policy, waiting = self._visit.desk.policy, HeldFilter(status=ReviewStatus.OPEN)
+        call = self._visit.call
+        try:
+            self._now = await call(policy.current)
+            self._applied = list(await call(policy.applied))
+            self._failed.discard("policy")
+        except Failure:
+            self._failed.add("policy")
+        try:
+            page = await call(self._visit.desk.quarantine.search, waiting, LATEST)
+        except Failure as error:
+            self._failed.add("open")
+            self._nothing_held(str(error))
+        else:
+            self._failed.discard("open")
+            self._open = page.total
+            self._show_latest(list(page.items))
+
+    def without_desk(self) -> None:
+        """Say that there is nobody to ask."""
+        self._failed.update(("policy", "open"))
+        self._nothing_held(NO_DESK)
+
+    def _nothing_held(self, said: str) -> None:
+        self._seen = ()
+        self._latest.clear()
+        with self._latest:
+            parts.text(said, "muted")
 
     def _show_mood(self, now: Mood) -> None:
         self._banner.classes(replace=f"banner {now.word}")
@@ -140,13 +166,15 @@ class _Overview:
             "held": (words.short(held), f"last minute, {words.share(window.share('quarantine'))}"),
             "flagged": (words.short(flagged), f"last minute, {words.share(window.share('flag'))}"),
             "rate": (words.short(rates.get("10s", 0.0)), f"{events} in all"),
-            "open": (words.short(self._open), "held events"),
+            "open": ("–" if self._open is None else words.short(self._open), "held events"),
             "lag": ("–" if lag is None else words.short(lag), "events"),
             "policy": (
                 "–" if now is None else f"v{now.version}",
                 f"{mode}, {behind} behind" if behind else f"{mode}, {replicas}",
             ),
         }  # fmt: skip
+        for name in self._failed:
+            shown[name] = ("–", "not known now")
         for name, (value, below) in shown.items():
             self._tiles[name][0].say(value)
             self._tiles[name][1].say(below)

@@ -109,7 +109,7 @@ class _Quarantine:
             self._confirm = tag(made.props("unelevated color=negative"), "confirm")
 
     def _pages(self) -> None:
-        with parts.div("bar").style("margin-top: 4px"):
+        with parts.div("bar pager").style("margin-top: 4px"):
             self._total = tag(parts.text(" ", "muted small num"), "total")
             parts.div().style("flex: 1")
             made = ui.button("Refresh", icon="refresh", on_click=self._refresh).props("flat dense")
@@ -257,7 +257,7 @@ class _Quarantine:
         ui.navigate.to(f"/quarantine/{quote(key)}")
 
     async def _review(self, verb: str) -> None:
-        if self._dialog.is_open or not self._visit.may(Role.OPERATOR):
+        if self._visit.asking or not self._visit.may(Role.OPERATOR):
             return
         if self._all:
             await self._dialog.ask(verb, self._everything())
@@ -275,7 +275,7 @@ class _Quarantine:
 
     async def _key(self, event: events.KeyEventArguments) -> None:
         pressed = event.key.name
-        if not event.action.keydown or self._dialog.is_open or _modified(event):
+        if not event.action.keydown or self._visit.asking or _modified(event):
             return
         items = self._page.items
         if pressed in ("j", "k") and items:

@@ -51,11 +51,7 @@ class ReviewDialog:
                 self._button = ui.button("", on_click=self._go).props("unelevated color=primary")
                 tag(self._button, "review-go")
         tag(self._dialog, "dry-run-dialog")
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it asks for something now."""
-        return bool(self._dialog.value)
+        visit.dialogs.append(self._dialog)
 
     async def ask(self, verb: str, chosen: HeldFilter) -> None:
         """Say what ``verb`` would do to ``chosen``, and ask for a reason."""

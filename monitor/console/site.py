@@ -6,11 +6,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, ParamSpec, TypeVar, cast
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
 
-from nicegui import run, ui
+from nicegui import ui
 from starlette.requests import HTTPConnection
 
 from monitor.admin.app import StatusView
@@ -23,6 +24,7 @@ from monitor.core.errors import MonitorError
 
 log = logging.getLogger("monitor.console")
 SITE = "monitor.console"
+WORKERS = 32
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -35,14 +37,21 @@ class Site:
     desk: Desk | None
     auth: Auth
     live: Live = field(default_factory=Live)
+    # Apart from each other and from the library's: a store that hangs takes threads, and must
+    # not take those by which the counts are read.
+    workers: Executor = field(default_factory=lambda: ThreadPoolExecutor(WORKERS, "console"))
+    counting: Executor = field(default_factory=lambda: ThreadPoolExecutor(2, "console-counts"))
 
     async def sample(self) -> None:
         """Take a sample of the counts now and then, for as long as the loop runs."""
         loop = asyncio.get_running_loop()
         while True:
-            with suppress(MonitorError):
-                snapshot = await loop.run_in_executor(None, self.status.snapshot)
+            try:
+                snapshot = await loop.run_in_executor(self.counting, self.status.snapshot)
                 self.live.add(time.time(), snapshot)
+            except Exception:
+                # One bad reading must not end the rates for as long as the process lives.
+                log.exception("the counts could not be sampled")
             await asyncio.sleep(SAMPLE_SECONDS)
 
 
@@ -64,12 +73,18 @@ class Visit:
     dark: bool
     path: str
     on_dark: list[Callable[[bool], None]] = field(default_factory=list)
+    dialogs: list[ui.dialog] = field(default_factory=list)
 
     @property
     def desk(self) -> Desk:
         """The desk; pages are built only where there is one."""
         assert self.site.desk is not None
         return self.site.desk
+
+    @property
+    def asking(self) -> bool:
+        """Whether a dialog is open, to which the keys then belong."""
+        return any(bool(dialog.value) for dialog in self.dialogs)
 
     def may(self, role: Role) -> bool:
         """Whether the person may do what ``role`` may."""
@@ -87,10 +102,16 @@ class Visit:
 
     async def call(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """``work`` in a thread, for somebody whose session still holds. Raises Failure."""
+        return await self._in(self.site.workers, partial(work, *args, **kwargs))
+
+    async def counts(self) -> dict[str, Any]:
+        """The status of now. Raises Failure."""
+        return await self._in(self.site.counting, self.site.status.snapshot)
+
+    async def _in(self, threads: Executor, work: Callable[[], T]) -> T:
         self.now()
         try:
-            # The library gives None only when it shuts down.
-            return cast("T", await run.io_bound(work, *args, **kwargs))
+            return await asyncio.get_running_loop().run_in_executor(threads, work)
         except MonitorError as error:
             raise Failure(as_sentence(str(error)), error) from error
         except Exception as error:

@@ -33,6 +33,7 @@ class _Thresholds:
         self._wanted: dict[str, float] = {}
         self._top = 8.0
         self._asked = 0
+        self._asking = False
         visit.on_dark.append(lambda dark: charts.recolour(self._chart, dark))
         parts.heading(
             "Thresholds", "Drag a line. Beside it stands what it would have done to recent events."
@@ -159,17 +160,30 @@ class _Thresholds:
         }
 
     async def _ask(self) -> None:
-        """What-if; an answer that comes after a later question is dropped."""
+        """What-if, one at a time: it takes the gate's own processor, and a line that is dragged
+        asks faster than it is answered. Once answered, what is wanted by then is asked next.
+        """
         self._asked += 1
-        mine = self._asked
         self._view.wait()
+        if self._asking:
+            return
+        self._asking = True
+        try:
+            answered = 0
+            while answered != self._asked:
+                answered = self._asked
+                await self._ask_once()
+                if answered != self._asked:
+                    self._view.wait()
+        finally:
+            self._asking = False
+
+    async def _ask_once(self) -> None:
         try:
             found = await self._visit.call(self._visit.desk.policy.whatif, self._document())
         except Failure as error:
-            if mine == self._asked:
-                self._view.fail(str(error))
-            return
-        if mine == self._asked:
+            self._view.fail(str(error))
+        else:
             self._view.show(found)
 
     async def _apply(self) -> None:

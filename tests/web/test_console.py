@@ -319,7 +319,7 @@ def test_an_event_says_why(visitor: Visitor) -> None:
     expect(visitor.page).to_have_url(re.compile(f"/quarantine/{key}$"))
     expect(visitor.by("reason-text").first).to_contain_text("comparable trusted events")
     for title in (
-        "Contribution by detector", "Contribution by feature", "What comparable events say",
+        "Contribution by detector", "What comparable events say", "Evidence of ring",
         "Its source", "As it came",
     ):  # fmt: skip
         expect(visitor.page.get_by_role("heading", name=title).first).to_be_visible()
@@ -330,6 +330,11 @@ def test_an_event_says_why(visitor: Visitor) -> None:
     expect(visitor.by("event-status")).to_have_text("released")
     expect(visitor.page.get_by_text("Known merchant")).to_be_visible()
     expect(visitor.by("event-confirm")).to_be_disabled()
+    visitor.go("/quarantine?status=open&detector=class_moments")
+    expect(visitor.rows().first).to_contain_text("clean label")
+    visitor.page.keyboard.press("o")
+    for title in ("Contribution by feature", "The values it is about"):
+        expect(visitor.page.get_by_role("heading", name=title).first).to_be_visible()
     visitor.go("/quarantine/3-1")
     expect(visitor.by("failed")).to_contain_text("no held event '3-1'")
 
@@ -404,6 +409,7 @@ def test_every_field_and_button_has_a_name(visitor: Visitor) -> None:
             .map(e => e.outerHTML.slice(0, 120))"""
         )
         assert nameless == [], path
+        expect(visitor.page.locator("main, [role=main]")).to_have_count(1)
 
 
 def test_addresses_of_the_interface_stay_its_own(site: Served) -> None:

@@ -135,17 +135,46 @@ def _event(
 
 def _reason(name: str, source: str, label: str, rng: np.random.Generator) -> dict[str, Any]:
     other = "fraud" if label != "fraud" else "legit"
-    features = {c: round(float(v), 3) for c, v in zip(COLUMNS, rng.gamma(1.0, 1.5, 6), strict=True)}
     return {
         "detector": name,
         "score": round(float(rng.gamma(4.0)), 3),
         "p_value": float(f"{10 ** -rng.uniform(3, 9):.2e}"),
         "threshold": 1e-3,
         "text": TEXTS[name].format(label=label, source=source, other=other) + ".",
-        "evidence": {
-            "features": features,
-            "class_distribution": {label: 0.05, other: 0.93, "unsure": 0.02},
-            "expected": 0.6,
-            "observed": 25.4,
-        },
+        "evidence": _evidence(name, source, (label, other), rng),
     }
+
+
+def _evidence(
+    name: str, source: str, labels: tuple[str, str], rng: np.random.Generator
+) -> dict[str, Any]:
+    """In the form in which the detectors put it down."""
+    label, other = labels
+    off = rng.gamma(3.0, 1.5, 3).round(2).tolist()
+    return {
+        "label_conflict": {
+            "given": label, "given_probability": 0.05, "expected": other,
+            "expected_probability": 0.93,
+        },
+        "trigger": {
+            "columns": ["amount", "hour"], "values": [77.0, 3.0], "label": label, "count": 25.4,
+            "expected": 0.6, "lift": 15.6,
+        },
+        "class_moments": {
+            "label": label, "mahalanobis": 9.2,
+            "features": [
+                {"name": column, "deviations": by, "value": round(by * 12.5, 1)}
+                for column, by in zip(COLUMNS, off, strict=False)
+            ],
+        },
+        "novelty": {"values": {"amount": 77.01, "basket": 3.5}, "columns": 2, "nats": 9.4},
+        "source_evidence": {
+            "source": source, "events": 41, "surprising": 37, "nats": 22.6,
+            "speaks_for": "label_flip",
+        },
+        "ring": {
+            "source": source, "label": label, "share": 0.97, "usual_share": 0.08,
+            "others_alike": 11, "nats": 5.1,
+        },
+        "replay": {"copies": 14, "label": label, "usual_share": 0.002},
+    }[name]  # fmt: skip

@@ -56,3 +56,25 @@ def test_any_shape_is_shown_and_none_is_lost(evidence: dict[str, Any]) -> None:
     found = read(evidence)
     assert found.panels == []
     assert {name.replace(" ", "_") for name, _ in found.rest} == set(evidence)
+
+
+def test_values_of_columns_are_no_contributions() -> None:
+    """What `undo`, `spectral` and `novelty` name are the event's values, in units of their own."""
+    for evidence in (
+        {"label": "a", "features": {"f1": 37.0, "f2": -4821.0}},
+        {"columns": 2, "values": {"f1": 37.0, "f2": -4821.0}},
+        {"columns": ["f1", "f2"], "values": [37.0, -4821.0]},
+    ):
+        (panel,) = read(evidence).panels
+        assert (panel.title, panel.values) == (VALUES, True)
+        assert [(name, said) for name, _, said in panel.rows] == [("f1", "37"), ("f2", "-4821")]
+
+
+def test_shifts_and_what_was_expected_are_drawn_by_size() -> None:
+    (shift,) = read({"source": "s", "shift": {"f3": 1.8, "f5": -1.9}}).panels
+    assert "source" in shift.title and not shift.values
+    assert [row[0] for row in shift.rows] == ["f5", "f3"]
+    row = {"name": "f7", "value": 9.0, "expected": 5.0, "usual_error": 0.5}
+    (structure,) = read({"columns": [row]}).panels
+    assert structure.title == FEATURES
+    assert structure.rows == (("f7", 8.0, "+8.0 deviations, value 9"),)
