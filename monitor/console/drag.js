@@ -26,7 +26,7 @@
     hold.style.left = at.quarantine + '%'; hold.style.right = '0';
   };
   const tell = (last) => {
-    clearTimeout(later);
+    clearTimeout(later); later = null;
     const now = Date.now(), wait = 120 - (now - sent);
     if (!last && wait > 0) { later = setTimeout(() => tell(true), wait); return; }
     sent = now;
@@ -59,6 +59,10 @@
     const step = { ArrowLeft: -0.05, ArrowRight: 0.05, PageDown: -0.5, PageUp: 0.5 }[event.key];
     if (!line || !step) return;
     event.preventDefault(); set(line, risk(line) + step); tell(false);
+  });
+  // What a key still has to tell goes before what is typed into a field next.
+  document.addEventListener('focusout', (event) => {
+    if (later && event.target.closest && event.target.closest('.line')) tell(true);
   });
   window.monitorLines = (flag, quarantine, max) => {
     if (!zones()) return;
