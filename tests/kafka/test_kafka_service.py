@@ -98,11 +98,16 @@ def settings(cluster, **kafka):
     }
 
 
-def feed(cluster, seed):
-    """Create the topics, put the events in, and return value by key."""
+def produce(cluster, rows):
+    """Put events in."""
+    cluster.produce([(p, key, value, [("h", key)], None) for p, key, value in rows])
+
+
+def feed(cluster, seed, first=EVENTS):
+    """Create the topics, put the ``first`` events in, and return value and place by key, of all."""
     cluster.transport(partitions=PARTITIONS, instance="creates-the-topics").close()
     rows = list(events(EVENTS, seed))
-    cluster.produce([(p, key, value, [("h", key)], None) for p, key, value in rows])
+    produce(cluster, rows[:first])
     return {key: value for _, key, value in rows}, {key: p for p, key, _ in rows}
 
 
