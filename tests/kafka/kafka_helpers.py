@@ -17,6 +17,7 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from monitor.core.ports import CommitUnit, PartitionCommit
 from monitor.core.types import Action, DecisionBatch, Mode, Reason, Verdict
 from monitor.transport.kafka import KafkaConfig, KafkaTransport, Topics
+from monitor.transport.kafka_port import RefusedError
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIENTS = ("kafka-python", "confluent")
@@ -171,11 +172,18 @@ class Looping:
                 self.resumed += polled.assigned
                 self.revoked += polled.revoked
                 if polled.batches:
-                    self.transport.commit(unit(*polled.batches, snapshot=b"snapshot"))
-                    self.done += [v for b in polled.batches for v in b.values]
+                    self._commit(polled.batches)
             self.transport.close()
         except Exception as error:
             self._error = error
+
+    def _commit(self, batches) -> None:
+        try:
+            self.transport.commit(unit(*batches, snapshot=b"snapshot"))
+        except RefusedError:  # a rebalance between poll and commit: the service goes back, too
+            self.transport.abort()
+        else:
+            self.done += [v for b in batches for v in b.values]
 
     def wait(self, condition, seconds=30.0) -> None:
         deadline = time.monotonic() + seconds
