@@ -140,6 +140,7 @@ def create_app(
         description=DESCRIPTION,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         default_response_class=OrjsonResponse,
     )
     install(app)
