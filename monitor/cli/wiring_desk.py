@@ -15,9 +15,11 @@ from monitor.admin.desk import Desk
 from monitor.cli.wiring import kafka_config, make_service
 from monitor.config.settings import Settings
 from monitor.core.desk import AuditEntry
+from monitor.core.drill import Drill
 from monitor.core.errors import UsageError
 from monitor.core.limits import Limits
 from monitor.core.ports import HeldSource, Ledger, Observer, Reviewer, Transport
+from monitor.core.types import Family
 from monitor.gate import Gate
 from monitor.runtime.control import PolicyControl
 from monitor.runtime.desk import LiveDesk
@@ -178,6 +180,7 @@ def make_drills(
     service: Callable[[], Service[Any]],
     *,
     note: Callable[[AuditEntry], None],
+    told: Callable[[Drill], None],
 ) -> Drills:
     """Drills, by hand and as scheduled."""
     wanted = settings.drills
@@ -185,8 +188,26 @@ def make_drills(
         service,
         Limits(**settings.limits.model_dump()),
         note=note,
+        told=told,
         schedule=Schedule(wanted.every_hours * 3600.0, wanted.plans()),
     )
+
+
+def metrics_of_drills(metrics: Metrics) -> Callable[[Drill], None]:
+    """Shows a drill's result as metrics."""
+
+    def told(drill: Drill) -> None:
+        recall = drill.recall
+        if recall is not None:
+            metrics.drill(
+                Family(drill.plan.family),
+                recall,
+                drill.delay_events,
+                drill.held,
+                drill.sent - drill.held,
+            )
+
+    return told
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -231,12 +252,12 @@ def make_manned(
     quarantine = make_quarantine(
         settings, transport, lambda: running[0], make_outside(control, status)
     )
-    drills = make_drills(
-        settings,
-        lambda: running[0],
-        note=lambda entry: None if quarantine is None else quarantine.note(entry),
-    )
+    note = quarantine.note if quarantine is not None else (lambda _: None)
+    drills = make_drills(settings, lambda: running[0], note=note, told=metrics_of_drills(metrics))
     watching = [*observers, metrics, recent, drills]
+    metrics.expect(detector.name for detector in gate.detectors)
+    if quarantine is not None:
+        metrics.watch_reviews(quarantine.observed)
     service = make_service(
         settings,
         gate,
