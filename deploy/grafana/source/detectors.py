@@ -30,7 +30,9 @@ def _state(board: build.Dashboard) -> build.Dashboard:
                 "Detectors' time for an event",
                 "All detectors together: scoring, learning, explaining.",
                 "s",
-                now(parts.share(rate(SECONDS, over="5m"), rate("events_total", VALID, over="5m"))),
+                query(
+                    parts.share(rate(SECONDS, over="5m"), rate("events_total", VALID, over="5m"))
+                ),
                 width=6,
                 line=True,
             )
