@@ -283,7 +283,8 @@ def test_this_machine_has_several_names(site: Site, host: str) -> None:
 def test_openapi_describes_every_route(site: Site) -> None:
     document = site.client.get("/openapi.json").json()
     assert set(document["paths"]) == {
-        "/healthz", "/readyz", "/startupz", "/metrics", "/v1/status", "/v1/events/flagged", "/v1/check",
+        "/healthz", "/readyz", "/startupz", "/metrics", "/v1/status", "/v1/events/flagged",
+        "/v1/check",
         "/v1/policy", "/v1/policy/history", "/v1/policy/versions/{number}", "/v1/policy/diff",
         "/v1/policy/applied", "/v1/policy/preview", "/v1/policy/whatif", "/v1/policy/risks",
         "/v1/policy/rollback", "/v1/policy/waiting", "/v1/policy/waiting/{proposal}/approve",
