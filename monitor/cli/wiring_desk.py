@@ -210,6 +210,9 @@ def make_manned(
     quarantine = make_quarantine(
         settings, transport, lambda: running[0], make_outside(control, status)
     )
+    metrics.expect(detector.name for detector in gate.detectors)
+    if quarantine is not None:
+        metrics.watch_reviews(quarantine.observed)
     service = make_service(
         settings,
         gate,

@@ -96,6 +96,7 @@ class Status:
         self._last_stages: dict[str, float] = {}
         self._latency: deque[float] = deque(maxlen=256)
         self._lag: int | None = None
+        self._restore_last: float | None = None
         self._stopped: str | None = None
         self._first_poll: float | None = None
         self._started = False
@@ -164,6 +165,7 @@ class Status:
             self._positions[partition] = stamp.next_offset
             self._started = True
             self._stages["restore"] = self._stages.get("restore", 0.0) + seconds
+            self._restore_last = seconds
 
     def revoked(self, partition: int) -> None:
         """A partition went elsewhere."""
@@ -250,6 +252,7 @@ class Status:
                 },
                 "rates": self._rates.read(now),
                 "stage_seconds": dict(self._stages),
+                "restore_last_seconds": self._restore_last,
                 "last_batch_seconds": self._last_stages,
                 "batch_seconds": {
                     f"p{q}": float(np.percentile(latency, q)) if len(latency) else 0.0
