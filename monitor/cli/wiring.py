@@ -143,8 +143,10 @@ def run_transport(settings: Settings) -> Transport:
 def kafka_config(settings: Settings) -> KafkaConfig:
     """The transport's form of the section ``kafka``."""
     from monitor.transport.kafka import KafkaConfig, Topics  # noqa: PLC0415
+    from monitor.transport.kafka_security import security_of  # noqa: PLC0415
 
     values = settings.kafka.model_dump()
+    values["security"] = security_of(values["security"])
     values["topics"] = Topics(**values["topics"])
     values["compression"] = None if values["compression"] == "none" else values["compression"]
     return KafkaConfig(**values)

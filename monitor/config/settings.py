@@ -43,6 +43,7 @@ from monitor.config.sources import (
     Origins,
     field_at,
     flatten,
+    is_secret,
     read_environment,
     read_yaml,
     section_of,
@@ -261,11 +262,12 @@ def _allowed(problem: ErrorDetails, path: tuple[str, ...], model: type[BaseModel
     if problem["type"] == "model_type":
         return f"must be a section with keys {', '.join(_names(model, path))}"
     text = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    # An option may be a password.
+    # An option may be a secret.
     if (
         problem["type"] == "value_error"
         or problem["type"].endswith("too_long")
         or "options" in path
+        or is_secret(model, path)
     ):
         return text
     given = repr(problem["input"])
