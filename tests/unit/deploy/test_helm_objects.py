@@ -1,4 +1,4 @@
-"""What the chart renders, over all value sets: valid, unprivileged, without secrets, and fitting together."""
+"""What the chart renders, over all value sets: valid, unprivileged, without secrets, of a piece."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ from tests.unit.deploy.charts import (
     values,
 )
 
-ALWAYS = {"ConfigMap", "NetworkPolicy", "Pod", "PodDisruptionBudget", "Service", "ServiceAccount", "StatefulSet"}  # fmt: skip
+ALWAYS = {
+    *("ConfigMap", "NetworkPolicy", "Pod", "PodDisruptionBudget"),
+    *("Service", "ServiceAccount", "StatefulSet"),
+}
 WARNING = 2
 SECRET_URL = "postgresql://gate:not-shown@db.example.org/quarantine"
 FROM_SECRETS = {"MONITOR_GATE__HASH_SEED": "8317402219", "MONITOR_QUARANTINE__URL": SECRET_URL}
@@ -60,7 +63,8 @@ def text_of(found: list[Object]) -> Iterator[tuple[str, str]]:
 
 def settings_file(found: list[Object]) -> str:
     """The file the service is given."""
-    (text,) = (o["data"]["monitor.yaml"] for o in of_kind(found, "ConfigMap") if "monitor.yaml" in o["data"])  # fmt: skip
+    maps = [item["data"] for item in of_kind(found, "ConfigMap")]
+    (text,) = (data["monitor.yaml"] for data in maps if "monitor.yaml" in data)
     return str(text)
 
 

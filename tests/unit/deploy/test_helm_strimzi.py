@@ -72,7 +72,10 @@ def test_the_monitor_has_the_rights_that_were_tried_on_a_broker() -> None:
 
 
 def test_nobody_else_may_write_what_the_monitor_or_the_learner_believes() -> None:
-    believed = {"feedback.accepted", "feedback.quarantine", "monitor.state", "monitor.control", "monitor.reviews"}  # fmt: skip
+    believed = {
+        *("feedback.accepted", "feedback.quarantine"),
+        *("monitor.state", "monitor.control", "monitor.reviews"),
+    }
     for item in documents("users.yaml"):
         user = item["metadata"]["name"]
         assert all(word != "All" for *_, word in rights(user))
@@ -85,6 +88,7 @@ def test_nobody_else_may_write_what_the_monitor_or_the_learner_believes() -> Non
 
 
 def test_transactional_ids_of_the_service_are_covered() -> None:
-    prefix = next(n for kind, n, p, _ in rights("poisoning-monitor") if p == "prefix" and kind == "transactionalId")  # fmt: skip
+    given = rights("poisoning-monitor")
+    (prefix,) = {name for kind, name, *_ in given if kind == "transactionalId"}
     for instance in ("rel-poisoning-monitor-0", "reviews", "ledger-0123"):
         assert KafkaConfig(instance=instance).transactional_id.startswith(prefix)
