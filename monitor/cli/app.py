@@ -11,7 +11,6 @@ from typing import Annotated
 import typer
 
 from monitor.cli import common, demo, inject, policy, quarantine, replay, run, token
-from monitor.core.errors import MonitorError
 
 HELP = """\
 Stands between labelled feedback and the online models that learn from it.
@@ -88,22 +87,8 @@ def execute(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        return _fail(*_explained(error, debug), debug)
+        return _fail(*common.explained(error, debug), debug)
     return code if isinstance(code, int) else 0
-
-
-def _explained(error: Exception, debug: bool) -> tuple[str, int]:
-    """What to say about an error, and the exit code."""
-    if isinstance(error, MonitorError):
-        return str(error), error.exit_code
-    message = getattr(error, "format_message", None)
-    if message is not None:  # typer's own errors: a wrong option or argument
-        said = str(message()).replace("Value error, ", "").rstrip(".")
-        return f"{said}. See --help." if said else "", 2  # nothing said: the help was shown
-    if isinstance(error, OSError):
-        return f"{error.filename or ''} {error.strerror or error}", 2
-    hint = "" if debug else " This is a bug; --debug shows where."
-    return f"{type(error).__name__}: {error}.{hint}", 1
 
 
 def main() -> None:

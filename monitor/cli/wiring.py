@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,10 +31,12 @@ from monitor.gate import Gate, GateConfig
 from monitor.runtime.control import PolicyControl
 from monitor.runtime.detector_watch import DetectorWatch
 from monitor.runtime.overload import Overload
+from monitor.runtime.parties import UNTRACED, Tracing
 from monitor.runtime.service import Service
 from monitor.runtime.status import Status
 from monitor.runtime.watchdog import Watchdog
 from monitor.telemetry.metrics import Metrics
+from monitor.telemetry.traces import Traces, from_environment
 from monitor.transport.local import (
     FileLines,
     FollowFile,
@@ -192,6 +195,11 @@ def make_metrics(settings: Settings, status: Status, *, live: bool) -> Metrics:
     return Metrics(settings.policy, status=status.snapshot, clock=clock)
 
 
+def make_traces() -> Traces | None:
+    """Spans for OpenTelemetry where the environment asks for them, else None."""
+    return from_environment(os.environ)
+
+
 def make_server(settings: Settings, *, option: str) -> HttpServer:
     """The HTTP interface, its port taken but not answering yet. Raises UsageError."""
     http = settings.http
@@ -274,6 +282,7 @@ def make_service(
     observers: Sequence[Observer] = (),
     status: Status | None = None,
     policies: PolicyControl | None = None,
+    tracing: Tracing = UNTRACED,
 ) -> Service[Any]:
     """The loop, told of to ``observers`` and ``status``; judges by the live ``policies``."""
     watch = DetectorWatch(lambda text: None if status is None else status.notice(text))
@@ -293,6 +302,7 @@ def make_service(
         ),
         exchange_events=settings.state.exchange_min_events,
         policies=policies,
+        tracing=tracing,
     )
 
 

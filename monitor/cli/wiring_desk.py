@@ -19,6 +19,7 @@ from monitor.core.ports import HeldSource, Ledger, Observer, Reviewer, Transport
 from monitor.gate import Gate
 from monitor.runtime.control import PolicyControl
 from monitor.runtime.desk import LiveDesk
+from monitor.runtime.parties import UNTRACED, Tracing
 from monitor.runtime.recent_events import RecentEvents
 from monitor.runtime.service import Service
 from monitor.runtime.status import Status
@@ -194,6 +195,7 @@ def make_manned(
     status: Status,
     metrics: Metrics,
     observers: Sequence[Observer] = (),
+    tracing: Tracing = UNTRACED,
 ) -> Manned:
     """The loop with a live policy, what-if and quarantine, and the desk where people use them.
 
@@ -220,6 +222,7 @@ def make_manned(
         observers=[*observers, metrics, recent, *([] if quarantine is None else [quarantine])],
         status=status,
         policies=control,
+        tracing=tracing,
     )
     running.append(service)
     if quarantine is not None:  # once topics and folders are there

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from monitor.core.types import DecisionBatch, RawBatch
@@ -98,3 +100,38 @@ def lively(
         return after
 
     return told
+
+
+class Tracing(Protocol):
+    """Told how a micro-batch goes along, in the loop's thread. Must be quick and must not raise.
+
+    Times are those of ``time.perf_counter``.
+    """
+
+    def batch(
+        self, batches: Sequence[RawBatch], began: float, polled: float
+    ) -> AbstractContextManager[Mapping[str, str]]:
+        """Around all that is done with what a poll brought, which began and ended then.
+
+        Gives names under which others may know the batch. An error passes through: nothing of the
+        batch has become visible then, unless the transport says otherwise.
+        """
+
+    def stage(self, name: str, began: float, ended: float, partition: int | None = None) -> None:
+        """A part of it is over: ``gate`` and ``snapshot`` by partition, ``commit`` for all."""
+
+
+class Untraced:
+    """Tracing that does nothing."""
+
+    def batch(
+        self, batches: Sequence[RawBatch], began: float, polled: float
+    ) -> AbstractContextManager[Mapping[str, str]]:
+        """See :class:`Tracing`."""
+        return contextlib.nullcontext({})
+
+    def stage(self, name: str, began: float, ended: float, partition: int | None = None) -> None:
+        """See :class:`Tracing`."""
+
+
+UNTRACED = Untraced()

@@ -7,14 +7,13 @@ come out of it are adopted after the commit; when the commit fails they are simp
 from __future__ import annotations
 
 import contextlib
-import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from monitor.core.errors import MonitorError, StateError, TransportError
 from monitor.core.ports import (
@@ -28,8 +27,17 @@ from monitor.core.ports import (
 )
 from monitor.core.types import DecisionBatch, RawBatch
 from monitor.runtime.board import Board, Sharing
+from monitor.runtime.jobs import Jobs
 from monitor.runtime.overload import Overload
-from monitor.runtime.parties import GateLike, InPieces, Listener, Policies, lively
+from monitor.runtime.parties import (
+    UNTRACED,
+    GateLike,
+    InPieces,
+    Listener,
+    Policies,
+    Tracing,
+    lively,
+)
 from monitor.runtime.process import settled
 from monitor.state.recovery import Stamp, advance, recover, seal
 from monitor.state.schedule import SnapshotRule, due
@@ -84,6 +92,8 @@ class Service(Generic[G]):
         Put a digest of the state into every commit; costs about as much as a snapshot.
     policies
         Where the policy comes from while the service runs; None leaves the gate's own in force.
+    tracing
+        Told how each micro-batch goes along.
     """
 
     def __init__(
@@ -101,6 +111,7 @@ class Service(Generic[G]):
         exchange_events: int = 512,
         digests: bool = False,
         policies: Policies[G] | None = None,
+        tracing: Tracing = UNTRACED,
     ) -> None:
         self._gate = gate
         self._transport = transport
@@ -114,11 +125,10 @@ class Service(Generic[G]):
         self._told: dict[int, tuple[str, ...]] = {}
         self._digests = digests
         self._policies = policies
+        self._tracing = tracing
         self._overload = overload
         self._held: Mapping[int, _Held[G]] = {}
-        self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
-        self._over = False
-        self._lock = threading.Lock()
+        self._jobs = Jobs()
 
     @property
     def gate(self) -> GateLike[G]:
@@ -165,13 +175,7 @@ class Service(Generic[G]):
 
     def submit(self, job: Callable[[Service[G]], T]) -> Future[T]:
         """Have ``job`` run in the loop's thread between micro-batches. From any thread."""
-        future: Future[T] = Future()
-        with self._lock:
-            if self._over:
-                future.set_exception(StateError("The service has stopped: start it again."))
-            else:
-                self._jobs.put((lambda: job(self), future))
-        return future
+        return self._jobs.put(lambda: job(self))
 
     def peek(self, values: Sequence[bytes], partition: int | None = None) -> DecisionBatch:
         """What the gate would decide about ``values`` now. Learns nothing. From any thread.
@@ -214,7 +218,8 @@ class Service(Generic[G]):
                 self._overload.update(polled.lag_events, self._tell)
             try:
                 self._listen()
-                self._judge(polled.batches, {"poll": waited})
+                with self._tracing.batch(polled.batches, began, began + waited):
+                    self._judge(polled.batches, {"poll": waited})
                 failures = 0
             except OutputClosedError:
                 self._transport.abort()
@@ -227,7 +232,7 @@ class Service(Generic[G]):
                 self._tell(f"A commit failed and is tried again: {error}")
                 stop.wait(_BACKOFF_SECONDS * failures)
                 continue
-            self._run_jobs()
+            self._jobs.run()
             if polled.finished:
                 return StopReason.STOPPED if draining else StopReason.FINISHED
 
@@ -294,7 +299,7 @@ class Service(Generic[G]):
         unit = CommitUnit(tuple(parts))
         began = time.perf_counter()
         self._transport.commit(unit)
-        seconds["commit"] = time.perf_counter() - began
+        self._stage(seconds, "commit", began)
         self._held = {**self._held, **after}
         if self._rule.exchange_events and isinstance(self._gate, Sharing):
             for part in parts:
@@ -323,7 +328,7 @@ class Service(Generic[G]):
             decisions, state = self._gate.step(held.state, raw)
         else:
             decisions, state = self._gate.let_by(held.state, raw), held.state
-        judged = time.perf_counter()
+        judged = self._stage(seconds, "gate", began, raw.partition)
         policy = decisions.policy_version
         store = due(held.stamp, len(raw), policy, self._rule)
         if store:
@@ -343,10 +348,18 @@ class Service(Generic[G]):
             gate = self._gate
             body = gate.pieces(state) if isinstance(gate, InPieces) else gate.dump(state)
             snapshot = seal(raw.partition, raw.next_offset, body)
-        seconds["gate"] += judged - began
-        seconds["snapshot"] += time.perf_counter() - judged
+        self._stage(seconds, "snapshot", judged, raw.partition)
         part = PartitionCommit(raw, decisions, raw.next_offset, stamp.encode(), snapshot)
         return part, _Held(state, stamp)
+
+    def _stage(
+        self, seconds: dict[str, float], name: str, began: float, partition: int | None = None
+    ) -> float:
+        """Add the time since ``began`` to a stage's, and tell of it; gives the time now."""
+        ended = time.perf_counter()
+        seconds[name] += ended - began
+        self._tracing.stage(name, began, ended, partition)
+        return ended
 
     def _exchanged(self, partition: int, state: G) -> G:
         """The state with a new view of the others, which is stored with it; or with none."""
@@ -367,23 +380,8 @@ class Service(Generic[G]):
         after: G = found.state
         return after
 
-    def _run_jobs(self) -> None:
-        while not self._jobs.empty():
-            job, future = self._jobs.get()
-            if not future.set_running_or_notify_cancel():
-                continue
-            try:
-                future.set_result(job())
-            except Exception as error:  # it belongs to whoever asked
-                future.set_exception(error)
-
     def _finish(self, reason: StopReason | None) -> None:
-        with self._lock:
-            self._over = True
-        while not self._jobs.empty():
-            future = self._jobs.get()[1]
-            if future.set_running_or_notify_cancel():
-                future.set_exception(StateError("The service has stopped: start it again."))
+        self._jobs.close()
         if self._listener is not None:
             self._listener.stopped("failed" if reason is None else reason.value)
 

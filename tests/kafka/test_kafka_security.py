@@ -146,12 +146,20 @@ def produce(broker: SecuredBroker, value: bytes) -> None:
 
 
 WAYS = {
-    "PLAIN": lambda broker: with_password(broker, "PLAIN"),
-    "SCRAM-SHA-256": lambda broker: with_password(broker, "SCRAM-SHA-256"),
     "SCRAM-SHA-512": lambda broker: with_password(broker, "SCRAM-SHA-512"),
     "OAUTHBEARER": with_token,
     "certificate": with_certificate,
 }
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256"])
+@pytest.mark.parametrize("client", CLIENTS)
+def test_other_ways_to_log_in(broker, client, mechanism) -> None:
+    admin = make_client(config_of(broker, client, with_password(broker, mechanism))).admin()
+    try:
+        assert admin.partition_counts(["feedback", "absent"]) == {"feedback": 1}
+    finally:
+        admin.close()
 
 
 @pytest.mark.parametrize("way", WAYS)
