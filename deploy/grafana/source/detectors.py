@@ -133,7 +133,7 @@ def _cost(board: build.Dashboard) -> build.Dashboard:
     ).with_panel(
         bars(
             "Share of the detectors' time",
-            "Over 5 minutes.",
+            "Which detector the time goes to, over 5 minutes.",
             "percentunit",
             now(now_each, "{{detector}}"),
         )

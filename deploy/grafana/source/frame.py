@@ -10,16 +10,21 @@ from grafana_foundation_sdk.builders import dashboard as build
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as model
 
+from deploy.grafana.source import rules
 from deploy.grafana.source.parts import DATASOURCE, RATE, WHERE, metric
 
 TAG = "poisoning-monitor"
 CONSOLE = "http://127.0.0.1:8765"
-RUNBOOKS = "https://github.com/poisoning-monitor/poisoning-monitor/blob/main/deploy/runbooks"
+RUNBOOKS = "https://wiki.example.com/poisoning-monitor/runbooks"
+"""An example: deploy/runbooks has no public address. A dashboard's variable overrides it."""
+
+FAMILY_RUNBOOK = "${runbooks}/alerts.md#poisoningratehigh-"
+
 TITLES = {
     "poisoning-monitor-overview": "Poisoning monitor / Overview",
     "poisoning-monitor-incident": "Poisoning monitor / Incident drill-down",
     "poisoning-monitor-detectors": "Poisoning monitor / Detectors",
-    "poisoning-monitor-health": "Poisoning monitor / Service health",
+    "poisoning-monitor-service": "Poisoning monitor / Service health",
 }
 
 
@@ -54,7 +59,7 @@ MARKS = (
     ),
     Mark(
         "Alerts",
-        'ALERTS{alertstate="firing",service="poisoning-monitor"}',
+        f'ALERTS{{alertstate="firing",alertname=~"{"|".join(rules.alert_names())}"}}',
         "orange",
         "{{alertname}}",
         "{{severity}} {{family}}",

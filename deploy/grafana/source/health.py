@@ -19,7 +19,7 @@ from deploy.grafana.source.parts import (
     series,
 )
 
-UID = "poisoning-monitor-health"
+UID = "poisoning-monitor-service"
 
 
 def _process(name: str) -> str:

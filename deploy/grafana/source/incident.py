@@ -37,8 +37,7 @@ STEPS = """\
    an override; ask first: `poisoning-monitor policy whatif …`.
 5. **False alarm?** Release, and see whether the promise is kept (bottom right).
 
-Runbook of the family: [${family:csv}](${runbooks}/${family:raw}.md) ·
-[all alerts](${runbooks}/alerts.md)
+The runbooks of all alerts and families: [alerts.md](${runbooks}/alerts.md).
 """
 
 

@@ -6,7 +6,7 @@ from grafana_foundation_sdk.builders import dashboard as build
 from grafana_foundation_sdk.models.common import BigValueTextMode
 
 from deploy.grafana.source import parts
-from deploy.grafana.source.frame import frame
+from deploy.grafana.source.frame import FAMILY_RUNBOOK, frame
 from deploy.grafana.source.parts import (
     HELD,
     SUSPICIOUS,
@@ -160,7 +160,7 @@ def _suspicion(board: build.Dashboard) -> build.Dashboard:
                 "&${__url_time_range}"
             ),
             build.DashboardLink("Runbook: ${__field.labels.family}")
-            .url("${runbooks}/${__field.labels.family}.md")
+            .url(FAMILY_RUNBOOK + "${__field.labels.family}")
             .target_blank(True),
             build.DashboardLink("Held events of this family")
             .url("${console}/quarantine?status=open&family=${__field.labels.family}")
