@@ -33,7 +33,8 @@ def serve(settings: Settings) -> int:
     http = wiring.make_server(settings, option=HTTP_OPTION) if settings.http.enabled else None
     status = logs.LoggedStatus()
     metrics = wiring.make_metrics(settings, status, live=True)
-    gate = wiring.make_gate(settings, local=settings.transport == "local")
+    local = settings.transport == "local"
+    gate = wiring.make_gate(settings, local=local, meter=metrics.meter)
     transport = wiring.run_transport(settings)
     traces = wiring.make_traces()
     batch_log = logs.BatchLog(traces or UNTRACED)

@@ -24,7 +24,7 @@ from monitor.config.settings import Settings, as_dict
 from monitor.console import add_console
 from monitor.core.errors import UsageError
 from monitor.core.limits import Limits
-from monitor.core.ports import Observer, Transport
+from monitor.core.ports import Meter, Observer, Transport
 from monitor.core.schema import SchemaSpec
 from monitor.detectors import default_detectors
 from monitor.gate import Gate, GateConfig
@@ -55,7 +55,7 @@ STDIN = 0
 STDOUT = 1
 
 
-def make_gate(settings: Settings, *, local: bool) -> Gate:
+def make_gate(settings: Settings, *, local: bool, meter: Meter | None = None) -> Gate:
     """The pure pipeline with the settings' limits, warm-up and policy."""
     gate = settings.gate
     features = gate.schema_
@@ -79,7 +79,7 @@ def make_gate(settings: Settings, *, local: bool) -> Gate:
                 f"gate.extra_detectors has {detector.name!r}, but its family has no part of "
                 f"policy.budget: give {detector.family.value} a part above 0"
             )
-    return Gate(config, settings.policy, detectors)
+    return Gate(config, settings.policy, detectors, meter)
 
 
 def schema_spec(features: Sequence[tuple[str, str]]) -> SchemaSpec:

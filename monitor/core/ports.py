@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 from monitor.core.held import HeldBatch, Reviews
 from monitor.core.types import DecisionBatch, RawBatch
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,13 @@ class Observer(Protocol):
 
     def committed(self, unit: CommitUnit, seconds: Mapping[str, float]) -> None:
         """``seconds`` is the time spent by stage on this micro-batch."""
+
+
+class Meter(Protocol):
+    """Measures how long detectors take, from outside: the gate itself has no clock."""
+
+    def __call__(self, detector: str, call: Callable[[], T]) -> T:
+        """``call()``, whatever it returns or raises."""
 
 
 class Ledger(Protocol):

@@ -94,6 +94,7 @@ class Status:
         self._last_stages: dict[str, float] = {}
         self._latency: deque[float] = deque(maxlen=256)
         self._lag: int | None = None
+        self._restore_last: float | None = None
         self._stopped: str | None = None
         self._policy: tuple[int, str] | None = None
 
@@ -150,6 +151,7 @@ class Status:
             self._alive = self._clock()  # many partitions may take long, one after the other
             self._positions[partition] = stamp.next_offset
             self._stages["restore"] = self._stages.get("restore", 0.0) + seconds
+            self._restore_last = seconds
 
     def revoked(self, partition: int) -> None:
         """A partition went elsewhere."""
@@ -231,6 +233,7 @@ class Status:
                 },
                 "rates": self._rates.read(now),
                 "stage_seconds": dict(self._stages),
+                "restore_last_seconds": self._restore_last,
                 "last_batch_seconds": self._last_stages,
                 "batch_seconds": {
                     f"p{q}": float(np.percentile(latency, q)) if len(latency) else 0.0

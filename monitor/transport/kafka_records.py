@@ -84,7 +84,7 @@ class Outgoing(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What a raw batch cannot carry: record times, and which values were null.
+    """What goes out with a record as it came: its time, and whether its value was null.
 
     Attributes
     ----------
@@ -117,7 +117,7 @@ def raw_batch(partition: int, rows: Rows) -> tuple[RawBatch, Origin]:
         nulls = frozenset(offset for offset, value in pairs if value is None)
         values = [b"" if value is None else value for value in values]
     offset = np.array(rows.offsets, dtype=np.int64)
-    batch = RawBatch(partition, offset, values, rows.keys, rows.headers)
+    batch = RawBatch(partition, offset, values, rows.keys, rows.headers, rows.timestamps)
     return batch, Origin(rows.offsets, rows.timestamps, nulls)
 
 
