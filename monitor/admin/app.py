@@ -58,6 +58,10 @@ class StatusView(Protocol):
     def ready(self) -> bool:
         """Partitions are assigned and their state is restored."""
 
+    @property
+    def started(self) -> bool:
+        """State was restored once, or the loop goes round without a partition for it."""
+
     def idle_seconds(self) -> float:
         """Seconds since the loop last moved."""
 
@@ -211,11 +215,38 @@ def _add_health(app: FastAPI, status: StatusView) -> None:
         response_model=Health,
         responses=problems(503),
     )
-    def readyz() -> Response:
+    def readyz(
+        standby: Annotated[
+            bool, Query(description="true: an instance that waits for partitions counts as ready.")
+        ] = False,
+    ) -> Response:
         """200 once partitions are assigned and their state is restored, else 503 with why."""
-        if not status.ready:
+        if not status.ready and not (standby and _stands_by(status)):
             raise ProblemError(503, _why_not_ready(status.snapshot()))
-        return OrjsonResponse({"status": "ready", "idle_seconds": status.idle_seconds()})
+        word = "ready" if status.ready else "standby"
+        return OrjsonResponse({"status": word, "idle_seconds": status.idle_seconds()})
+
+    @app.get(
+        "/startupz",
+        tags=["health"],
+        summary="Is the start over?",
+        response_model=Health,
+        responses=problems(503),
+    )
+    def startupz() -> Response:
+        """200 once state was restored, or none was given to this instance for a while.
+
+        Until then 503, and a silent loop is no reason to restart the process: it reads the stored
+        state and judges what came after it again. Once it was 200 it stays so until the loop ends.
+        """
+        if not status.started:
+            raise ProblemError(503, _why_not_ready(status.snapshot()))
+        return OrjsonResponse({"status": "started", "idle_seconds": status.idle_seconds()})
+
+
+def _stands_by(status: StatusView) -> bool:
+    """Whether it has begun, and is without partitions because others have them all."""
+    return status.started and not status.snapshot().get("partitions")
 
 
 def _why_not_ready(snapshot: Mapping[str, Any]) -> str:

@@ -106,7 +106,7 @@ class Auth:
         self._clock = clock
         self._sessions = sessions or Sessions(clock=clock)
         self._known: OrderedDict[tuple[str, str], None] = OrderedDict()
-        self.open: set[str] = {"/healthz", "/readyz", LOGIN_PAGE}
+        self.open: set[str] = {"/healthz", "/readyz", "/startupz", LOGIN_PAGE}
         """Addresses for everybody; one that ends in a slash means all below it."""
         if open_metrics:
             self.open.add("/metrics")

@@ -35,7 +35,7 @@ class HttpSettings(Section):
     )
     open_metrics: bool = Field(
         default=True,
-        description="true: /metrics needs no token. /healthz and /readyz never do.",
+        description="true: /metrics needs no token. /healthz, /readyz and /startupz never do.",
     )
     tls_cert_file: FileName | None = Field(
         default=None, description="Certificate chain, PEM. With it the interface speaks TLS only."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
@@ -76,6 +76,9 @@ class Listener(Protocol):
     def polled(self, lag_events: int | None) -> None:
         """A poll returned, perhaps with nothing: the loop is alive."""
 
+    def moved(self) -> None:
+        """A stored stretch of the input was judged again: a restore gets on."""
+
     def restored(self, partition: int, stamp: Stamp, seconds: float) -> None:
         """A partition's state is back, or begins empty."""
 
@@ -90,6 +93,23 @@ class Listener(Protocol):
 
     def stopped(self, reason: str) -> None:
         """The loop has ended."""
+
+
+def lively(
+    step: Callable[[G, RawBatch], G], listener: Listener | None
+) -> Callable[[G, RawBatch], G]:
+    """The same step, which tells ``listener`` each time that the loop gets on.
+
+    A long restore is work: whoever watches the loop must not take it for one that hangs.
+    """
+
+    def told(state: G, raw: RawBatch) -> G:
+        after = step(state, raw)
+        if listener is not None:
+            listener.moved()
+        return after
+
+    return told
 
 
 class Tracing(Protocol):

@@ -37,6 +37,7 @@ from monitor.runtime.parties import (
     Listener,
     Policies,
     Tracing,
+    lively,
 )
 from monitor.runtime.process import settled
 from monitor.state.recovery import Stamp, advance, recover, seal
@@ -283,7 +284,7 @@ class Service(Generic[G]):
             resume,
             start=gate.start,
             load=gate.load,
-            step=gate.relive,
+            step=lively(gate.relive, self._listener),
             read_range=self._transport.read_range,
             digest=gate.digest,
             view=gate.view_digest if isinstance(gate, Sharing) else None,
@@ -297,7 +298,7 @@ class Service(Generic[G]):
 
     def _relive_under(self, version: int) -> Callable[[G, RawBatch], G] | None:
         gate = None if self._policies is None else self._policies.gate_of(version)
-        return None if gate is None else gate.relive
+        return None if gate is None else lively(gate.relive, self._listener)
 
     def _judge(self, batches: Sequence[RawBatch], seconds: dict[str, float]) -> None:
         """One micro-batch: all of it becomes visible, or none."""

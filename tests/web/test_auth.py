@@ -80,6 +80,7 @@ def assert_problem(answer: httpx.Response, status: int) -> dict[str, Any]:
 def test_strangers_get_probes_only(site: Site) -> None:
     with site.client() as client:
         assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
+        assert client.get("/startupz").status_code == 200
         for path in ("/metrics", "/openapi.json", "/v1/status", "/v1/policy", "/v1/audit", "/no"):
             answer = client.get(path)
             assert_problem(answer, 401)
