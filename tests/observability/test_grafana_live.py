@@ -21,7 +21,6 @@ import pytest
 import yaml
 
 from tests.checks.prometheus import Prometheus, free_port, need
-from tests.kafka.conftest import bootstrap  # noqa: F401 - a fixture
 from tests.kafka.kafka_helpers import Cluster
 from tests.observability import grafana_queries as queries
 from tests.observability.monitor_with_fault import FAULT_WEIGHT
@@ -87,7 +86,7 @@ class Stack:
     def start_generator(self) -> None:
         """Twelve seconds of honest accounts, then an attack for the rest of the test."""
         program = ROOT / "deploy" / "compose" / "generator.py"
-        options = ["--rate", "500", "--calm", "12", "--attack", "48", "--share", "0.15"]
+        options = ["--rate", "300", "--calm", "12", "--attack", "48", "--share", "0.15"]
         where = [
             "--bootstrap-servers",
             self.cluster.bootstrap,
@@ -204,7 +203,7 @@ class Stack:
 
 
 @pytest.fixture(scope="module")
-def stack(bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:  # noqa: F811
+def stack(bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Everything up, the attack seen, and what only happens in trouble under way."""
     need("prometheus")
     with Cluster(bootstrap, "confluent") as cluster:
