@@ -40,8 +40,8 @@ def stream() -> Iterator[Feedback]:
     for i, (x, label) in enumerate(pages):
         yield Feedback(x, label, f"acct-{rng.randrange(60)}", False)
         while i >= ATTACK_FROM and rng.random() < 0.4:
-            x, label = rng.choice(pages)
-            yield Feedback(x, not label, f"ring-{rng.randrange(5)}", True)
+            page, truth = rng.choice(pages)
+            yield Feedback(page, not truth, f"ring-{rng.randrange(5)}", True)
 
 
 def model() -> Any:

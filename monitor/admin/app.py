@@ -15,6 +15,7 @@ from monitor.admin.auth import CSRF, Auth, Gatekeeper
 from monitor.admin.body import JSON, NDJSON, Shape, read_events
 from monitor.admin.desk import Desk
 from monitor.admin.desk_parts import OrjsonResponse
+from monitor.admin.drill_routes import drill_router
 from monitor.admin.policy_routes import policy_router
 from monitor.admin.problem import Guard, ProblemError, install
 from monitor.admin.quarantine_routes import quarantine_router
@@ -143,6 +144,7 @@ def create_app(
         description=DESCRIPTION,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         default_response_class=OrjsonResponse,
     )
     install(app)
@@ -156,6 +158,7 @@ def create_app(
     _add_check(app, service, settings.http)
     app.include_router(policy_router(desk))
     app.include_router(quarantine_router(desk))
+    app.include_router(drill_router(desk))
     app.include_router(audit_router(desk))
     app.include_router(session_router(auth))
     _describe(app, auth)

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from monitor.cli import common, demo, inject, policy, quarantine, replay, run, token
+from monitor.cli import common, demo, drill, inject, policy, quarantine, replay, run, token
 
 HELP = """\
 Stands between labelled feedback and the online models that learn from it.
@@ -20,7 +20,7 @@ and lets it through, flags it or holds it back, each time with a reason.
 
 New here? Start with `poisoning-monitor demo`: a real stream with an attack in it, nothing to set
 up. Then `replay` judges a file of your own, and `run` is the service; `policy` and `quarantine`
-tune it and review what it holds back while it runs.
+tune it and review what it holds back while it runs, `drill` tries an attack on it.
 """
 
 EPILOG = """\
@@ -42,6 +42,7 @@ app.command("demo", epilog=demo.EPILOG)(demo.command)
 app.command("replay", epilog=replay.EPILOG)(replay.command)
 app.command("inject", epilog=inject.EPILOG)(inject.command)
 app.command("run", epilog=run.EPILOG)(run.command)
+app.command("drill", epilog=drill.EPILOG)(drill.command)
 app.add_typer(policy.app, name="policy")
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(token.app, name="token")

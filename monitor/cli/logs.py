@@ -14,6 +14,7 @@ from structlog.contextvars import bound_contextvars
 
 from monitor.config.policy import Policy
 from monitor.config.sections import LogSettings
+from monitor.core.errors import MonitorError
 from monitor.core.ports import CommitUnit
 from monitor.core.types import RawBatch, Verdict
 from monitor.runtime.parties import UNTRACED, Tracing
@@ -116,7 +117,11 @@ class BatchLog:
         with self._inner.batch(batches, began, polled) as names:
             name = batch_name(batches)
             with bound_contextvars(**{"batch": name, **names} if name else names):
-                yield names
+                try:
+                    yield names
+                except MonitorError as error:
+                    self._log.warning("batch not committed", error=str(error))
+                    raise
 
     def stage(self, name: str, began: float, ended: float, partition: int | None = None) -> None:
         """See :class:`~monitor.runtime.parties.Tracing`."""

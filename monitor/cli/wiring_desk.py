@@ -14,11 +14,16 @@ from typing import TYPE_CHECKING, Any
 from monitor.admin.desk import Desk
 from monitor.cli.wiring import kafka_config, make_service
 from monitor.config.settings import Settings
+from monitor.core.desk import AuditEntry
+from monitor.core.drill import Drill
 from monitor.core.errors import UsageError
+from monitor.core.limits import Limits
 from monitor.core.ports import HeldSource, Ledger, Observer, Reviewer, Transport
+from monitor.core.types import Family
 from monitor.gate import Gate
 from monitor.runtime.control import PolicyControl
 from monitor.runtime.desk import LiveDesk
+from monitor.runtime.drill import Drills, Schedule
 from monitor.runtime.parties import UNTRACED, Tracing
 from monitor.runtime.recent_events import RecentEvents
 from monitor.runtime.service import Service
@@ -171,6 +176,41 @@ def make_control(
     )
 
 
+def make_drills(
+    settings: Settings,
+    service: Callable[[], Service[Any]],
+    *,
+    note: Callable[[AuditEntry], None],
+    told: Callable[[Drill], None],
+) -> Drills:
+    """Drills, by hand and as scheduled."""
+    wanted = settings.drills
+    return Drills(
+        service,
+        Limits(**settings.limits.model_dump()),
+        note=note,
+        told=told,
+        schedule=Schedule(wanted.every_hours * 3600.0, wanted.plans()),
+    )
+
+
+def metrics_of_drills(metrics: Metrics) -> Callable[[Drill], None]:
+    """Shows a drill's result as metrics."""
+
+    def told(drill: Drill) -> None:
+        recall = drill.recall
+        if recall is not None:
+            metrics.drill(
+                Family(drill.plan.family),
+                recall,
+                drill.delay_events,
+                drill.held,
+                drill.sent - drill.held,
+            )
+
+    return told
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Manned:
     """A loop and its desk. The loop starts the quarantine, and :meth:`close` ends what follows."""
@@ -179,9 +219,11 @@ class Manned:
     desk: Desk
     control: PolicyControl
     quarantine: Quarantine | None
+    drills: Drills
 
     def close(self) -> None:
-        """End the threads that follow the ledgers and the quarantine."""
+        """End the threads of drills, and those that follow the ledgers and the quarantine."""
+        self.drills.close()
         self.control.close()
         if self.quarantine is not None:
             self.quarantine.stop()
@@ -212,6 +254,9 @@ def make_manned(
     quarantine = make_quarantine(
         settings, transport, lambda: running[0], make_outside(control, status)
     )
+    note = quarantine.note if quarantine is not None else (lambda _: None)
+    drills = make_drills(settings, lambda: running[0], note=note, told=metrics_of_drills(metrics))
+    watching = [*observers, metrics, recent, drills]
     metrics.expect(detector.name for detector in gate.detectors)
     if quarantine is not None:
         metrics.watch_reviews(quarantine.observed)
@@ -219,7 +264,7 @@ def make_manned(
         settings,
         gate,
         transport,
-        observers=[*observers, metrics, recent, *([] if quarantine is None else [quarantine])],
+        observers=[*watching, *([] if quarantine is None else [quarantine])],
         status=status,
         policies=control,
         tracing=tracing,
@@ -227,5 +272,5 @@ def make_manned(
     running.append(service)
     if quarantine is not None:  # once topics and folders are there
         service.submit(lambda _: quarantine.start())
-    desk = LiveDesk.of(control, quarantine, status.snapshot)
-    return Manned(service, desk, control, quarantine)
+    desk = LiveDesk.of(control, quarantine, drills, status.snapshot)
+    return Manned(service, desk, control, quarantine, drills)

@@ -25,6 +25,7 @@ from pydantic_settings import (
 )
 
 from monitor.config.control import ControlSettings
+from monitor.config.drills import DrillSettings
 from monitor.config.http import HttpSettings
 from monitor.config.policy import Policy
 from monitor.config.quarantine import QuarantineSettings
@@ -110,6 +111,11 @@ not 99999
     quarantine: QuarantineSettings = Field(
         default_factory=QuarantineSettings,
         description="The store in which people look through what was held back.",
+    )
+    drills: DrillSettings = Field(
+        default_factory=DrillSettings,
+        description="Attacks that the service tries on a copy of its state, to know what it would "
+        "catch.",
     )
     http: HttpSettings = Field(
         default_factory=HttpSettings,

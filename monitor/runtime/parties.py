@@ -1,17 +1,27 @@
-"""Who the loop deals with: the gate it asks, and the listener it tells."""
+"""Who the loop deals with: the gate it asks, and the listener it tells; and what it hands out."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from monitor.core.types import DecisionBatch, RawBatch
 from monitor.state.codec import Pieces
 from monitor.state.recovery import Stamp
 
 G = TypeVar("G")
+
+
+@dataclass(frozen=True, slots=True)
+class Fork(Generic[G]):
+    """A partition's state at an offset, to go on with apart from the service."""
+
+    partition: int
+    state: G
+    next_offset: int
 
 
 class GateLike(Protocol[G]):

@@ -31,6 +31,7 @@ from monitor.runtime.jobs import Jobs
 from monitor.runtime.overload import Overload
 from monitor.runtime.parties import (
     UNTRACED,
+    Fork,
     GateLike,
     InPieces,
     Listener,
@@ -192,14 +193,28 @@ class Service(Generic[G]):
         StateError
             When there is no such state here (yet).
         """
-        held, gate = self._held, self._gate
+        gate = self._gate
+        fork = self.fork(partition)
+        raw = RawBatch.of(values, start=fork.next_offset, partition=fork.partition)
+        return gate.step(fork.state, raw)[0]
+
+    def fork(self, partition: int | None = None) -> Fork[G]:
+        """A partition's state as of the last commit; states never change. From any thread.
+
+        By default of the partition that has seen the most input.
+
+        Raises
+        ------
+        StateError
+            When there is no such state here (yet).
+        """
+        held = self._held
         if partition is None and held:
             partition = max(held, key=lambda p: (held[p].stamp.next_offset, -p))
         if partition is None or partition not in held:
             raise StateError("No partition's state is here yet: try again in a moment.")
         chosen = held[partition]
-        raw = RawBatch.of(values, start=chosen.stamp.next_offset, partition=partition)
-        return gate.step(chosen.state, raw)[0]
+        return Fork(partition, chosen.state, chosen.stamp.next_offset)
 
     def _loop(self, stop: threading.Event) -> StopReason:
         failures, draining = 0, False

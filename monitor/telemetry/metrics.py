@@ -169,7 +169,7 @@ class Metrics:
         )
         self._delay = self._gauge(
             "drill_delay_events",
-            "Canaries of the latest drill that passed before the first was caught.",
+            "Events between the latest drill's first canary and the first one caught.",
             "family",
         )
         self._canaries = self._counter(
@@ -236,8 +236,8 @@ class Metrics:
         recall
             Share of its canaries that were caught, 0 to 1.
         delay_events
-            Canaries that passed before the first was caught; None when none was: the metric is
-            then NaN, and no earlier drill's delay stands for this one's.
+            Events between its first canary and the first that was caught; None when none was:
+            the metric is then NaN, and no earlier drill's delay stands for this one's.
         caught, missed
             Canaries of this drill.
         """

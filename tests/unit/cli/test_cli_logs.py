@@ -119,6 +119,7 @@ def test_threads_and_warnings_are_lines_and_what_happens_in_a_batch_names_it() -
 import logging, threading, warnings
 from monitor.cli import logs
 from monitor.config.sections import LogSettings
+from monitor.core.errors import TransportError
 from monitor.core.types import RawBatch
 from monitor.transport.kafka_worker import Worker
 logs.setup(LogSettings())
@@ -129,12 +130,18 @@ worker = Worker("w")
 with logs.BatchLog().batch([RawBatch.of([b"{}"] * 2, start=5, partition=3)], 0.0, 0.0):
     worker.call("x", 10, lambda: logging.getLogger("monitor.transport").warning("in %s", "there"))
 worker.call("x", 10, lambda: logging.getLogger("monitor.transport").warning("outside"))
+try:
+    with logs.BatchLog().batch([RawBatch.of([b"{}"], start=9)], 0.0, 0.0):
+        raise TransportError("no room")
+except TransportError:
+    pass
 """
     ran = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    warned, failed, inside, outside = lines_of(ran.stderr)
+    warned, failed, inside, outside, refused = lines_of(ran.stderr)
     assert "odd" in warned["event"] and warned["logger"] == "py.warnings"
     assert failed["thread"] == "t1" and "ZeroDivisionError" in failed["exception"]
     assert (inside["event"], inside["batch"]) == ("in there", "3:5-6")
     assert "batch" not in outside
+    assert (refused["batch"], refused["error"]) == ("0:9-9", "no room")
