@@ -135,6 +135,16 @@ def test_hpa_asks_for_the_lag_of_the_service() -> None:
     assert spec["scaleTargetRef"]["kind"] == "StatefulSet"
 
 
+def test_hpa_may_go_by_the_processor() -> None:
+    wanted = {"type": "hpa", "minReplicas": 1, "hpaMetric": "cpu", "cpuPercent": 70}
+    found = render(values("minimal", autoscaling=wanted))
+    scaler = only(found, "HorizontalPodAutoscaler")
+    check(scaler)
+    (metric,) = scaler["spec"]["metrics"]
+    assert metric["resource"]["target"] == {"type": "Utilization", "averageUtilization": 70}
+    assert "cpu" in gate(found)["resources"]["requests"]
+
+
 def test_keda_asks_for_the_groups_lag_with_the_services_login() -> None:
     found = objects("keda")
     scaled = only(found, "ScaledObject")["spec"]
