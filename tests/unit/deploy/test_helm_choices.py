@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from helm_python.errors import HelmError
 
+from monitor.config.settings import load_settings
 from tests.unit.deploy.charts import (
     CHART,
     CUSTOM,
@@ -66,6 +68,14 @@ REFUSED = {
         {"config": {"http": {"tls_client_ca_file": "/ca.pem"}}},
     ),
     "no interface for the probes": ("http.enabled", {"config": {"http": {"enabled": False}}}),
+    "KEDA with a login it cannot be given": (
+        "autoscaling.keda.authenticationRef",
+        {
+            "kafka__protocol": "SASL_SSL",
+            "kafka__sasl": {"mechanism": "OAUTHBEARER"},
+            "autoscaling": {"type": "keda"},
+        },
+    ),
     "a word for a number": ("replicas", {"replicas": "three"}),
     "a value that is none": ("replicaCount", {"replicaCount": 3}),
     "a topic that is none": ("topics", {"kafka__topics": {"inputs": "x"}}),
@@ -125,6 +135,16 @@ def test_hpa_asks_for_the_lag_of_the_service() -> None:
     assert spec["scaleTargetRef"]["kind"] == "StatefulSet"
 
 
+def test_hpa_may_go_by_the_processor() -> None:
+    wanted = {"type": "hpa", "minReplicas": 1, "hpaMetric": "cpu", "cpuPercent": 70}
+    found = render(values("minimal", autoscaling=wanted))
+    scaler = only(found, "HorizontalPodAutoscaler")
+    check(scaler)
+    (metric,) = scaler["spec"]["metrics"]
+    assert metric["resource"]["target"] == {"type": "Utilization", "averageUtilization": 70}
+    assert "cpu" in gate(found)["resources"]["requests"]
+
+
 def test_keda_asks_for_the_groups_lag_with_the_services_login() -> None:
     found = objects("keda")
     scaled = only(found, "ScaledObject")["spec"]
@@ -161,6 +181,26 @@ def test_keda_without_security_needs_no_login() -> None:
     assert "authenticationRef" not in trigger and "sasl" not in trigger["metadata"]
     for item in found:
         check(item)
+
+
+def test_other_logins_come_by_config_and_environment(tmp_path: Path) -> None:
+    oauth = {"token_url": "https://id.example.org/token", "client_id": "monitor"}
+    variable = "MONITOR_KAFKA__SECURITY__OAUTH__CLIENT_SECRET"
+    secret = {"secretKeyRef": {"name": "monitor-oauth", "key": "client-secret"}}
+    found = render(
+        values(
+            "minimal",
+            kafka__protocol="SASL_SSL",
+            kafka__sasl={"mechanism": "OAUTHBEARER"},
+            config={"kafka": {"security": {"oauth": oauth}}},
+            extraEnv=[{"name": variable, "valueFrom": secret}],
+        )
+    )
+    path = tmp_path / "monitor.yaml"
+    path.write_text(only(found, "ConfigMap")["data"]["monitor.yaml"])
+    security = load_settings(path, environ={variable: "from-a-secret"}).kafka.security
+    assert (security.mechanism, security.oauth.client_id) == ("OAUTHBEARER", "monitor")
+    assert {"name": variable, "valueFrom": secret} in gate(found)["env"]
 
 
 def test_prometheus_finds_pods_that_are_not_ready_too() -> None:

@@ -105,6 +105,9 @@ annotations:
 {{- if and (ne $v.autoscaling.type "none") (gt (int $v.autoscaling.minReplicas) $most) -}}
 {{- fail (printf "autoscaling.minReplicas: %d is more than the most, %d" (int $v.autoscaling.minReplicas) $most) -}}
 {{- end -}}
+{{- if and (eq $v.autoscaling.type "keda") (include "monitor.isSasl" .) (not $v.kafka.sasl.existingSecret) (not $v.autoscaling.keda.authenticationRef) -}}
+{{- fail (printf "autoscaling.keda.authenticationRef: with %s name a TriggerAuthentication of your own" $v.kafka.sasl.mechanism) -}}
+{{- end -}}
 {{- if and $v.metrics.serviceMonitor.enabled (not $v.http.openMetrics) (not $v.metrics.serviceMonitor.tokenSecret) -}}
 {{- fail "metrics.serviceMonitor.tokenSecret: with http.openMetrics: false Prometheus needs a token of role viewer" -}}
 {{- end -}}
