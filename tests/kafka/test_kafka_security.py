@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 import shlex
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -28,9 +31,11 @@ from monitor.transport.kafka_topics import ensure_topics
 from tests.kafka import secured
 from tests.kafka.kafka_helpers import CLIENTS, ROOT, broker_module, poll_until, unit
 from tests.kafka.secured import SecuredBroker
+from tests.kafka.test_kafka_service import Process
 
 DOCUMENT = ROOT / "deploy" / "kafka-security.md"
 SECRETS = (secured.PASSWORD, secured.TLS_PASSWORD, secured.CLIENT_SECRET)
+HAND_MADE = "hand-made"
 _RESOURCES = {
     "--topic": ResourceType.TOPIC,
     "--group": ResourceType.GROUP,
@@ -93,6 +98,10 @@ def grant(address: str) -> None:
     admin = KafkaAdminClient(bootstrap_servers=address)
     rights = documented_rights()
     assert len(rights) > 12
+    # The same for a group whose state is made up here, which the service could not go on from.
+    for right in [r for r in rights if r.resource_pattern.resource_type == ResourceType.GROUP]:
+        group = ResourcePattern(ResourceType.GROUP, HAND_MADE, ACLResourcePatternType.LITERAL)
+        rights.append(ACL(right.principal, "*", right.operation, right.permission_type, group))
     answer = admin.create_acls(rights)
     admin.close()
     assert not answer["failed"]
@@ -129,6 +138,7 @@ def config_of(broker: SecuredBroker, client: str, security: Security, **other) -
         KafkaConfig(
             client=client,
             bootstrap_servers=broker.login if has_login else broker.certificates,
+            group_id=HAND_MADE,
             instance="one",
             create_topics=False,
             security=security,
@@ -257,3 +267,44 @@ def test_the_document_names_every_topic_of_the_defaults() -> None:
 def test_the_documents_files_are_there() -> None:
     for name in re.findall(r"\]\(([\w./-]+)\)", DOCUMENT.read_text(encoding="utf-8")):
         assert (Path(DOCUMENT).parent / name).exists(), name
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_the_service_logs_in_by_settings_and_shows_no_secret_even_when_it_tells_all(
+    broker, client, tmp_path
+) -> None:
+    secret = tmp_path / "password"
+    secret.write_text(secured.PASSWORD + "\n")
+    chosen = {
+        "kafka": {
+            "client": client,
+            "bootstrap_servers": broker.login,
+            "instance": f"service-{client}",
+            "create_topics": False,
+            "security": {
+                "protocol": "SASL_SSL",
+                # What goes over the line is the password itself.
+                "mechanism": "PLAIN",
+                "username": secured.USER,
+                "password_file": str(secret),
+                "ca_file": broker.authority.file,
+            },
+        },
+        "log": {"level": "debug"},
+        "http": {"port": 0},
+    }
+    value = json.dumps(
+        {"id": "e-1", "ts": 1.7e9, "source": "acct-1", "label": "a", "features": [1]}
+    )
+    produce(broker, value.encode())
+    with Process(tmp_path, chosen) as service:
+        deadline = time.monotonic() + 60
+        while '"batch committed"' not in (text := service.log.read_text()):
+            assert service.process.poll() is None and time.monotonic() < deadline, text
+            time.sleep(0.1)
+        assert service.end(signal.SIGTERM) == 0
+    text = service.log.read_text()
+    assert all(json.loads(line)["event"] for line in text.splitlines())
+    encoded = base64.b64encode(secured.PASSWORD.encode()).decode()
+    for hidden in (secured.PASSWORD, json.dumps(secured.PASSWORD)[1:-1], encoded, "acct-1"):
+        assert hidden not in text
