@@ -40,6 +40,7 @@ class Stack:
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=10.0)
         self.processes: list[subprocess.Popen[bytes]] = []
         self.prometheus: Prometheus
+        self.reader: httpx.Client
 
     def start(self, name: str, *command: str | Path, env: Mapping[str, str] | None = None) -> None:
         """A process that is stopped at the end."""
@@ -109,6 +110,7 @@ class Stack:
         path = self.folder / "prometheus.yml"
         path.write_text(yaml.safe_dump(config))
         self.prometheus = Prometheus(self.folder / "prometheus", path)
+        self.reader = httpx.Client(base_url=self.prometheus.url, timeout=15.0)
 
     def fail_a_detector(self) -> None:
         """Send the event that the fault waits for."""
@@ -175,6 +177,7 @@ class Stack:
     def stop(self) -> None:
         """All of it, by the ids of what was started."""
         if hasattr(self, "prometheus"):
+            self.reader.close()
             self.prometheus.stop()
         for process in reversed(self.processes):
             process.terminate()
@@ -189,13 +192,19 @@ class Stack:
     def series(self, asked: Asked) -> list[dict[str, Any]]:
         """What a curve is drawn from, over the time of the test."""
         span = {"start": self.began, "end": time.time(), "step": STEP_SECONDS}
-        answer = self.prometheus.get("/api/v1/query_range", query=asked.filled().expr, **span)
-        return list(answer["data"]["result"])
+        return self._read("query_range", query=asked.filled().expr, **span)["result"]
+
+    def _read(self, kind: str, **parameters: Any) -> Any:
+        """What Prometheus answers; one connection for the many queries."""
+        answer = self.reader.get(f"/api/v1/{kind}", params=parameters)
+        assert answer.is_success, (parameters, answer.text)
+        return answer.json()["data"]
 
     def has_data(self, asked: Asked) -> bool:
         """Whether the query has a number: now, or for a curve at some time of the test."""
         if asked.instant:
-            found = [row["value"][1] for row in self.prometheus.query(asked.filled().expr)]
+            rows = self._read("query", query=asked.filled().expr)["result"]
+            found = [row["value"][1] for row in rows]
         else:
             found = [value for row in self.series(asked) for _, value in row["values"]]
         return any(not math.isnan(float(value)) for value in found)
@@ -203,6 +212,6 @@ class Stack:
     def has_exemplars(self, asked: Asked) -> bool:
         """Whether there are points with partition and offset for the query."""
         span = {"start": self.began, "end": time.time()}
-        answer = self.prometheus.get("/api/v1/query_exemplars", query=asked.filled().expr, **span)
-        found = [one["labels"] for row in answer["data"] for one in row["exemplars"]]
+        rows = self._read("query_exemplars", query=asked.filled().expr, **span)
+        found = [one["labels"] for row in rows for one in row["exemplars"]]
         return bool(found) and all({"partition", "offset"} <= set(labels) for labels in found)

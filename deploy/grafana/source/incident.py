@@ -32,7 +32,7 @@ STEPS = """\
 2. **Does it reach the learner?** In mode `enforce` what is quarantined does not; flagged events do.
 3. **Who sends it?** Sources are never metrics. Look at the
    [held events](${console}/quarantine?status=open), or `poisoning-monitor quarantine list --family
-   ${family:csv}`; `poisoning-monitor incidents list` has what they have in common.
+   FAMILY`; `poisoning-monitor incidents list` has what they have in common.
 4. **Act:** confirm the ring (`quarantine confirm --source …`), deny a source, or tighten a label by
    an override; ask first: `poisoning-monitor policy whatif …`.
 5. **False alarm?** Release, and see whether the promise is kept (bottom right).
@@ -50,7 +50,7 @@ def _burn() -> parts.Panel:
         "high, short low: it is over.",
         "none",
         now(""),
-        steps=((1.0, "orange"), (10.0, "red")),
+        steps=((2.0, "orange"), (6.0, "red")),
         width=8,
     ).decimals(2)
     targets = []
@@ -73,7 +73,9 @@ def _what(board: build.Dashboard) -> build.Dashboard:
                 "Of the chosen families, in the shown time.",
                 "short",
                 now(f"sum({counts})"),
-            ).decimals(0)
+            )
+            .decimals(0)
+            .height(9)
         )
         .with_panel(
             number(
@@ -81,7 +83,9 @@ def _what(board: build.Dashboard) -> build.Dashboard:
                 "The rest was flagged and passed on.",
                 "percentunit",
                 now(f"sum({held}) / (sum({counts}) > 0)"),
-            ).decimals(1)
+            )
+            .decimals(1)
+            .height(9)
         )
         .with_panel(
             text.Panel()

@@ -23,9 +23,8 @@ from deploy.grafana.source.parts import (
 UID = "poisoning-monitor-overview"
 NEAR = "5m"
 PASSED = f"{SUSPICIOUS},{parts.is_('action', 'pass')}"
-# Twice and ten times what was promised for honest traffic: the first is worth a look (streams with
-# rare classes live there), the second is no accident.
-EXCESS = ((2.0, "orange"), (10.0, "red"))
+# Where the alert PoisoningRateHigh begins: as a ticket when it lasts, and as a page.
+EXCESS = ((2.0, "orange"), (6.0, "red"))
 
 
 def _excess(matcher: str, threshold: str) -> str:
@@ -41,7 +40,7 @@ def _status(board: build.Dashboard) -> build.Dashboard:
             number(
                 "Held back, times the promise",
                 "Share of valid events in quarantine over 5 minutes, divided by what the policy "
-                "promises for honest traffic. Around 1 is ordinary. Above 10: open the incident "
+                "promises for honest traffic. Around 1 is ordinary. Above 6: open the incident "
                 "drill-down.",
                 "none",
                 query(_excess(HELD, "quarantine")),
