@@ -81,20 +81,26 @@ class Stop:
 
 
 def connect(options: argparse.Namespace, stop: Stop) -> KafkaConsumer | None:
-    """A consumer of committed events alone: what an aborted micro-batch wrote never happened."""
+    """A consumer of committed events alone: what an aborted micro-batch wrote never happened.
+
+    Subscribes when the topic is there, which is the monitor's to create; None when told to stop
+    before.
+    """
     while not stop.asked:
         try:
-            return KafkaConsumer(
-                options.topic,
+            consumer = KafkaConsumer(
                 bootstrap_servers=options.bootstrap_servers,
                 group_id=options.group,
                 isolation_level="read_committed",
                 auto_offset_reset="earliest",
-                metadata_max_age_ms=5000,
             )
+            if consumer.partitions_for_topic(options.topic):
+                consumer.subscribe([options.topic])
+                return consumer
+            consumer.close()
         except KafkaError as error:
-            print(f"waiting for the broker: {error!r}", file=sys.stderr, flush=True)
-            time.sleep(1.0)
+            print(f"waiting for {options.topic}: {error!r}", file=sys.stderr, flush=True)
+        time.sleep(1.0)
     return None
 
 

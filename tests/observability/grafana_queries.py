@@ -24,6 +24,7 @@ CHOSEN = {
 }
 """What Grafana puts in the place of variables, with everything chosen."""
 LABEL_VALUES = re.compile(r"label_values\((.+), (\w+)\)")
+OFFSET = re.compile(r" offset -?\w+")
 FILTERS = {"==", "!=", ">", "<", ">=", "<=", "and", "or", "unless"}
 
 
@@ -84,11 +85,15 @@ def alert_rules() -> list[dict[str, Any]]:
 
 
 def alert_queries() -> Iterator[Asked]:
-    """Of the alert rules: what they compare, for a comparison has no result until it is true."""
+    """Of the alert rules: what they compare, for a comparison has no result until it is true.
+
+    What they compare with some time ago is asked for as of now: a test has no past of hours.
+    """
     for rule in alert_rules():
         (query,) = (part["model"] for part in rule["data"] if "expr" in part["model"])
         for number, operand in enumerate(operands(promql.parse(query["expr"]))):
-            yield Asked(f"alert {rule['title']} / {number}", str(operand), instant=True)
+            place = f"alert {rule['title']} / {number}"
+            yield Asked(place, OFFSET.sub("", str(operand)), instant=True)
 
 
 def all_queries() -> list[Asked]:
