@@ -16,7 +16,7 @@ from monitor.config.policy import Policy
 from monitor.config.sections import LogSettings
 from monitor.core.errors import MonitorError
 from monitor.core.ports import CommitUnit
-from monitor.core.types import RawBatch, Verdict
+from monitor.core.types import RawBatch
 from monitor.runtime.parties import UNTRACED, Tracing
 from monitor.runtime.status import Status
 from monitor.state.recovery import Stamp
@@ -131,16 +131,12 @@ class BatchLog:
         """Say how many events got which verdict, and what took how long."""
         if not self._log.is_enabled_for(logging.DEBUG):
             return
-        verdicts = dict.fromkeys((v.word for v in Verdict), 0)
-        for part in unit.parts:
-            for v in Verdict:
-                verdicts[v.word] += int((part.decisions.verdict == v).sum())
         self._log.debug(
             "batch committed",
             events=sum(len(part.raw) for part in unit.parts),
             policy_version=unit.parts[0].decisions.policy_version,
             seconds={stage: round(spent, 4) for stage, spent in seconds.items()},
-            **verdicts,
+            **unit.verdicts(),
         )
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from monitor.config.sections import Section
+from monitor.config.base import Section
 from monitor.core.drill import DrillPlan
 from monitor.core.errors import UsageError
 

@@ -6,9 +6,8 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from monitor.config.sections import Port, Positive, Seconds, Section
-
-FileName = Annotated[str, Field(min_length=1)]
+from monitor.config.base import FileName, Section
+from monitor.config.sections import Port, Positive, Seconds
 
 
 class HttpSettings(Section):

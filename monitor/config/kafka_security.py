@@ -5,21 +5,17 @@ from __future__ import annotations
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, model_validator
 
-FileName = Annotated[str, Field(min_length=1)]
+from monitor.config.base import FileName, Section
+
 Secret = Annotated[SecretStr, Field(min_length=1)]
 
 PASSWORD_MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
-class _Section(BaseModel):
-    # monitor.config.sections, which has the same, holds this section.
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
-
-
-class OAuthSettings(_Section):
+class OAuthSettings(Section):
     """Client credentials at an OpenID provider, for `mechanism: OAUTHBEARER`."""
 
     token_url: str = Field(
@@ -46,7 +42,7 @@ class OAuthSettings(_Section):
     )
 
 
-class KafkaSecuritySettings(_Section):
+class KafkaSecuritySettings(Section):
     """How the connections to the brokers are protected, and as whom this service logs in."""
 
     protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
@@ -157,5 +153,5 @@ class KafkaSecuritySettings(_Section):
         )
 
 
-def _both(section: BaseModel, name: str) -> bool:
+def _both(section: Section, name: str) -> bool:
     return bool(getattr(section, name) and getattr(section, f"{name}_file"))

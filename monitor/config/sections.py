@@ -8,20 +8,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from monitor.config.base import Section
 from monitor.config.kafka_security import KafkaSecuritySettings
 from monitor.core.limits import LARGEST_SECONDS
 
 Positive = Annotated[int, Field(ge=1)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0.0)]
-
-
-class Section(BaseModel):
-    """Base of all sections: strict types, no unknown keys, no change after start."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
 
 class FeatureSetting(Section):

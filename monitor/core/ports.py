@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar, runtime_checkable
 
+import numpy as np
+
 from monitor.core.held import HeldBatch, Reviews
-from monitor.core.types import DecisionBatch, RawBatch
+from monitor.core.types import DecisionBatch, RawBatch, Verdict
 
 T = TypeVar("T")
 
@@ -42,6 +44,14 @@ class CommitUnit:
     """One micro-batch: one transaction."""
 
     parts: tuple[PartitionCommit, ...]
+
+    def verdicts(self) -> dict[str, int]:
+        """Number of records by the verdict's word."""
+        none = np.zeros(len(Verdict), dtype=np.int64)
+        counts = sum(
+            (np.bincount(p.decisions.verdict, minlength=len(Verdict)) for p in self.parts), none
+        )
+        return {verdict.word: int(counts[verdict]) for verdict in Verdict}
 
 
 @dataclass(frozen=True, slots=True)

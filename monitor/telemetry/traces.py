@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from monitor.core.errors import UsageError
 from monitor.core.ports import CommitUnit
-from monitor.core.types import RawBatch, Verdict
+from monitor.core.types import RawBatch
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -167,9 +167,8 @@ class Traces:
         span = self._span
         if span is None or not span.is_recording():
             return
-        for verdict in Verdict:
-            n = sum(int((part.decisions.verdict == verdict).sum()) for part in unit.parts)
-            span.set_attribute(f"poisoning_monitor.verdict.{verdict.word}", n)
+        for word, n in unit.verdicts().items():
+            span.set_attribute(f"poisoning_monitor.verdict.{word}", n)
         version = unit.parts[0].decisions.policy_version
         span.set_attribute("poisoning_monitor.policy_version", version)
 
