@@ -7,13 +7,12 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Response
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from monitor.admin.desk import Desk, DrillDesk
 from monitor.admin.desk_parts import OPERATOR, VIEWER, Operator, OrjsonResponse, answers, present
-from monitor.admin.desk_schemas import Text, Why
+from monitor.admin.desk_schemas import DrillIn, DrillOut, DrillsOut
 from monitor.admin.json_body import body_of, reads
-from monitor.core.drill import MAX_RATE_PER_SECOND, MAX_SECONDS, Drill, DrillPlan
+from monitor.core.drill import Drill
 
 EXAMPLE = {
     "family": "backdoor",
@@ -22,49 +21,6 @@ EXAMPLE = {
     "why": "Weekly drill",
 }
 Id = Annotated[str, Path(pattern=r"^[0-9a-f]{1,32}$", description="A drill's identifier.")]
-
-
-class DrillIn(BaseModel):
-    """What to try, and why."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    family: Text = Field(description="label_flip, backdoor, clean_label, …")
-    attack: Text = Field(default="", description="One of `inject`'s; empty: the family's usual.")
-    rate_per_second: FiniteFloat = Field(default=1.0, gt=0.0, le=MAX_RATE_PER_SECOND)
-    seconds: FiniteFloat = Field(default=60.0, gt=0.0, le=MAX_SECONDS)
-    sources: Text = Field(
-        default="5", description="A number of made-up accounts, ordinary, fresh, hijacked."
-    )
-    seed: int = Field(default=0, ge=0, le=2**31 - 1)
-    why: Why
-
-    def plan(self) -> DrillPlan:
-        """As the desk wants it. Raises UsageError."""
-        return DrillPlan(**self.model_dump(exclude={"why"}))
-
-
-class DrillOut(BaseModel):
-    """A drill and what came of it so far."""
-
-    model_config = ConfigDict(extra="allow")
-
-    id: str
-    state: str = Field(description="running, done, stopped or failed.")
-    wanted: int
-    sent: int = Field(description="Canaries judged so far.")
-    held: int
-    flagged: int
-    passed: int
-    recall: float | None = Field(description="Share of the judged canaries that would be held.")
-    noticed: float | None = Field(description="Share that was at least flagged.")
-    delay_canaries: int | None = Field(description="Canaries before the first one was held.")
-
-
-class DrillsOut(BaseModel):
-    """The latest drills, the latest first."""
-
-    drills: list[DrillOut]
 
 
 def as_json(drill: Drill) -> dict[str, Any]:

@@ -14,12 +14,8 @@ from typing import TYPE_CHECKING, Any
 from monitor.admin.desk import Desk
 from monitor.cli.wiring import kafka_config, make_service
 from monitor.config.settings import Settings
-from monitor.core.desk import AuditEntry
-from monitor.core.drill import Drill
 from monitor.core.errors import UsageError
-from monitor.core.limits import Limits
 from monitor.core.ports import HeldSource, Ledger, Observer, Reviewer, Transport
-from monitor.core.types import Family
 from monitor.gate import Gate
 from monitor.runtime.control import PolicyControl
 from monitor.runtime.desk import LiveDesk
@@ -176,41 +172,6 @@ def make_control(
     )
 
 
-def make_drills(
-    settings: Settings,
-    service: Callable[[], Service[Any]],
-    *,
-    note: Callable[[AuditEntry], None],
-    told: Callable[[Drill], None],
-) -> Drills:
-    """Drills, by hand and as scheduled."""
-    wanted = settings.drills
-    return Drills(
-        service,
-        Limits(**settings.limits.model_dump()),
-        note=note,
-        told=told,
-        schedule=Schedule(wanted.every_hours * 3600.0, wanted.plans()),
-    )
-
-
-def metrics_of_drills(metrics: Metrics) -> Callable[[Drill], None]:
-    """Shows a drill's result as metrics."""
-
-    def told(drill: Drill) -> None:
-        recall = drill.recall
-        if recall is not None:
-            metrics.drill(
-                Family(drill.plan.family),
-                recall,
-                drill.delay_events,
-                drill.held,
-                drill.sent - drill.held,
-            )
-
-    return told
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
 class Manned:
     """A loop and its desk. The loop starts the quarantine, and :meth:`close` ends what follows."""
@@ -255,7 +216,13 @@ def make_manned(
         settings, transport, lambda: running[0], make_outside(control, status)
     )
     note = quarantine.note if quarantine is not None else (lambda _: None)
-    drills = make_drills(settings, lambda: running[0], note=note, told=metrics_of_drills(metrics))
+    drills = Drills(
+        lambda: running[0],
+        gate.config.limits,
+        note=note,
+        told=metrics.drill,
+        schedule=Schedule(settings.drills.every_hours * 3600.0, settings.drills.plans()),
+    )
     watching = [*observers, metrics, recent, drills]
     metrics.expect(detector.name for detector in gate.detectors)
     if quarantine is not None:

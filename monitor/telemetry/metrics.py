@@ -20,6 +20,7 @@ from prometheus_client.metrics_core import Metric
 
 from monitor.config.policy import Policy
 from monitor.core.desk import Observed
+from monitor.core.drill import Drill
 from monitor.core.errors import RejectCode
 from monitor.core.ports import CommitUnit, PartitionCommit
 from monitor.core.types import Action, DecisionBatch, Family, Mode, RawBatch, Verdict
@@ -224,27 +225,18 @@ class Metrics:
                 n = counts.get((state, family.value), 0)
                 self._incidents.labels(state, family.value).set(n)
 
-    def drill(
-        self, family: Family, recall: float, delay_events: float | None, caught: int, missed: int
-    ) -> None:
-        """Show the result of a drill of ``family``.
+    def drill(self, ended: Drill) -> None:
+        """Show the result of a drill that has judged at least one canary.
 
-        Parameters
-        ----------
-        family
-            Whose attack was played.
-        recall
-            Share of its canaries that were caught, 0 to 1.
-        delay_events
-            Events between its first canary and the first that was caught; None when none was:
-            the metric is then NaN, and no earlier drill's delay stands for this one's.
-        caught, missed
-            Canaries of this drill.
+        Without a canary that was held its delay is NaN, so that no earlier drill's delay stands
+        for this one's.
         """
-        self._recall.labels(family.value).set(recall)
-        self._delay.labels(family.value).set(float("nan") if delay_events is None else delay_events)
-        self._canaries.labels(family.value, "caught").inc(caught)
-        self._canaries.labels(family.value, "missed").inc(missed)
+        family = ended.plan.family
+        delay = float("nan") if ended.delay_events is None else ended.delay_events
+        self._recall.labels(family).set(ended.recall or 0.0)
+        self._delay.labels(family).set(delay)
+        self._canaries.labels(family, "caught").inc(ended.held)
+        self._canaries.labels(family, "missed").inc(ended.sent - ended.held)
 
     def _show_mode(self, current: Mode) -> None:
         for mode in Mode:

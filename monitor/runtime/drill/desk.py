@@ -15,14 +15,13 @@ import queue
 import threading
 import time
 import uuid
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from monitor.core.desk import AuditEntry, ConflictError, MissingError
 from monitor.core.drill import Drill, DrillPlan, DrillState
-from monitor.core.errors import MonitorError, StateError
+from monitor.core.errors import MonitorError
 from monitor.core.limits import Limits
 from monitor.core.ports import CommitUnit
 from monitor.core.types import RawBatch
@@ -100,7 +99,7 @@ class Drills:
         self._clock, self._wall = clock, wall
         self._lock = threading.Lock()
         self._templates: dict[int, Templates] = {}
-        self._drills: deque[Drill] = deque(maxlen=_KEPT)
+        self._drills: dict[str, Drill] = {}
         self._run: _Run | None = None
         self._batches: queue.Queue[RawBatch] = queue.Queue(_WAITING)
         self._closed = threading.Event()
@@ -146,7 +145,6 @@ class Drills:
         # Some tenths of a second; the loop must not wait for it.
         drill_id = uuid.uuid4().hex[:10]
         made = canaries.make(values, plan, drill_id, self._limits)
-        short = plan.canaries - len(made)
         drill = Drill(
             drill_id,
             plan,
@@ -156,14 +154,18 @@ class Drills:
             self._wall(),
             wanted=len(made),
             partition=fork.partition,
-            note=f"Recent events allow {len(made)} of the {plan.canaries} canaries." * (short > 0),
+            note=""
+            if len(made) == plan.canaries
+            else f"Recent events allow {len(made)} of the {plan.canaries} canaries.",
         )
         with self._lock:
             if self._run is not None:
                 raise ConflictError("Another drill began a moment ago: wait for its end.")
             fork = self._service().fork(fork.partition)
             self._run = _Run(drill, fork, made, self._clock(), fork.next_offset)
-            self._drills.append(drill)
+            self._drills[drill_id] = drill
+            if len(self._drills) > _KEPT:
+                del self._drills[next(iter(self._drills))]
         self._write("drill started", drill)
         return drill
 
@@ -177,15 +179,17 @@ class Drills:
 
     def get(self, drill_id: str) -> Drill:
         """A drill as it stands. Raises MissingError for an unknown one."""
-        for drill in self.list():
-            if drill.id == drill_id:
-                return drill
-        raise MissingError(f"There is no drill {drill_id} (any more): the last {_KEPT} are kept.")
+        drill = self._drills.get(drill_id)
+        if drill is None:
+            raise MissingError(
+                f"There is no drill {drill_id} (any more): the last {_KEPT} are kept."
+            )
+        return drill
 
     def list(self) -> Sequence[Drill]:
         """The latest drills, the latest first."""
         with self._lock:
-            return [*self._drills][::-1]
+            return [*self._drills.values()][::-1]
 
     def close(self) -> None:
         """End the thread, and the drill at work with it."""
@@ -242,10 +246,7 @@ class Drills:
 
     def _keep(self, run: _Run, drill: Drill) -> None:
         with self._lock:
-            run.drill = replace(drill, skipped_events=run.skipped)
-            for i, kept in enumerate(self._drills):
-                if kept.id == drill.id:
-                    self._drills[i] = run.drill
+            run.drill = self._drills[drill.id] = replace(drill, skipped_events=run.skipped)
 
     def _end(self, run: _Run, state: DrillState, text: str) -> None:
         note = " ".join(part for part in (run.drill.note, text) if part)
@@ -283,5 +284,5 @@ class Drills:
         try:
             # Another seed each time: canaries that are always alike would be learned by heart.
             self.start(replace(plan, seed=plan.seed + self._turn), who="schedule", why="schedule")
-        except (MonitorError, StateError) as error:
+        except MonitorError as error:
             log.warning("the scheduled drill %s was left out: %s", plan.family, error)

@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from monitor.config.policy import Policy
 from monitor.core.desk import Observed
+from monitor.core.drill import Drill, DrillPlan, DrillState
 from monitor.core.errors import RejectCode
 from monitor.core.ports import CommitUnit, PartitionCommit
 from monitor.core.types import Action, DecisionBatch, Family, Mode, RawBatch, Reason
@@ -257,8 +258,10 @@ def test_a_store_that_fails_or_hangs_fails_no_scrape() -> None:
 def test_incidents_and_drills() -> None:
     metrics = Metrics()
     metrics.set_incidents({("open", "backdoor"): 2, ("open", "nonsense"): 7})
-    metrics.drill(Family.SYBIL, 0.75, 12, caught=3, missed=1)
-    metrics.drill(Family.SYBIL, 0.5, None, caught=1, missed=1)
+    plan = DrillPlan("sybil")
+    ended = Drill("1", plan, DrillState.DONE, "ann", "weekly", 0.0, sent=4, held=3, delay_events=12)
+    metrics.drill(ended)
+    metrics.drill(replace(ended, sent=2, held=1, delay_events=None))
     seen = values(metrics)
     assert seen["incidents{family=backdoor,state=open}"] == 2
     assert not any("nonsense" in name for name in seen)
