@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ import numpy as np
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 from river.datasets import synth
+from stopping import Stop
 
 from monitor.runtime.inject import IN_PLACE, Stream, honest_sources, inject
 
@@ -92,18 +92,6 @@ def records(options: argparse.Namespace, run: str) -> Iterator[tuple[bytes | Non
             stamped = {"id": f"{run}-{number}", "ts": round(time.time(), 3), **event}
             yield event["source"].encode(), json.dumps(stamped).encode()
         cycle += 1
-
-
-class Stop:
-    """Whether SIGTERM or Ctrl-C came; what is under way is finished first."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._ask)
-
-    def _ask(self, *_: object) -> None:
-        self.asked = True
 
 
 def connect(options: argparse.Namespace, stop: Stop) -> KafkaProducer | None:

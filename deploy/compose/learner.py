@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 import time
 from collections import deque
@@ -20,6 +19,7 @@ from typing import Any
 from kafka import KafkaConsumer
 from kafka.errors import KafkaError
 from river import compose, linear_model, multiclass, preprocessing
+from stopping import Stop
 
 LATEST = 5000
 
@@ -66,18 +66,6 @@ class Learner:
             "of_latest": len(self._right),
         }
         return json.dumps(said)
-
-
-class Stop:
-    """Whether SIGTERM or Ctrl-C came; what is under way is finished first."""
-
-    def __init__(self) -> None:
-        self.asked = False
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._ask)
-
-    def _ask(self, *_: object) -> None:
-        self.asked = True
 
 
 def connect(options: argparse.Namespace, stop: Stop) -> KafkaConsumer | None:

@@ -13,7 +13,7 @@ from deploy.grafana.source.parts import (
     metric,
     now,
     number,
-    quantile,
+    quantiles,
     query,
     rate,
     series,
@@ -110,10 +110,7 @@ def _pace(board: build.Dashboard) -> build.Dashboard:
         "Events in a micro-batch",
         "Small ones at little traffic. Always the largest (batch.max_events) means a backlog.",
         "short",
-        [
-            query(quantile(0.5, "batch_events"), "median"),
-            query(quantile(0.95, "batch_events"), "95th percentile"),
-        ],
+        quantiles("batch_events", 0.5, 0.95),
         width=8,
     )
     return (
@@ -128,11 +125,7 @@ def _delay(board: build.Dashboard) -> build.Dashboard:
         "Time of a micro-batch",
         "From poll to commit. Exemplars carry the partition and offset of a batch's first event.",
         "s",
-        [
-            query(quantile(0.5, "batch_seconds"), "median"),
-            query(quantile(0.95, "batch_seconds"), "95th percentile"),
-            query(quantile(0.99, "batch_seconds"), "99th percentile", exemplar=True),
-        ],
+        quantiles("batch_seconds", 0.5, 0.95, 0.99, exemplar=True),
         width=8,
     )
     age = series(
@@ -140,10 +133,7 @@ def _delay(board: build.Dashboard) -> build.Dashboard:
         "By the event's own time stamp: what producers and queues add before the gate is in it. "
         "The newest event of each micro-batch.",
         "s",
-        [
-            query(quantile(0.5, "event_age_seconds"), "median"),
-            query(quantile(0.95, "event_age_seconds"), "95th percentile"),
-        ],
+        quantiles("event_age_seconds", 0.5, 0.95),
         width=8,
     )
     return (

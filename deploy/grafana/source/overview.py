@@ -14,7 +14,7 @@ from deploy.grafana.source.parts import (
     metric,
     now,
     number,
-    quantile,
+    quantiles,
     query,
     rate,
     series,
@@ -220,10 +220,7 @@ def _service(board: build.Dashboard) -> build.Dashboard:
         "Time from the record's transport time stamp until the learner can read it. Points are "
         "exemplars: the slowest event of a micro-batch, with its partition and offset.",
         "s",
-        [
-            query(quantile(0.5, "event_latency_seconds"), "median"),
-            query(quantile(0.99, "event_latency_seconds"), "99th percentile", exemplar=True),
-        ],
+        quantiles("event_latency_seconds", 0.5, 0.99, exemplar=True),
         width=8,
     )
     honest = series(

@@ -58,12 +58,6 @@ def share(part: str, whole: str) -> str:
     return f"{part} / ({whole} > 0)"
 
 
-def quantile(q: float, name: str, *, over: str = RATE) -> str:
-    """Quantile of a histogram, over all instances."""
-    buckets = rate(f"{name}_bucket", by="le", over=over)
-    return f"histogram_quantile({q:g}, {buckets})"
-
-
 VALID = 'verdict!="invalid"'
 SUSPICIOUS, HELD = 'verdict=~"flag|quarantine"', 'verdict="quarantine"'
 
@@ -87,6 +81,19 @@ def query(expr: str, legend: str = "", *, exemplar: bool = False) -> Query:
 def now(expr: str, legend: str = "") -> Query:
     """A query for the latest value alone."""
     return prometheus.Dataquery().expr(expr).legend_format(legend or "__auto").instant()
+
+
+def quantiles(name: str, *qs: float, exemplar: bool = False) -> list[Query]:
+    """Quantiles of a histogram, over all instances; exemplars go with the highest."""
+    buckets = rate(f"{name}_bucket", by="le")
+    return [
+        query(
+            f"histogram_quantile({q:g}, {buckets})",
+            "median" if q == 0.5 else f"{100 * q:g}th percentile",
+            exemplar=exemplar and q == max(qs),
+        )
+        for q in qs
+    ]
 
 
 def thresholds(steps: Steps, base: str = "green") -> build.ThresholdsConfig:
@@ -168,6 +175,11 @@ def series(
     return panel.axis_soft_min(0)
 
 
+def _latest() -> common.ReduceDataOptions:
+    """Of each series its latest value."""
+    return common.ReduceDataOptions().calcs(["lastNotNull"]).fields("").values(False)
+
+
 def number(
     title: str,
     why: str,
@@ -182,7 +194,6 @@ def number(
     line: bool = False,
 ) -> stat.Panel:
     """One number, coloured by ``steps``; ``empty`` stands there while there is none."""
-    reduce = common.ReduceDataOptions().calcs(["lastNotNull"]).fields("").values(False)
     mode = BigValueColorMode.BACKGROUND if steps else BigValueColorMode.VALUE
     return (
         stat.Panel()
@@ -198,7 +209,7 @@ def number(
         .color_mode(mode)
         .graph_mode(BigValueGraphMode.AREA if line else BigValueGraphMode.NONE)
         .text_mode(text)
-        .reduce_options(reduce)
+        .reduce_options(_latest())
     )
 
 
@@ -206,7 +217,6 @@ def bars(
     title: str, why: str, unit: str, target: Query, *, steps: Steps = (), width: int = 12
 ) -> bargauge.Panel:
     """The latest values side by side, largest names readable."""
-    reduce = common.ReduceDataOptions().calcs(["lastNotNull"]).fields("").values(False)
     return (
         bargauge.Panel()
         .title(title)
@@ -219,7 +229,7 @@ def bars(
         .min(0)
         .thresholds(thresholds(steps, "green" if steps else "blue"))
         .orientation(VizOrientation.HORIZONTAL)
-        .reduce_options(reduce)
+        .reduce_options(_latest())
         .no_value("–")
     )
 
