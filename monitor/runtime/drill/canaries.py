@@ -14,27 +14,33 @@ from monitor.core.drill import MARK, DrillPlan
 from monitor.core.errors import UsageError
 from monitor.core.limits import Limits
 from monitor.core.types import BoolArray, RawBatch
-from monitor.runtime.inject import ATTACKS, inject
+from monitor.runtime.inject import check_options, inject
 from monitor.runtime.inject.lines import read, written
 
 # Half of the templates become poison: the attack needs the other half as its history.
 _RATE = 0.5
 _HISTORY = 0.34
+_TRIGGER_FEATURES = 3
 _SAME_IDS = "replay_same_id"
 
 Canary = dict[str, Any]
 
 
 def check(plan: DrillPlan) -> None:
-    """Refuse an attack that a drill cannot be made of.
+    """Refuse a plan that no events would do for.
 
     Raises
     ------
     UsageError
-        For an unknown attack, or one whose events cannot be marked.
+        For an unknown attack or senders, or an attack whose events cannot be marked.
     """
-    if plan.kind not in ATTACKS:
-        raise UsageError(f"unknown attack {plan.kind!r}; choose one of {', '.join(ATTACKS)}")
+    check_options(
+        plan.kind,
+        **_options(plan),
+        honest_bursts=0,
+        newcomers=None,
+        trigger_features=_TRIGGER_FEATURES,
+    )
     if plan.kind == _SAME_IDS:
         raise UsageError(f"{_SAME_IDS} repeats ids, so its events cannot be marked; try replay")
 
@@ -63,10 +69,8 @@ def make(values: Sequence[bytes], plan: DrillPlan, drill: str, limits: Limits) -
     found = inject(
         recording.stream,
         plan.kind,
-        rate=_RATE,
-        pattern="spread",
-        colluders=_colluders(plan.sources),
-        clean_prefix=_HISTORY,
+        **_options(plan),
+        trigger_features=_TRIGGER_FEATURES,
         seed=plan.seed,
     )
     lines = [one.line for one in written(recording, found) if one.truth["poison"]]
@@ -74,8 +78,14 @@ def make(values: Sequence[bytes], plan: DrillPlan, drill: str, limits: Limits) -
     return [_marked(lines[i], f"{MARK}{drill}-{number}") for number, i in enumerate(chosen)]
 
 
-def _colluders(sources: str) -> Any:
-    return int(sources) if sources.isdigit() else sources
+def _options(plan: DrillPlan) -> dict[str, Any]:
+    """Of :func:`~monitor.runtime.inject.inject`."""
+    return {
+        "rate": _RATE,
+        "pattern": "spread",
+        "colluders": plan.sources,
+        "clean_prefix": _HISTORY,
+    }
 
 
 def _spread(have: int, wanted: int) -> list[int]:

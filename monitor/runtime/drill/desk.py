@@ -80,6 +80,11 @@ class Drills:
         Drills that start by themselves.
     clock, wall
         Monotonic seconds, and seconds since 1970.
+
+    Raises
+    ------
+    UsageError
+        For a scheduled drill that no events would do for.
     """
 
     def __init__(
@@ -96,6 +101,8 @@ class Drills:
         self._service, self._limits = service, limits
         self._note, self._told = note, told
         self._schedule = schedule or Schedule()
+        for plan in self._schedule.plans:
+            canaries.check(plan)
         self._clock, self._wall = clock, wall
         self._lock = threading.Lock()
         self._templates: dict[int, Templates] = {}

@@ -200,10 +200,13 @@ def test_what_cannot_be_tried_is_refused(values: list[bytes]) -> None:
     for plan, text in (
         (DrillPlan("backdoor", attack="nonsense"), "unknown attack"),
         (DrillPlan("replay", attack="replay_same_id"), "cannot be marked"),
+        (DrillPlan("backdoor", sources="nobody"), "not 'nobody'"),
         (DrillPlan("shilling"), "no subject"),
     ):
         with pytest.raises(UsageError, match=text):
             make(values[:500], plan, "0", Limits())
+    with pytest.raises(UsageError, match="not 'nobody'"):
+        Course(values[:10], schedule=Schedule(1.0, (DrillPlan("backdoor", sources="nobody"),)))
     with pytest.raises(UsageError, match="needs 100"):
         make(values[:50], PLAN, "0", Limits())
     for bad in ({"rate_per_second": 0.0}, {"seconds": float("nan")}, {"rate_per_second": 1e9}):
