@@ -42,10 +42,12 @@ if (!/monitor_dark=/.test(document.cookie)) {{
   if (dark && /monitor_dark=1/.test(document.cookie)) location.reload();
 }}
 {script}</script>"""
-SET_DARK = (
-    "document.documentElement.classList.toggle('dark');"
-    "document.cookie='monitor_dark={};path=/;max-age=31536000;SameSite=Strict'"
-)
+SET_DARK = """() => {
+  const dark = document.documentElement.classList.toggle('dark');
+  document.cookie = 'monitor_dark=' + (dark ? 1 : 0) + ';path=/;max-age=31536000;SameSite=Strict';
+}"""
+"""The browser's own part of the switch: the choice is kept before the server is asked, so who
+goes on to the next page at once finds it there."""
 LOG_OUT = """(async () => {{
   const me = await (await fetch('{session}')).json();
   await fetch('{session}', {{method: 'DELETE', headers: {{'x-csrf-token': me.csrf || ''}}}});
@@ -115,7 +117,6 @@ def _ends(visit: Visit, dark: ui.dark_mode, help_: ui.dialog) -> None:
     def turn() -> None:
         visit.dark = not visit.dark
         dark.set_value(visit.dark)
-        ui.run_javascript(SET_DARK.format(int(visit.dark)))
         for told in visit.on_dark:
             told(visit.dark)
 
@@ -123,6 +124,7 @@ def _ends(visit: Visit, dark: ui.dark_mode, help_: ui.dialog) -> None:
         person = visit.person
         parts.text(person.name, "who small").props["title"] = f"{person.name}, {person.role.value}"
         made = ui.button(icon="dark_mode", on_click=turn).props("flat round dense color=grey-7")
+        made.on("click", js_handler=SET_DARK)
         tag(made, "dark").props["aria-label"] = "Dark mode on or off"
         made = ui.button(icon="keyboard", on_click=help_.open)
         made.props("flat round dense color=grey-7").classes("wide-only")
