@@ -112,7 +112,7 @@ def test_a_lost_report_is_written_without_judging_again(tmp_path):
 
 
 def test_a_replay_that_was_killed_goes_on(tmp_path):
-    lines = stream(6000)
+    lines = stream(3000)
     source, out = write(tmp_path / "in.jsonl", lines), tmp_path / "out"
     whole = tmp_path / "whole"
     arguments = ["replay", str(source), "--no-report", "--batch-events", "64", "--out"]
@@ -129,7 +129,7 @@ def test_a_replay_that_was_killed_goes_on(tmp_path):
     assert execute([*arguments, str(out)]) == 0
     assert put_together(out) == lines
     assert decisions.read_bytes() == (whole / "decisions.jsonl").read_bytes()
-    assert json.loads((out / "summary.json").read_text())["events"] == 6000
+    assert json.loads((out / "summary.json").read_text())["events"] == 3000
 
 
 def test_an_interrupted_replay_says_how_to_go_on(tmp_path):
