@@ -24,11 +24,12 @@ from monitor.core.transform import is_plausible, plausible
 from monitor.core.types import (
     DecisionBatch,
     FloatArray,
+    IntArray,
     RawBatch,
     Verdict,
 )
 from monitor.decide.apply import hold_denied, learned_from
-from monitor.decide.assemble import Judges, assembled
+from monitor.decide.assemble import Families, Judges, Reasons, assembled
 from monitor.decide.gate_config import GateConfig, given
 from monitor.decide.guard import (
     Failures,
@@ -36,6 +37,9 @@ from monitor.decide.guard import (
     failed_warmup,
     stop_on,
 )
+from monitor.decide.incident_facts import facts
+from monitor.decide.incident_state import IncidentBook
+from monitor.decide.incidents import Folded, fold
 from monitor.decide.judge import (
     Known,
     empty_reference,
@@ -127,7 +131,7 @@ class Gate:
 
     def own_summary(self, state: GateState) -> GateState:
         """What :meth:`summary` gives for the stored ``state``. Pure."""
-        return replace(state, view=None, warm=())
+        return replace(state, view=None, warm=(), incidents=IncidentBook())
 
     def exchange(
         self, state: GateState, number: int, peers: Mapping[int, GateState]
@@ -231,12 +235,37 @@ class Gate:
         learns = learned_from(self.policy, raw.partition, decoded.events.offset)
         judged = replace(judged, learns=learns)
         why = reasons(*(self._sampling(state), state.scored_against, judged, self.policy), failures)
-        seen = replace(state, labels=decoded.labels, schema=decoded.schema)
+        grouped = self._grouped(state, judged, why, (parsed, decoded.row))
+        seen = replace(state, labels=decoded.labels, schema=decoded.schema, incidents=grouped.book)
         judged, after = self._settled(seen, judged, failures)
         stop_on(failures, self.config.on_detector_error, raw)
         by = Judges(self.detectors, self.policy, self._rules)
-        decisions = assembled(raw, decoded, judged, (*why, failures.all()), by)
+        decisions = assembled(raw, decoded, judged, (*why, failures.all()), by, grouped)
         return self._encoded(raw, parsed, decisions), after
+
+    def _grouped(
+        self,
+        state: GateState,
+        judged: Judged,
+        why: tuple[Reasons, Families],
+        found: tuple[Parsed, IntArray],
+    ) -> Folded:
+        """The incidents after a batch; ``found`` has the records, and each event's place there."""
+        (parsed, row), book = found, state.incidents
+
+        def subject_of(i: int) -> str | None:
+            return parsed.events[int(np.searchsorted(parsed.row, row[i]))].subject
+
+        return fold(
+            book,
+            facts(
+                *(judged, *why),
+                channels=self.channels,
+                promise=self.policy.flag_at,
+                seen=book.seen,
+                subject_of=subject_of,
+            ),
+        )
 
     def _settled(
         self, state: GateState, judged: Judged, failures: Failures

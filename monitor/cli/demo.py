@@ -80,6 +80,7 @@ def demo(settings: Settings, options: DemoOptions) -> int:
     finally:
         manned.close()
         http.stop()
+    common.write_incidents(options.out, manned.incidents.snapshot().incidents)
     _finish(stream, settings, options, pace, console)
     return common.INTERRUPTED if signal.SIGINT in signals else 0
 
@@ -145,7 +146,6 @@ def _finish(
         "settings": wiring.deciding(settings),
         "versions": common.versions(),
     }
-    (options.out / "incidents.jsonl").touch()
     common.write_json(options.out / "summary.json", summary)
     tiles = [
         (

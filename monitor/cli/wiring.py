@@ -29,6 +29,7 @@ from monitor.detectors import default_detectors
 from monitor.gate import Gate, GateConfig
 from monitor.runtime.control import PolicyControl
 from monitor.runtime.detector_watch import DetectorWatch
+from monitor.runtime.incident_board import IncidentBoard
 from monitor.runtime.overload import Overload
 from monitor.runtime.service import Service
 from monitor.runtime.status import Status
@@ -171,6 +172,11 @@ def _local_transport(settings: Settings) -> LocalTransport:
 def make_status() -> Status:
     """Counts of what the service does."""
     return Status()
+
+
+def make_incidents() -> IncidentBoard:
+    """What the partitions at hand know of incidents."""
+    return IncidentBoard()
 
 
 def watched(settings: Settings, status: Status) -> contextlib.AbstractContextManager[Any]:

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from monitor.admin.desk import Desk
-from monitor.cli.wiring import kafka_config, make_service
+from monitor.cli.wiring import kafka_config, make_incidents, make_service
 from monitor.config.settings import Settings
 from monitor.core.errors import UsageError
 from monitor.core.ports import HeldSource, Ledger, Observer, Reviewer, Transport
 from monitor.gate import Gate
 from monitor.runtime.control import PolicyControl
 from monitor.runtime.desk import LiveDesk
+from monitor.runtime.incident_board import IncidentBoard
 from monitor.runtime.recent_events import RecentEvents
 from monitor.runtime.service import Service
 from monitor.runtime.status import Status
@@ -178,6 +179,7 @@ class Manned:
     desk: Desk
     control: PolicyControl
     quarantine: Quarantine | None
+    incidents: IncidentBoard
 
     def close(self) -> None:
         """End the threads that follow the ledgers and the quarantine."""
@@ -205,6 +207,7 @@ def make_manned(
         When a setting cannot be used.
     """
     recent = RecentEvents(gate.detectors, settings.control.whatif_events)
+    board = make_incidents()
     control = make_control(settings, gate, recent=recent, status=status, metrics=metrics)
     running: list[Service[Any]] = []  # the loop, which needs the quarantine as observer first
     quarantine = make_quarantine(
@@ -214,7 +217,13 @@ def make_manned(
         settings,
         gate,
         transport,
-        observers=[*observers, metrics, recent, *([] if quarantine is None else [quarantine])],
+        observers=[
+            *observers,
+            metrics,
+            recent,
+            board,
+            *([] if quarantine is None else [quarantine]),
+        ],
         status=status,
         policies=control,
     )
@@ -222,4 +231,4 @@ def make_manned(
     if quarantine is not None:  # once topics and folders are there
         service.submit(lambda _: quarantine.start())
     desk = LiveDesk.of(control, quarantine, status.snapshot)
-    return Manned(service, desk, control, quarantine)
+    return Manned(service, desk, control, quarantine, board)

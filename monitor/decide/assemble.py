@@ -13,6 +13,8 @@ from monitor.core.types import DecisionBatch, DetectorFailure, RawBatch, Reason,
 from monitor.decide.apply import Concluded, acted, other_modes, with_rules
 from monitor.decide.channels import NO_CHANNEL
 from monitor.decide.guard import with_failures
+from monitor.decide.incident_state import IncidentBook
+from monitor.decide.incidents import Folded
 from monitor.decide.judged import AnyDetector, Judged, channels_of
 from monitor.decide.rules import Rules
 
@@ -35,8 +37,10 @@ def assembled(
     judged: Judged,
     why: tuple[Reasons, Families, tuple[DetectorFailure, ...]],
     by: Judges,
+    grouped: Folded | None = None,
 ) -> DecisionBatch:
     """The decisions about the n records of ``raw``, without their encoded form."""
+    grouped = Folded(IncidentBook()) if grouped is None else grouped
     n, row, policy, channels = len(raw), decoded.row, by.policy, channels_of(by.detectors)
     because, families, failed = why
     concluded = Concluded(judged.combined, judged.verdict, judged.ruled)
@@ -72,6 +76,8 @@ def assembled(
         failures=failed,
         modes=modes,
         scored=(judged.scored(by.detectors, row),),
+        incidents={int(row[i]): name for i, name in grouped.incidents.items()},
+        changes=grouped.changes,
     )
 
 

@@ -44,6 +44,14 @@ class InPieces(Protocol):
         """What ``dump`` gives, cut up."""
 
 
+@runtime_checkable
+class Looking(Protocol):
+    """An observer that looks into states, which never change. Must be quick and must not raise."""
+
+    def holds(self, partition: int, state: Any) -> None:
+        """The committed state of ``partition`` is ``state`` now; None when it went elsewhere."""
+
+
 class Policies(Protocol[G]):
     """Where the policy comes from, and by which gate an earlier version judged."""
 

@@ -29,7 +29,7 @@ from monitor.core.ports import (
 from monitor.core.types import DecisionBatch, RawBatch
 from monitor.runtime.board import Board, Sharing
 from monitor.runtime.overload import Overload
-from monitor.runtime.parties import GateLike, InPieces, Listener, Policies
+from monitor.runtime.parties import GateLike, InPieces, Listener, Looking, Policies
 from monitor.runtime.process import settled
 from monitor.state.recovery import Stamp, advance, recover, seal
 from monitor.state.schedule import SnapshotRule, due
@@ -235,11 +235,13 @@ class Service(Generic[G]):
         held = dict(self._held)
         for partition in polled.revoked:
             held.pop(partition, None)
+            self._show(partition, None)
             if self._listener is not None:
                 self._listener.revoked(partition)
         self._held = held
         for resume in polled.assigned:
             self._held = {**self._held, resume.partition: self._restore(resume)}
+            self._show(resume.partition, self._held[resume.partition].state)
         if self._listener is not None:
             self._listener.polled(polled.lag_events)
 
@@ -296,6 +298,8 @@ class Service(Generic[G]):
         self._transport.commit(unit)
         seconds["commit"] = time.perf_counter() - began
         self._held = {**self._held, **after}
+        for partition, held in after.items():
+            self._show(partition, held.state)
         if self._rule.exchange_events and isinstance(self._gate, Sharing):
             for part in parts:
                 if part.snapshot is not None:
@@ -386,6 +390,12 @@ class Service(Generic[G]):
                 future.set_exception(StateError("The service has stopped: start it again."))
         if self._listener is not None:
             self._listener.stopped("failed" if reason is None else reason.value)
+
+    def _show(self, partition: int, state: G | None) -> None:
+        """Tell those who look into states; see :class:`~monitor.runtime.parties.Looking`."""
+        for observer in self._observers:
+            if isinstance(observer, Looking):
+                observer.holds(partition, state)
 
     def _tell(self, text: str) -> None:
         if self._listener is not None:
