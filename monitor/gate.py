@@ -24,22 +24,20 @@ from monitor.core.transform import is_plausible, plausible
 from monitor.core.types import (
     DecisionBatch,
     FloatArray,
-    IntArray,
     RawBatch,
     Verdict,
 )
 from monitor.decide.apply import hold_denied, learned_from
-from monitor.decide.assemble import Families, Judges, Reasons, assembled
+from monitor.decide.assemble import Judges, assembled
 from monitor.decide.gate_config import GateConfig, given
+from monitor.decide.grouping import grouped
 from monitor.decide.guard import (
     Failures,
     escalated,
     failed_warmup,
     stop_on,
 )
-from monitor.decide.incident_facts import facts
 from monitor.decide.incident_state import IncidentBook
-from monitor.decide.incidents import Folded, fold
 from monitor.decide.judge import (
     Known,
     empty_reference,
@@ -235,37 +233,15 @@ class Gate:
         learns = learned_from(self.policy, raw.partition, decoded.events.offset)
         judged = replace(judged, learns=learns)
         why = reasons(*(self._sampling(state), state.scored_against, judged, self.policy), failures)
-        grouped = self._grouped(state, judged, why, (parsed, decoded.row))
-        seen = replace(state, labels=decoded.labels, schema=decoded.schema, incidents=grouped.book)
+        by = Judges(self.detectors, self.policy, self._rules)
+        place = (parsed, decoded.row)
+        folded = grouped(state.incidents, judged, why, place, (by, state.scored_against))
+        seen = replace(state, labels=decoded.labels, schema=decoded.schema, incidents=folded.book)
         judged, after = self._settled(seen, judged, failures)
         stop_on(failures, self.config.on_detector_error, raw)
-        by = Judges(self.detectors, self.policy, self._rules)
-        decisions = assembled(raw, decoded, judged, (*why, failures.all()), by, grouped)
+        by = replace(by, folded=folded)
+        decisions = assembled(raw, decoded, judged, (*why, failures.all()), by)
         return self._encoded(raw, parsed, decisions), after
-
-    def _grouped(
-        self,
-        state: GateState,
-        judged: Judged,
-        why: tuple[Reasons, Families],
-        found: tuple[Parsed, IntArray],
-    ) -> Folded:
-        """The incidents after a batch; ``found`` has the records, and each event's place there."""
-        (parsed, row), book = found, state.incidents
-
-        def subject_of(i: int) -> str | None:
-            return parsed.events[int(np.searchsorted(parsed.row, row[i]))].subject
-
-        return fold(
-            book,
-            facts(
-                *(judged, *why),
-                channels=self.channels,
-                promise=self.policy.flag_at,
-                seen=book.seen,
-                subject_of=subject_of,
-            ),
-        )
 
     def _settled(
         self, state: GateState, judged: Judged, failures: Failures

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -24,11 +24,12 @@ Families = Mapping[int, tuple[str, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Judges:
-    """Who judged, and by what."""
+    """Who judged, by what, and which incidents came of it."""
 
     detectors: Sequence[AnyDetector]
     policy: Policy
     rules: Rules | None
+    folded: Folded = field(default_factory=lambda: Folded(IncidentBook()))
 
 
 def assembled(
@@ -37,10 +38,8 @@ def assembled(
     judged: Judged,
     why: tuple[Reasons, Families, tuple[DetectorFailure, ...]],
     by: Judges,
-    grouped: Folded | None = None,
 ) -> DecisionBatch:
     """The decisions about the n records of ``raw``, without their encoded form."""
-    grouped = Folded(IncidentBook()) if grouped is None else grouped
     n, row, policy, channels = len(raw), decoded.row, by.policy, channels_of(by.detectors)
     because, families, failed = why
     concluded = Concluded(judged.combined, judged.verdict, judged.ruled)
@@ -76,8 +75,8 @@ def assembled(
         failures=failed,
         modes=modes,
         scored=(judged.scored(by.detectors, row),),
-        incidents={int(row[i]): name for i, name in grouped.incidents.items()},
-        changes=grouped.changes,
+        incidents={int(row[i]): name for i, name in by.folded.incidents.items()},
+        changes=by.folded.changes,
     )
 
 

@@ -71,6 +71,7 @@ def absorbed(incident: Incident, suspects: Suspects, rows: IntArray, traffic: Tr
         weight=incident.weight + float(suspects.weight[rows].sum()),
         risk=max(incident.risk, float(suspects.risk[rows].max())),
         influence=incident.influence + float(suspects.influence[rows].sum()),
+        of_core=incident.of_core + int(np.isin(suspects.keys[rows, SOURCE], incident.core).sum()),
         nats=incident.nats + suspects.nats[rows].sum(axis=0, dtype=np.float64),
         families=incident.families + speaks,
         primary=incident.primary
@@ -108,7 +109,8 @@ def _evidence(ids: tuple[str, ...], more: list[str]) -> tuple[str, ...]:
 def _slid(shape: FloatArray, label: HashArray, start: int, traffic: Traffic) -> FloatArray:
     """float64[6]: sums over events, by number t and displacement s, of 1, t, t², s, t·s, s².
 
-    ``s`` is how far an event lies from its class in the direction of the largest other class.
+    ``s`` is how far an event lies from its class in the direction of the largest other class, in
+    distances between the two.
     """
     known = {value: at for at, value in enumerate(traffic.labels.tolist())}
     if len(known) < 2 or not shape.shape[1]:
@@ -119,7 +121,7 @@ def _slid(shape: FloatArray, label: HashArray, start: int, traffic: Traffic) -> 
     other = np.where(own == order[0], order[1], order[0])
     way = mean[other] - mean[own]
     length = np.sqrt((way**2).sum(axis=1))
-    s = ((shape - mean[own]) * way).sum(axis=1) / np.maximum(length, 1e-9)
+    s = ((shape - mean[own]) * way).sum(axis=1) / np.maximum(length**2, 1e-9)
     t = start + np.arange(len(s), dtype=np.float64)
     fits = (own >= 0) & (length > 0.1)
     s, t = s[fits], t[fits]
@@ -161,6 +163,7 @@ def united(older: Incident, younger: Incident) -> Incident:
         weight=older.weight + younger.weight,
         risk=max(older.risk, younger.risk),
         influence=older.influence + younger.influence,
+        of_core=older.of_core + younger.of_core,
         core=both_keys(older.core, younger.core, MOST_CORE),
         keys=both_keys(older.keys, younger.keys, MOST_KEYS),
         stray=max(older.stray, younger.stray),

@@ -30,10 +30,12 @@ from monitor.core.types import (
     Verdict,
 )
 from monitor.decide.judged import Judged
+from monitor.sketches.surrogate import ERROR, SHAPE, Surrogate
 
 SHAPES = 32
 NAME_CHARS = 64
 TOKENS = 6
+SAMPLED, MOST_PULL = 8, 100.0
 FAMILIES = tuple(family.value for family in Family)
 NO_FAMILY = 255
 SOURCE, PATTERN, PAIR, SUBJECT, CONTENT = range(5)
@@ -158,6 +160,7 @@ def facts(
     promise: float,
     seen: int,
     subject_of: Callable[[int], str | None],
+    surrogate: Surrogate | None = None,
 ) -> Facts:
     """The facts of a judged batch of valid events. Pure.
 
@@ -175,6 +178,8 @@ def facts(
         Valid events of the partition before this batch.
     subject_of
         By row, what an event is about.
+    surrogate
+        The model that stands for the guarded one, to estimate influence with.
     """
     events, rows = judged.events, judged.accused
     columns = chosen_columns(len(events.columns))
@@ -182,7 +187,10 @@ def facts(
     label = np.array([hash_text(name) for name in events.label_names], dtype=np.uint64)
     share = judged.combined.share
     return Facts(
-        _suspects(judged, (because, families), (channels, seen, subject_of), shape, label),
+        _suspects(
+            *(judged, (because, families), (channels, seen, subject_of)),
+            *((shape, label), influence(judged, surrogate)),
+        ),
         rows,
         events.source,
         label[events.y],
@@ -207,12 +215,12 @@ def _suspects(
     judged: Judged,
     why: tuple[Mapping[int, tuple[Reason, ...]], Mapping[int, tuple[str, ...]]],
     where: tuple[tuple[str, ...], int, Callable[[int], str | None]],
-    shape: npt.NDArray[np.float32],
-    label: HashArray,
+    of_all: tuple[npt.NDArray[np.float32], HashArray],
+    pull: FloatArray,
 ) -> Suspects:
-    (because, families), (channels, seen, subject_of) = why, where
+    (because, families), (channels, seen, subject_of), (shape, label) = why, where, of_all
     events, rows = judged.events, judged.accused
-    m, influence = len(rows), 1.0
+    m = len(rows)
     if not m:
         return Suspects.none()
     place = np.array([FAMILIES.index(name) for name in channels] + [NO_FAMILY], dtype=np.uint8)
@@ -242,12 +250,29 @@ def _suspects(
         wide,
         events.weight[rows],
         judged.combined.risk[rows],
-        events.weight[rows] * influence,
+        events.weight[rows] * pull,
         label[events.y[rows]],
         judged.verdict[rows] == Verdict.QUARANTINE,
         np.full(m, -1, dtype=np.int64),
         tuple(notes),
     )
+
+
+def influence(judged: Judged, surrogate: Surrogate | None) -> FloatArray:
+    """float64[m]: how far each suspicious event would move the surrogate, in ordinary events.
+
+    It is the length of the event's gradient over the mean length of accepted events' (a sample of
+    the batch's); 1 without a surrogate.
+    """
+    events, rows = judged.events, judged.accused
+    usual = np.flatnonzero(judged.verdict == Verdict.ACCEPT)[::SAMPLED]
+    if surrogate is None or not len(rows) or not len(usual):
+        return np.ones(len(rows))
+    begin = min(events.z.shape[1], SHAPE) + ERROR
+    vectors = surrogate.vectors(events.select(np.concatenate([rows, usual])))
+    pull = np.sqrt((vectors[:, begin : begin + SHAPE] ** 2).sum(axis=1))
+    share: FloatArray = pull[: len(rows)] / max(float(pull[len(rows) :].mean()), 1e-6)
+    return np.minimum(share, MOST_PULL)
 
 
 def _note(

@@ -12,7 +12,7 @@ from monitor.core.types import FloatArray, HashArray, IntArray
 from monitor.decide.incident_facts import FAMILIES, SHAPES, Facts, Suspects
 
 MOST_OPEN = 64
-MOST_CLOSED = 64
+MOST_CLOSED = 32
 MOST_CORE = 64
 MOST_KEYS = 16
 RECENT = 512
@@ -42,7 +42,7 @@ def cell_of(shape: npt.NDArray[np.float32]) -> IntArray:
 
 def counted(shape: npt.NDArray[np.float32]) -> Counts:
     """int32[c, CELLS]: how many of n events have each cell of each column."""
-    n, c = shape.shape
+    c = shape.shape[1]
     flat = (cell_of(shape) + np.arange(c) * CELLS).ravel()
     return np.bincount(flat, minlength=c * CELLS).reshape(c, CELLS).astype(np.int32)
 
@@ -153,6 +153,8 @@ class Incident:
         Whether it goes on; the identifier of the one it became a part of.
     events, held, weight, risk, influence
         Sums over its events; ``risk`` is the largest.
+    of_core
+        How many events came from sources of its own.
     core
         uint64[k], sources whose suspicious events are all its own.
     keys
@@ -181,6 +183,8 @@ class Incident:
         Of a data fault: what is wrong, in words.
     surprised
         Of a drift: events in masses that surprise, which are not held against anybody.
+    final
+        What was said of it when it closed, as JSON.
     """
 
     serial: int
@@ -205,6 +209,7 @@ class Incident:
     weight: float
     risk: float
     influence: float
+    of_core: int
     core: HashArray
     keys: HashArray
     stray: float
@@ -227,6 +232,7 @@ class Incident:
     told_as: str
     detail: str
     surprised: int
+    final: bytes
 
     @classmethod
     def begun(
@@ -237,13 +243,27 @@ class Incident:
         seen, now = at
         blank = np.empty(0, dtype=np.uint64)
         families = np.zeros(len(FAMILIES), dtype=np.int64)
+        cells, total, square = _no_moments(c)
         return cls(
             *(serial, identifier, kind, key, now, now, now, seen, seen, -1, -1, "", "", seen, now),
-            *(True, "", 0, 0, 0.0, 0.0, 0.0, blank, blank, 0.0, np.zeros(len(FAMILIES))),
+            *(True, "", 0, 0, 0.0, 0.0, 0.0, 0, blank, blank, 0.0, np.zeros(len(FAMILIES))),
             *(families, families, {}, {}, {}, {}, {}, np.zeros(SEEN_BITS, dtype=bool)),
-            *(np.zeros((c, CELLS), dtype=np.int32), np.zeros(c), np.zeros((c, c))),
-            *(np.zeros(6), np.zeros(3), (), 0, "", "", 0),
+            cells=cells,
+            total=total,
+            square=square,
+            slide=np.zeros(6),
+            gaps=np.zeros(3),
+            evidence=(),
+            told=0,
+            told_as="",
+            detail="",
+            surprised=0,
+            final=b"",
         )
+
+
+def _no_moments(c: int) -> tuple[Counts, FloatArray, FloatArray]:
+    return np.zeros((c, CELLS), dtype=np.int32), np.zeros(c), np.zeros((c, c))
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,13 +324,8 @@ class IncidentBook:
 
 def shapeless(incident: Incident, columns: int) -> Incident:
     """Without what was known of columns that are others now."""
-    return replace(
-        incident,
-        cells=np.zeros((columns, CELLS), dtype=np.int32),
-        total=np.zeros(columns),
-        square=np.zeros((columns, columns)),
-        slide=np.zeros(6),
-    )
+    cells, total, square = _no_moments(columns)
+    return replace(incident, cells=cells, total=total, square=square, slide=np.zeros(6))
 
 
 __all__ = ["SHAPES", "Incident", "IncidentBook", "Traffic"]

@@ -17,24 +17,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 import numpy as np
+import orjson
 
 from monitor.core.hashing import hash_text
-from monitor.core.incident import Changed, IncidentChange, IncidentKind
-from monitor.core.types import BoolArray, Family, FloatArray, HashArray, IntArray
-from monitor.decide.incident_absorb import FAMILY, absorbed, all_keys, both_keys, family_key, united
+from monitor.core.incident import Account, Changed, IncidentChange, IncidentKind
+from monitor.core.types import BoolArray, Family, IntArray
+from monitor.decide.incident_absorb import FAMILY, absorbed, all_keys, both_keys, united
 from monitor.decide.incident_account import account, called
 from monitor.decide.incident_facts import (
-    CONTENT,
-    FAMILIES,
-    PAIR,
     PATTERN,
     SOURCE,
-    SUBJECT,
     Facts,
     Suspects,
+)
+from monitor.decide.incident_groups import (
+    LEAST_EVENTS,
+    LEAST_HOT,
+    LEAST_RATE,
+    OF,
+    Group,
+    Looking,
+    tail_nats,
 )
 from monitor.decide.incident_state import (
     MOST_CLOSED,
@@ -45,14 +50,9 @@ from monitor.decide.incident_state import (
     WINDOW,
     Incident,
     IncidentBook,
-    slot_of,
 )
 
-CLUMPS = 2.0
-"""False alarms come in clumps: so many times the promised share counts as ordinary."""
-OPEN_NATS, GROUP_NATS, HOT_NATS, STAY_NATS = 14.0, 25.0, 6.0, 3.0
-LEAST_EVENTS, LEAST_FAMILY, LEAST_HOT = 8, 12, 3
-LEAST_RATE = 0.5
+STAY_NATS = 3.0
 QUIET_EVENTS, QUIET_SECONDS = 2048, 300.0
 AGAIN_EVENTS, AGAIN_SECONDS = 4 * WINDOW, 3600.0
 SHARED, LEAST_SHARED = 0.25, 4
@@ -62,8 +62,6 @@ GROWN, GROWN_BY = 1.5, 10
 SECOND = 1_000_000_000
 FREE, GONE = -1, -2
 """Owner of an event that belongs to no incident, and to one that is closed."""
-_OF = {PATTERN: "backdoor", PAIR: "label_flip", SUBJECT: "shilling", CONTENT: "replay"}
-"""The channel by which an event gets each of its keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,28 +81,10 @@ def fold(book: IncidentBook, facts: Facts) -> Folded:
     return work.result(book)
 
 
-def tail_nats(count: FloatArray | float, expected: FloatArray | float) -> FloatArray:
-    """At most −ln of the chance that a Poisson count with mean ``expected`` is so large."""
-    m, rate = np.asarray(count, dtype=np.float64), np.asarray(expected, dtype=np.float64)
-    above = np.maximum(m, rate)
-    nats: FloatArray = above * np.log(above / rate) - above + rate
-    return nats
-
-
 def identifier(kind: str, key: str, opened_ns: int) -> str:
     """An incident's name: the same wherever the same group is found in the same hour."""
     hour = opened_ns // (BUCKET_SECONDS * SECOND)
     return f"i-{hash_text(f'{kind}|{key}|{hour}'):016x}"
-
-
-class _Group(NamedTuple):
-    """A group that stands out: its name, rows of the suspects, and what belongs to it later."""
-
-    key: str
-    rows: IntArray
-    core: HashArray
-    keys: HashArray
-    stray: float
 
 
 class _Fold:
@@ -123,6 +103,7 @@ class _Fold:
         reach = book.seen - int(self.suspects.seen[0]) if m and full else book.seen
         self.span = max(1, min(WINDOW, reach))
         self.recent: BoolArray = self.suspects.seen >= book.seen - self.span
+        self.looking = Looking(self.suspects, self.keys, facts, book, self.span)
         self.changes: list[IncidentChange] = []
         self.touched: set[int] = set()
 
@@ -174,69 +155,12 @@ class _Fold:
             self.open[serial] = absorbed(self.open[serial], self.suspects, rows, self.book.traffic)
             self.touched.add(serial)
 
-    # -- What stands out ------------------------------------------------------------------------
-
-    def _standing_out(self) -> _Group | None:
-        """The most telling group of free events, if any."""
+    def _standing_out(self) -> Group | None:
+        """The most telling group of free events, if there is room for one more."""
         free = self._free()
         if len(free) < LEAST_EVENTS or len(self.open) >= MOST_OPEN:
             return None
-        found = self._hot(free)
-        for column in (CONTENT, SUBJECT, PATTERN, PAIR):
-            found = found or self._keyed(free, column)
-        return found or self._of_one_family(free)
-
-    def _chance(self, family: str) -> float:
-        """Share of ordinary events that the family's channel may flag, clumps included."""
-        return CLUMPS * self.facts.promise * self.facts.share.get(family, 0.0)
-
-    def _expected(self, source: HashArray) -> FloatArray:
-        """float64[s]: ordinary events of each source that may be flagged within the span."""
-        traffic = self.book.traffic
-        sent = traffic.source[slot_of(source)] * (self.span / max(traffic.mass, 1.0))
-        rate: FloatArray = np.maximum(CLUMPS * self.facts.promise * sent, 0.05)
-        return rate
-
-    def _are_hot(self, source: HashArray, rows: IntArray) -> tuple[HashArray, FloatArray]:
-        """Sources with many more suspicious events than they should have, and what they should."""
-        names, count = np.unique(self.keys[rows, SOURCE], return_counts=True)
-        expected = self._expected(names)
-        hot = (count >= LEAST_HOT) & (tail_nats(count, expected) >= HOT_NATS)
-        hot &= ~np.isin(names, source)
-        return names[hot], expected[hot]
-
-    def _hot(self, free: IntArray) -> _Group | None:
-        names, expected = self._are_hot(np.empty(0, dtype=np.uint64), free)
-        rows = free[np.isin(self.keys[free, SOURCE], names)]
-        if len(rows) < LEAST_EVENTS or tail_nats(len(rows), expected.sum()) < GROUP_NATS:
-            return None
-        return _Group("sources", rows, names[:MOST_CORE], np.empty(0, dtype=np.uint64), 0.0)
-
-    def _keyed(self, free: IntArray, column: int) -> _Group | None:
-        values, count = np.unique(self.keys[free, column], return_counts=True)
-        known = (values != 0) & (count >= LEAST_EVENTS)
-        if not known.any():
-            return None
-        stray = self._chance(_OF[column])
-        value, most = values[known][count[known].argmax()], int(count[known].max())
-        if tail_nats(most, max(stray * self.span, LEAST_RATE)) < OPEN_NATS:
-            return None
-        rows = free[self.keys[free, column] == value]
-        keys = [int(value), *([family_key(_OF[column])] if column == PAIR else [])]
-        name = f"{_OF[column]}|{int(value):016x}"
-        core = np.empty(0, dtype=np.uint64)
-        return _Group(name, rows, core, np.array(keys, dtype=np.uint64), stray)
-
-    def _of_one_family(self, free: IntArray) -> _Group | None:
-        for place, family in enumerate(FAMILIES):
-            rows = free[self.suspects.family[free] == place]
-            stray = self._chance(family)
-            rate = max(stray * self.span, 2 * LEAST_RATE)
-            if len(rows) >= LEAST_FAMILY and tail_nats(len(rows), rate) >= OPEN_NATS:
-                keys = np.array([family_key(family)], dtype=np.uint64)
-                none = np.empty(0, dtype=np.uint64)
-                return _Group(f"family|{family}", rows, none, keys, stray)
-        return None
+        return self.looking.standing_out(free)
 
     # -- Opening, growing, merging, closing -----------------------------------------------------
 
@@ -248,7 +172,7 @@ class _Fold:
         same = [i.serial for i in self.open.values() if i.key == key]
         if not same and len(self.open) < MOST_OPEN:
             none = np.empty(0, dtype=np.uint64)
-            group = _Group(key, np.empty(0, dtype=np.int64), none, none, 0.0)
+            group = Group(key, np.empty(0, dtype=np.int64), none, none, 0.0)
             same = [self._begin(group, IncidentKind.DRIFT)]
         for serial in same[:1]:
             moved = replace(
@@ -269,7 +193,7 @@ class _Fold:
             return np.zeros(len(self.suspects), dtype=bool)
         return np.isin(self.keys[:, SOURCE], np.concatenate(cores))
 
-    def _begin(self, group: _Group, kind: IncidentKind = IncidentKind.CAMPAIGN) -> int:
+    def _begin(self, group: Group, kind: IncidentKind = IncidentKind.CAMPAIGN) -> int:
         """Open an incident, or go on with one of the same name that was closed lately."""
         name = identifier(kind, group.key, self.now)
         again = [i for i in self.closed if not i.merged and self._comes_back(i, group.key, name)]
@@ -280,7 +204,7 @@ class _Fold:
             old = again[-1]
             self.closed.remove(old)
             serial = old.serial
-            self.open[serial] = replace(old, is_open=True)
+            self.open[serial] = replace(old, is_open=True, final=b"")
         else:
             serial, self.serial = self.serial, self.serial + 1
             at, columns = (self.book.seen, self.now), len(self.book.columns)
@@ -311,14 +235,14 @@ class _Fold:
             if len(rows) < LEAST_EVENTS:
                 continue
             incident = self.open[serial]
-            more, _ = self._are_hot(incident.core, rows)
+            more, _ = self.looking.hot(incident.core, rows)
             keys, stray = [], incident.stray
-            for column, family in _OF.items():
+            for column, family in OF.items():
                 values, count = np.unique(self.keys[rows, column], return_counts=True)
                 for value, n in zip(values.tolist(), count.tolist(), strict=True):
                     if value and n >= COMMON * len(rows) and value not in incident.keys:
                         keys.append(value)
-                        stray = max(stray, self._chance(family))
+                        stray = max(stray, self.looking.chance(family))
             self.open[serial] = replace(
                 incident,
                 core=both_keys(incident.core, more, MOST_CORE),
@@ -363,14 +287,14 @@ class _Fold:
         if gone.told_as:
             over = replace(gone, is_open=False, merged=self.open[older].id)
             self.closed.append(over)
-            self.changes.append(IncidentChange(Changed.MERGED, account(over, self.book.columns)))
+            self.changes.append(IncidentChange(Changed.MERGED, self._account(over)))
 
     def _settle(self) -> None:
         """See who still stands out, and close who has not for long."""
         for serial in sorted(self.open):
             incident = self.open[serial]
             rows = np.flatnonzero(self.recent & (self.owner == serial))
-            rate = incident.stray * self.span + float(self._expected(incident.core).sum())
+            rate = incident.stray * self.span + float(self.looking.expected(incident.core).sum())
             stands = tail_nats(len(rows), max(rate, LEAST_RATE)) >= STAY_NATS
             if len(rows) > rate and len(rows) >= LEAST_HOT and stands:
                 incident = replace(incident, active_seen=self.book.seen, active_ns=self.now)
@@ -384,9 +308,13 @@ class _Fold:
         del self.open[incident.serial]
         self.owner[self.owner == incident.serial] = GONE
         over = replace(incident, is_open=False)
-        self.closed.append(replace(over, told=over.events))
+        said = self._account(over)
+        self.closed.append(replace(over, told=over.events, final=orjson.dumps(said)))
         self.touched.discard(incident.serial)
-        self.changes.append(IncidentChange(Changed.CLOSED, account(over, self.book.columns)))
+        self.changes.append(IncidentChange(Changed.CLOSED, said))
+
+    def _account(self, incident: Incident) -> Account:
+        return account(incident, self.book.columns, self.book.traffic)
 
     # -- What comes out -------------------------------------------------------------------------
 
@@ -395,14 +323,14 @@ class _Fold:
         known = {i.serial for i in before.open}
         for serial in sorted(self.touched & self.open.keys()):
             incident = self.open[serial]
-            name = called(incident)
+            name = called(incident, self.book.traffic)
             new = serial not in known
             grown = incident.events >= GROWN * incident.told + GROWN_BY
             if new or grown or name != incident.told_as:
                 incident = replace(incident, told=incident.events, told_as=name)
                 self.open[serial] = incident
                 what = Changed.OPENED if new else Changed.UPDATED
-                self.changes.append(IncidentChange(what, account(incident, self.book.columns)))
+                self.changes.append(IncidentChange(what, self._account(incident)))
         suspects = replace(self.suspects, owner=self.owner)
         book = replace(
             self.book,

@@ -102,7 +102,7 @@ def _is(a: object, b: object) -> bool:
 def accounts(partition: int, book: IncidentBook) -> Sequence[dict[str, Any]]:
     """All incidents of a partition that did not become a part of others."""
     return [
-        {**account(incident, book.columns), "partition": partition}
+        {**account(incident, book.columns, book.traffic), "partition": partition}
         for incident in (*book.closed, *book.open)
         if not incident.merged
     ]

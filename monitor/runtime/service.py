@@ -392,10 +392,9 @@ class Service(Generic[G]):
             self._listener.stopped("failed" if reason is None else reason.value)
 
     def _show(self, partition: int, state: G | None) -> None:
-        """Tell those who look into states; see :class:`~monitor.runtime.parties.Looking`."""
-        for observer in self._observers:
-            if isinstance(observer, Looking):
-                observer.holds(partition, state)
+        """Tell those who look into states."""
+        for looking in [observer for observer in self._observers if isinstance(observer, Looking)]:
+            looking.holds(partition, state)
 
     def _tell(self, text: str) -> None:
         if self._listener is not None:

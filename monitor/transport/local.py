@@ -80,7 +80,7 @@ class LocalTransport:
         Recorded lines, or a file or pipe that is still being written.
     folder
         Gets ``accepted.jsonl``, ``quarantined.jsonl``, ``invalid.jsonl``, ``decisions.jsonl``,
-        ``alerts.jsonl`` and ``.monitor`` with journal, snapshots and lock. Made when it is not there.
+        ``alerts.jsonl``, and ``.monitor`` with journal, snapshots and lock. Made where missing.
     accepted
         Another file for accepted events, or a descriptor (1 for standard output).
     identity

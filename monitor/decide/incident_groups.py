@@ -1,0 +1,131 @@
+"""Which groups of suspicious events stand out from what ordinary traffic explains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from monitor.core.types import FloatArray, HashArray, IntArray
+from monitor.decide.incident_absorb import family_key
+from monitor.decide.incident_facts import (
+    CONTENT,
+    FAMILIES,
+    PAIR,
+    PATTERN,
+    SOURCE,
+    SUBJECT,
+    Facts,
+    Suspects,
+)
+from monitor.decide.incident_state import MOST_CORE, IncidentBook, slot_of
+
+CLUMPS = 2.0
+"""False alarms come in clumps: so many times the promised share counts as ordinary."""
+OPEN_NATS, GROUP_NATS, HOT_NATS = 14.0, 25.0, 6.0
+YOUNG_EVENTS = 2048
+"""Thresholds of a young state are rough: at this age twice as many nats are needed to open."""
+LEAST_EVENTS, LEAST_FAMILY, LEAST_HOT = 8, 12, 3
+LEAST_RATE = 0.5
+OF = {PATTERN: "backdoor", PAIR: "label_flip", SUBJECT: "shilling", CONTENT: "replay"}
+"""The channel by which an event gets each of its keys."""
+
+
+def tail_nats(count: FloatArray | IntArray | float, expected: FloatArray | float) -> FloatArray:
+    """At most −ln of the chance that a Poisson count with mean ``expected`` is so large."""
+    m, rate = np.asarray(count, dtype=np.float64), np.asarray(expected, dtype=np.float64)
+    above = np.maximum(m, rate)
+    nats: FloatArray = above * np.log(above / rate) - above + rate
+    return nats
+
+
+class Group(NamedTuple):
+    """A group that stands out: its name, rows of the suspects, and what belongs to it later."""
+
+    key: str
+    rows: IntArray
+    core: HashArray
+    keys: HashArray
+    stray: float
+
+
+@dataclass(frozen=True, slots=True)
+class Looking:
+    """Looks for groups among ``suspects`` within the last ``span`` events of ``book``.
+
+    ``keys`` uint64[m, 6] come from :func:`~monitor.decide.incident_absorb.all_keys`.
+    """
+
+    suspects: Suspects
+    keys: HashArray
+    facts: Facts
+    book: IncidentBook
+    span: int
+
+    @property
+    def _more(self) -> float:
+        """How many times the usual evidence a state of this age needs."""
+        return 1.0 + YOUNG_EVENTS / max(self.book.seen, 1)
+
+    def standing_out(self, free: IntArray) -> Group | None:
+        """The most telling group of the events ``free`` int64[f], if any."""
+        found = self._hot(free)
+        for column in (CONTENT, SUBJECT, PATTERN, PAIR):
+            found = found or self._keyed(free, column)
+        return found or self._of_one_family(free)
+
+    def chance(self, family: str) -> float:
+        """Share of ordinary events that the family's channel may flag, clumps included."""
+        return CLUMPS * self.facts.promise * self.facts.share.get(family, 0.0)
+
+    def expected(self, source: HashArray) -> FloatArray:
+        """float64[s]: ordinary events of each source that may be flagged within the span."""
+        traffic = self.book.traffic
+        sent = traffic.source[slot_of(source)] * (self.span / max(traffic.mass, 1.0))
+        rate: FloatArray = np.maximum(CLUMPS * self.facts.promise * sent, 0.05)
+        return rate
+
+    def hot(self, source: HashArray, rows: IntArray) -> tuple[HashArray, FloatArray]:
+        """Sources with many more suspicious events than they should have, and what they should."""
+        names, count = np.unique(self.keys[rows, SOURCE], return_counts=True)
+        expected = self.expected(names)
+        hot = (count >= LEAST_HOT) & (tail_nats(count, expected) >= HOT_NATS)
+        hot &= ~np.isin(names, source)
+        return names[hot], expected[hot]
+
+    def _hot(self, free: IntArray) -> Group | None:
+        names, expected = self.hot(np.empty(0, dtype=np.uint64), free)
+        rows = free[np.isin(self.keys[free, SOURCE], names)]
+        if (
+            len(rows) < LEAST_EVENTS
+            or tail_nats(len(rows), expected.sum()) < GROUP_NATS * self._more
+        ):
+            return None
+        return Group("sources", rows, names[:MOST_CORE], np.empty(0, dtype=np.uint64), 0.0)
+
+    def _keyed(self, free: IntArray, column: int) -> Group | None:
+        values, count = np.unique(self.keys[free, column], return_counts=True)
+        known = (values != 0) & (count >= LEAST_EVENTS)
+        if not known.any():
+            return None
+        stray = self.chance(OF[column])
+        value, most = values[known][count[known].argmax()], int(count[known].max())
+        if tail_nats(most, max(stray * self.span, LEAST_RATE)) < OPEN_NATS * self._more:
+            return None
+        rows = free[self.keys[free, column] == value]
+        keys = [int(value), *([family_key(OF[column])] if column == PAIR else [])]
+        name = f"{OF[column]}|{int(value):016x}"
+        core = np.empty(0, dtype=np.uint64)
+        return Group(name, rows, core, np.array(keys, dtype=np.uint64), stray)
+
+    def _of_one_family(self, free: IntArray) -> Group | None:
+        for place, family in enumerate(FAMILIES):
+            rows = free[self.suspects.family[free] == place]
+            stray = self.chance(family)
+            rate = max(stray * self.span, 2 * LEAST_RATE)
+            if len(rows) >= LEAST_FAMILY and tail_nats(len(rows), rate) >= OPEN_NATS * self._more:
+                keys = np.array([family_key(family)], dtype=np.uint64)
+                none = np.empty(0, dtype=np.uint64)
+                return Group(f"family|{family}", rows, none, keys, stray)
+        return None
