@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from monitor.cli import common, demo, inject, policy, quarantine, replay, run, token
+from monitor.cli import common, demo, incidents, inject, policy, quarantine, replay, run, token
 from monitor.core.errors import MonitorError
 
 HELP = """\
@@ -21,7 +21,7 @@ and lets it through, flags it or holds it back, each time with a reason.
 
 New here? Start with `poisoning-monitor demo`: a real stream with an attack in it, nothing to set
 up. Then `replay` judges a file of your own, and `run` is the service; `policy` and `quarantine`
-tune it and review what it holds back while it runs.
+tune it and review what it holds back while it runs; `incidents` says what is going on.
 """
 
 EPILOG = """\
@@ -45,6 +45,7 @@ app.command("inject", epilog=inject.EPILOG)(inject.command)
 app.command("run", epilog=run.EPILOG)(run.command)
 app.add_typer(policy.app, name="policy")
 app.add_typer(quarantine.app, name="quarantine")
+app.add_typer(incidents.app, name="incidents")
 app.add_typer(token.app, name="token")
 
 

@@ -67,7 +67,8 @@ def demo(settings: Settings, options: DemoOptions) -> int:
     )
     stop = threading.Event()
     try:
-        http.start(wiring.make_app(settings, manned.service, status, metrics, manned.desk))
+        given = (settings, manned.service, status, metrics, manned.desk)
+        http.start(wiring.make_app(*given, incidents=manned.incidents))
         console.print(f"serving the console on {http.url} and {http.url}/metrics", markup=False)
         view = demo_view.DemoView(stream, status, collected, http.url)
         with (

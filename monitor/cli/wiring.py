@@ -253,6 +253,8 @@ def make_app(
     status: Status,
     metrics: Metrics,
     desk: Desk | None = None,
+    *,
+    incidents: IncidentBoard | None = None,
 ) -> FastAPI:
     """What the HTTP interface answers with. Raises UsageError when nobody could log in."""
     auth = make_auth(settings)
@@ -264,6 +266,7 @@ def make_app(
         desk=desk,
         auth=auth,
         hosts=settings.http.allowed_hosts,
+        incidents=incidents,
     )
     if settings.http.console:
         add_console(app, status, desk, auth)

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from monitor.core.decode import Decoded
 from monitor.core.events import Parsed
-from monitor.core.types import IntArray
 from monitor.decide.assemble import Families, Judges, Reasons
 from monitor.decide.incident_facts import facts
 from monitor.decide.incident_state import IncidentBook
@@ -20,7 +20,7 @@ def grouped(
     book: IncidentBook,
     judged: Judged,
     why: tuple[Reasons, Families],
-    found: tuple[Parsed, IntArray],
+    found: tuple[Parsed, Decoded],
     by: tuple[Judges, Mapping[str, Any]],
 ) -> Folded:
     """The incidents after a batch. Pure.
@@ -32,11 +32,12 @@ def grouped(
     judged, why
         The batch, and what is said against its events.
     found
-        Its records, and int64[n]: the place of each valid event among them.
+        Its records, and what became of them.
     by
         Who judged, and the detectors' states.
     """
-    (parsed, row), (judges, states) = found, by
+    (parsed, decoded), (judges, states) = found, by
+    row = decoded.row
 
     def subject_of(i: int) -> str | None:
         return parsed.events[int(np.searchsorted(parsed.row, row[i]))].subject
@@ -49,6 +50,7 @@ def grouped(
             promise=judges.policy.flag_at,
             seen=book.seen,
             subject_of=subject_of,
+            fills=decoded.schema.layout.fills,
             surrogate=getattr(states.get("coherence"), "surrogate", None),
         ),
     )

@@ -134,9 +134,10 @@ class Facts:
     """What the incidents learn of a batch.
 
     ``suspects`` and the rows int64[m] of the batch's valid events that they are; of all n valid
-    events: ``source``, ``label`` uint64[n], ``time_ns`` int64[n], ``shape`` float32[n, c] with the
-    names of its columns. ``promise`` is the share of ordinary events that may be flagged, and
-    ``share`` each family's part of it. ``changed`` counts the rows in which the world has changed.
+    events: ``source``, ``label`` and ``content`` uint64[n], ``time_ns`` int64[n]; ``shape``
+    float32[n, c] and ``missing`` bool[n, c], with the names of these columns. ``promise`` is the
+    share of ordinary events that may be flagged, and ``share`` each family's part of it.
+    ``changed`` counts the rows in which the world has changed.
     """
 
     suspects: Suspects
@@ -145,6 +146,8 @@ class Facts:
     label: HashArray
     time_ns: IntArray
     shape: npt.NDArray[np.float32]
+    content: HashArray
+    missing: BoolArray
     columns: tuple[str, ...]
     promise: float
     share: Mapping[str, float]
@@ -161,6 +164,7 @@ def facts(
     seen: int,
     subject_of: Callable[[int], str | None],
     surrogate: Surrogate | None = None,
+    fills: FloatArray | None = None,
 ) -> Facts:
     """The facts of a judged batch of valid events. Pure.
 
@@ -180,6 +184,8 @@ def facts(
         By row, what an event is about.
     surrogate
         The model that stands for the guarded one, to estimate influence with.
+    fills
+        float64[d], what a missing value stands as, NaN where there is no such.
     """
     events, rows = judged.events, judged.accused
     columns = chosen_columns(len(events.columns))
@@ -196,6 +202,8 @@ def facts(
         label[events.y],
         events.time_ns,
         shape,
+        events.content,
+        events.x[:, columns] == (np.nan if fills is None else fills[columns]),
         tuple(events.columns[c][:NAME_CHARS] for c in columns.tolist()),
         promise,
         {name: float(share[i]) for i, name in enumerate(channels)},

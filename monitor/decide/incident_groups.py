@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from monitor.core.types import FloatArray, HashArray, IntArray
+from monitor.decide.data_faults import tail_nats
 from monitor.decide.incident_absorb import family_key
 from monitor.decide.incident_facts import (
     CONTENT,
@@ -30,14 +31,6 @@ LEAST_EVENTS, LEAST_FAMILY, LEAST_HOT = 8, 12, 3
 LEAST_RATE = 0.5
 OF = {PATTERN: "backdoor", PAIR: "label_flip", SUBJECT: "shilling", CONTENT: "replay"}
 """The channel by which an event gets each of its keys."""
-
-
-def tail_nats(count: FloatArray | IntArray | float, expected: FloatArray | float) -> FloatArray:
-    """At most −ln of the chance that a Poisson count with mean ``expected`` is so large."""
-    m, rate = np.asarray(count, dtype=np.float64), np.asarray(expected, dtype=np.float64)
-    above = np.maximum(m, rate)
-    nats: FloatArray = above * np.log(above / rate) - above + rate
-    return nats
 
 
 class Group(NamedTuple):

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from monitor.core.types import FloatArray, HashArray, IntArray
+from monitor.decide.data_faults import Pipeline
 from monitor.decide.incident_facts import FAMILIES, SHAPES, Facts, Suspects
 
 MOST_OPEN = 64
@@ -287,6 +288,8 @@ class IncidentBook:
         Incidents that go on, by serial number; the latest that are over.
     serial
         The next number.
+    pipeline
+        What the data looked like, for faults of whatever brings it.
     """
 
     seen: int = 0
@@ -297,6 +300,7 @@ class IncidentBook:
     open: tuple[Incident, ...] = ()
     closed: tuple[Incident, ...] = ()
     serial: int = 0
+    pipeline: Pipeline = field(default_factory=Pipeline)
 
     @property
     def now_ns(self) -> int:

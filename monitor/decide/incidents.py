@@ -24,6 +24,7 @@ import orjson
 from monitor.core.hashing import hash_text
 from monitor.core.incident import Account, Changed, IncidentChange, IncidentKind
 from monitor.core.types import BoolArray, Family, IntArray
+from monitor.decide.data_faults import SPAN, Fault, Rows, tail_nats, watched
 from monitor.decide.incident_absorb import FAMILY, absorbed, all_keys, both_keys, united
 from monitor.decide.incident_account import account, called
 from monitor.decide.incident_facts import (
@@ -39,7 +40,6 @@ from monitor.decide.incident_groups import (
     OF,
     Group,
     Looking,
-    tail_nats,
 )
 from monitor.decide.incident_state import (
     MOST_CLOSED,
@@ -59,6 +59,8 @@ SHARED, LEAST_SHARED = 0.25, 4
 COMMON = 0.5
 BUCKET_SECONDS = 3600
 GROWN, GROWN_BY = 1.5, 10
+CAUSES = ("world", "frozen", "missing", "duplicates")
+"""Keys of drifts and faults that make events look suspicious."""
 SECOND = 1_000_000_000
 FREE, GONE = -1, -2
 """Owner of an event that belongs to no incident, and to one that is closed."""
@@ -75,9 +77,11 @@ class Folded:
 
 def fold(book: IncidentBook, facts: Facts) -> Folded:
     """``book`` after a batch. Pure."""
-    work = _Fold(book.counting(facts), facts)
-    if len(work.suspects) or work.open or facts.changed:
-        work.run()
+    rows = Rows(facts.content, facts.time_ns, facts.shape, facts.missing, facts.label)
+    pipeline, faults = watched(book.pipeline, rows, facts.columns)
+    work = _Fold(replace(book.counting(facts), pipeline=pipeline), facts)
+    if len(work.suspects) or work.open or facts.changed or faults:
+        work.run(faults)
     return work.result(book)
 
 
@@ -107,7 +111,7 @@ class _Fold:
         self.changes: list[IncidentChange] = []
         self.touched: set[int] = set()
 
-    def run(self) -> None:
+    def run(self, faults: tuple[Fault, ...]) -> None:
         self._world()
         self._assign()
         for _ in range(MOST_OPEN):
@@ -116,6 +120,7 @@ class _Fold:
                 break
             self._begin(group)
             self._assign()
+        self._faults(faults)
         self._grow()
         self._merge()
         self._settle()
@@ -185,6 +190,34 @@ class _Fold:
             self.touched.add(serial)
             here = self.suspects.seen >= self.book.seen - len(self.facts.source)
             self._absorb(serial, np.flatnonzero(here & (self.owner == FREE) & ~self._is_core()))
+
+    def _faults(self, faults: tuple[Fault, ...]) -> None:
+        """Faults of whatever brings the data."""
+        if not faults:
+            return
+        n = SPAN + len(self.facts.source)
+        attacked = self._is_core() & (self.suspects.seen >= self.book.seen - n)
+        for fault in faults:
+            if fault.events <= 2 * np.count_nonzero(attacked):
+                continue  # a ring of sources repeats itself, not the pipeline
+            key = f"{fault.name}|{fault.feature}"
+            same = [i.serial for i in self.open.values() if i.key == key]
+            if not same and len(self.open) < MOST_OPEN:
+                none = np.empty(0, dtype=np.uint64)
+                group = Group(key, np.empty(0, dtype=np.int64), none, none, 0.0)
+                same = [self._begin(group, IncidentKind.DATA_FAULT)]
+            for serial in same[:1]:
+                found = self.open[serial]
+                self.open[serial] = replace(
+                    found,
+                    detail=fault.text,
+                    surprised=found.surprised + fault.events,
+                    last_ns=self.now,
+                    last_seen=self.book.seen,
+                    active_seen=self.book.seen,
+                    active_ns=self.now,
+                )
+                self.touched.add(serial)
 
     def _is_core(self) -> BoolArray:
         """bool[m]: events of sources that belong to an open incident."""
@@ -266,21 +299,30 @@ class _Fold:
                 if older not in self.open or younger not in self.open:
                     continue
                 least = min(shared[at, at], shared[then, then])
-                if shared[at, then] >= max(LEAST_SHARED, SHARED * least) or self._one_drift(
-                    older, younger
-                ):
+                enough = shared[at, then] >= max(LEAST_SHARED, SHARED * least)
+                if enough or self._one_cause(older, younger):
                     self._unite(older, younger)
 
-    def _one_drift(self, older: int, younger: int) -> bool:
-        """Whether one is a change of the world and the other nobody's in particular."""
+    def _one_cause(self, older: int, younger: int) -> bool:
+        """Whether one is a drift or a fault of the data, and the other nobody's in particular."""
         a, b = self.open[older], self.open[younger]
-        drift, other = (a, b) if a.key == "world" else (b, a)
-        recent = self.book.seen - drift.active_seen <= WINDOW
-        return drift.key == "world" and recent and other.key.startswith("family|label_flip")
+        cause, other = (b, a) if a.kind == IncidentKind.CAMPAIGN else (a, b)
+        at_once = self.book.seen - cause.active_seen <= WINDOW
+        diffuse = other.kind == IncidentKind.CAMPAIGN and 2 * other.of_core < other.events
+        return cause.key.startswith(CAUSES) and at_once and diffuse
 
     def _unite(self, older: int, younger: int) -> None:
-        self.open[older] = united(self.open[older], self.open[younger])
-        gone = self.open.pop(younger)
+        gone, kept = self.open.pop(younger), self.open[older]
+        whole = united(kept, gone)
+        if kept.kind == IncidentKind.CAMPAIGN != gone.kind:  # it is called by its cause
+            whole = replace(
+                whole,
+                kind=gone.kind,
+                key=gone.key,
+                detail=gone.detail,
+                surprised=gone.surprised,
+            )
+        self.open[older] = whole
         self.owner[self.owner == younger] = older
         self.touched.discard(younger)
         self.touched.add(older)
