@@ -230,7 +230,7 @@ class _Fold:
         """Open an incident, or go on with one of the same name that was closed lately."""
         name = identifier(kind, group.key, self.now)
         again = [i for i in self.closed if not i.merged and self._comes_back(i, group.key, name)]
-        going = [i.serial for i in self.open.values() if i.id == name]
+        going = [i.serial for i in self.open.values() if i.id == name or i.key == group.key]
         if going:
             serial = going[0]
         elif again:
