@@ -28,14 +28,17 @@ LABEL org.opencontainers.image.title="poisoning-monitor" \
       org.opencontainers.image.description="A gate between labelled feedback and online models" \
       org.opencontainers.image.licenses="Apache-2.0"
 ENV PATH="/opt/monitor/bin:$PATH" \
+    HOME=/data \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     OMP_NUM_THREADS=1 \
     OPENBLAS_NUM_THREADS=1
-RUN useradd --system --uid 10001 --create-home --home-dir /data --shell /usr/sbin/nologin monitor
+RUN groupadd --system --gid 10001 monitor \
+    && useradd --system --uid 10001 --gid 10001 --create-home --home-dir /data --shell /usr/sbin/nologin monitor
 COPY --from=build /opt/monitor /opt/monitor
 USER 10001
 WORKDIR /data
+# Nothing else is written to: with --read-only give it /data and --tmpfs /tmp.
 VOLUME ["/data"]
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --retries=4 \

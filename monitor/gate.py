@@ -18,6 +18,7 @@ from monitor.core.decode import Decoder
 from monitor.core.encode import encode_decisions
 from monitor.core.events import Parsed
 from monitor.core.labels import LabelTable
+from monitor.core.ports import Meter
 from monitor.core.revive import DeadColumns
 from monitor.core.schema import Schema
 from monitor.core.transform import is_plausible, plausible
@@ -84,7 +85,9 @@ class Gate:
         config: GateConfig | None = None,
         policy: Policy | None = None,
         detectors: Sequence[AnyDetector] | None = None,
+        meter: Meter | None = None,
     ) -> None:
+        self._meter = meter
         self.config = config or GateConfig()
         self.policy = policy or Policy()
         self.detectors: tuple[AnyDetector, ...] = tuple(
@@ -99,7 +102,7 @@ class Gate:
 
     def with_policy(self, policy: Policy) -> Gate:
         """The same gate under another policy, from the next batch on. State is shared."""
-        other = Gate(self.config, policy, self.detectors)
+        other = Gate(self.config, policy, self.detectors, self._meter)
         other.state, other._next = self.state, self._next
         return other
 
@@ -193,7 +196,7 @@ class Gate:
         gate = self
         if self.config.on_detector_error == "stop":
             config = replace(self.config, on_detector_error="flag")
-            gate = Gate(config, self.policy, self.detectors)
+            gate = Gate(config, self.policy, self.detectors, self._meter)
         return gate.step(state, raw)[1]
 
     def _pace(self, state: GateState, raw: RawBatch, start: int) -> int:
@@ -222,7 +225,7 @@ class Gate:
         parsed = self._decoder.parse(raw, state.schema.layout)
         decoded = self._decoder.columns(parsed, state.schema, state.labels)
         parsed.forget_features()
-        failures = Failures()
+        failures = Failures(self._meter)
         judged = judge(
             *(self._sampling(state), state.scored_against, state.read_against),
             *(decoded.events, self.policy),
@@ -314,7 +317,7 @@ class Gate:
     def _warm_up(
         self, state: GateState, raw: RawBatch, parsed: Parsed
     ) -> tuple[DecisionBatch, GateState]:
-        config, failures = self.config, Failures()
+        config, failures = self.config, Failures(self._meter)
         look = first_look(parsed, config.schema)
         valid = np.flatnonzero(look.reject == 0).tolist()
         warm = keep(state.warm, [raw.values[i] for i in valid], config.warmup_max_bytes)
@@ -367,7 +370,7 @@ class Gate:
         for first in range(0, len(events), YOUNG_PART):
             chunk = events.select(np.arange(first, min(first + YOUNG_PART, len(events))))
             # A detector that fails on one part of the sample may well learn from the next.
-            found = Failures()
+            found = Failures(self._meter)
             judged = judge(
                 *(self.detectors, fresh.detectors, fresh.references, chunk, self.policy),
                 failures=found,

@@ -24,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -144,16 +144,37 @@ class Node:
     heap_megabytes: int = 512
 
 
+@dataclass
+class Extras:
+    """What a broker is given beside the template, for TLS and logins.
+
+    ``properties`` replace lines of server.properties or come after them; what they hold in
+    ``{port}`` and ``{controller_port}`` is filled in. ``jvm`` are options of its Java, and
+    ``storage`` of formatting its data folder (``--add-scram …``).
+    """
+
+    properties: dict[str, str] = field(default_factory=dict)
+    jvm: tuple[str, ...] = ()
+    storage: tuple[str, ...] = ()
+
+
 class Broker:
     """One broker process. Its data, settings and log are in ``data``."""
 
     def __init__(
-        self, data: Path, port: int = 0, controller_port: int = 0, *, node: Node | None = None
+        self,
+        data: Path,
+        port: int = 0,
+        controller_port: int = 0,
+        *,
+        node: Node | None = None,
+        extras: Extras | None = None,
     ) -> None:
         self.data = data
         self.port = port or free_port()
         self.controller_port = controller_port or free_port()
         self.node = node or Node()
+        self.extras = extras or Extras()
         self.version = "unknown"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -173,7 +194,8 @@ class Broker:
         self.version = kafka_version(libs)
         settings = self._write_settings()
         run = [java, f"-Dlog4j2.configurationFile={HERE / 'log4j2.properties'}"]
-        run += [f"-Xmx{self.node.heap_megabytes}m", "-XX:+UseSerialGC", "-cp", f"{libs}/*"]
+        run += [f"-Xmx{self.node.heap_megabytes}m", "-XX:+UseSerialGC", *self.extras.jvm]
+        run += ["-cp", f"{libs}/*"]
         if not (self.data / "logs" / "meta.properties").exists():
             self._format(run, settings)
         with (self.data / "broker.log").open("ab") as log:
@@ -200,7 +222,10 @@ class Broker:
 
     def _write_settings(self) -> Path:
         self.data.mkdir(parents=True, exist_ok=True)
-        text = (HERE / "server.properties").read_text()
+        changed = self.extras.properties
+        lines = (HERE / "server.properties").read_text().splitlines()
+        lines = [line for line in lines if line.partition("=")[0] not in changed]
+        text = "\n".join([*lines, *(f"{key}={value}" for key, value in changed.items()), ""])
         alone = f"{self.node.node_id}@127.0.0.1:{self.controller_port}"
         values = {
             "port": self.port,
@@ -220,7 +245,7 @@ class Broker:
     def _format(self, run: list[str], settings: Path) -> None:
         tool = [*run, "kafka.tools.StorageTool"]
         cluster = self.node.cluster_id or random_cluster_id()
-        command = [*tool, "format", "-t", cluster, "-c", str(settings)]
+        command = [*tool, "format", "-t", cluster, "-c", str(settings), *self.extras.storage]
         ran = subprocess.run(command, capture_output=True, text=True, check=False)
         if ran.returncode != 0:
             raise StartError(f"the data folder cannot be formatted: {ran.stdout}{ran.stderr}")

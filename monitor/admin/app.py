@@ -15,6 +15,7 @@ from monitor.admin.auth import CSRF, Auth, Gatekeeper
 from monitor.admin.body import JSON, NDJSON, Shape, read_events
 from monitor.admin.desk import Desk
 from monitor.admin.desk_parts import OrjsonResponse
+from monitor.admin.drill_routes import drill_router
 from monitor.admin.incident_routes import IncidentsView, incident_router
 from monitor.admin.policy_routes import policy_router
 from monitor.admin.problem import Guard, ProblemError, install
@@ -57,6 +58,10 @@ class StatusView(Protocol):
     @property
     def ready(self) -> bool:
         """Partitions are assigned and their state is restored."""
+
+    @property
+    def started(self) -> bool:
+        """State was restored once, or the loop goes round without a partition for it."""
 
     def idle_seconds(self) -> float:
         """Seconds since the loop last moved."""
@@ -143,6 +148,7 @@ def create_app(
         description=DESCRIPTION,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         default_response_class=OrjsonResponse,
     )
     install(app)
@@ -156,6 +162,7 @@ def create_app(
     _add_check(app, service, settings.http)
     app.include_router(policy_router(desk))
     app.include_router(quarantine_router(desk))
+    app.include_router(drill_router(desk))
     app.include_router(audit_router(desk))
     app.include_router(incident_router(incidents))
     app.include_router(session_router(auth))
@@ -213,11 +220,38 @@ def _add_health(app: FastAPI, status: StatusView) -> None:
         response_model=Health,
         responses=problems(503),
     )
-    def readyz() -> Response:
+    def readyz(
+        standby: Annotated[
+            bool, Query(description="true: an instance that waits for partitions counts as ready.")
+        ] = False,
+    ) -> Response:
         """200 once partitions are assigned and their state is restored, else 503 with why."""
-        if not status.ready:
+        if not status.ready and not (standby and _stands_by(status)):
             raise ProblemError(503, _why_not_ready(status.snapshot()))
-        return OrjsonResponse({"status": "ready", "idle_seconds": status.idle_seconds()})
+        word = "ready" if status.ready else "standby"
+        return OrjsonResponse({"status": word, "idle_seconds": status.idle_seconds()})
+
+    @app.get(
+        "/startupz",
+        tags=["health"],
+        summary="Is the start over?",
+        response_model=Health,
+        responses=problems(503),
+    )
+    def startupz() -> Response:
+        """200 once state was restored, or none was given to this instance for a while.
+
+        Until then 503, and a silent loop is no reason to restart the process: it reads the stored
+        state and judges what came after it again. Once it was 200 it stays so until the loop ends.
+        """
+        if not status.started:
+            raise ProblemError(503, _why_not_ready(status.snapshot()))
+        return OrjsonResponse({"status": "started", "idle_seconds": status.idle_seconds()})
+
+
+def _stands_by(status: StatusView) -> bool:
+    """Whether it has begun, and is without partitions because others have them all."""
+    return status.started and not status.snapshot().get("partitions")
 
 
 def _why_not_ready(snapshot: Mapping[str, Any]) -> str:

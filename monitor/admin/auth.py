@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from monitor.admin.lockout import Lockout
 from monitor.admin.people import LOCAL, Person, Role
-from monitor.admin.problem import ProblemError, problem
+from monitor.admin.problem import HEALTH, ProblemError, problem
 from monitor.admin.session import Sessions
 from monitor.admin.tokens import Token, TokenFile
 from monitor.core.desk import AuditEntry
@@ -106,7 +106,7 @@ class Auth:
         self._clock = clock
         self._sessions = sessions or Sessions(clock=clock)
         self._known: OrderedDict[tuple[str, str], None] = OrderedDict()
-        self.open: set[str] = {"/healthz", "/readyz", LOGIN_PAGE}
+        self.open: set[str] = {*HEALTH, LOGIN_PAGE}
         """Addresses for everybody; one that ends in a slash means all below it."""
         if open_metrics:
             self.open.add("/metrics")

@@ -22,6 +22,7 @@ from monitor.core.desk import (
     ReviewOutcome,
     WhatIf,
 )
+from monitor.core.drill import Drill, DrillPlan
 
 
 class PolicyDesk(Protocol):
@@ -109,6 +110,22 @@ class AuditDesk(Protocol):
         """Remember what was done elsewhere, such as a refused login."""
 
 
+class DrillDesk(Protocol):
+    """Tries attacks on a copy of the state."""
+
+    def start(self, plan: DrillPlan, *, who: str, why: str) -> Drill:
+        """Begin a drill; one at a time."""
+
+    def stop(self, drill_id: str, *, who: str) -> Drill:
+        """End one early."""
+
+    def get(self, drill_id: str) -> Drill:
+        """One as it stands."""
+
+    def list(self) -> Sequence[Drill]:
+        """The latest ones, the latest first."""
+
+
 class Desk(Protocol):
     """All that people see and do."""
 
@@ -123,6 +140,10 @@ class Desk(Protocol):
     @property
     def log(self) -> AuditDesk:
         """What people did."""
+
+    @property
+    def drills(self) -> DrillDesk:
+        """Attacks that are tried."""
 
     def status(self) -> Mapping[str, Any]:
         """Counts of this instance, as ``/v1/status`` shows them."""

@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from monitor.core.desk import HeldFilter, ReviewStatus
+from monitor.core.drill import MAX_RATE_PER_SECOND, MAX_SECONDS, DrillPlan
 
 MAX_KEYS = 10_000
 MAX_PAGE = 500
@@ -316,3 +317,42 @@ class SessionOut(_Out):
     role: str
     csrf: str | None = Field(description="Changes bring it in x-csrf-token; null outside sessions.")
     until: float | None
+
+
+class DrillIn(_In):
+    """What to try, and why."""
+
+    family: Text = Field(description="label_flip, backdoor, clean_label, …")
+    attack: Text = Field(default="", description="One of `inject`'s; empty: the family's usual.")
+    rate_per_second: FiniteFloat = Field(default=1.0, gt=0.0, le=MAX_RATE_PER_SECOND)
+    seconds: FiniteFloat = Field(default=60.0, gt=0.0, le=MAX_SECONDS)
+    sources: Text = Field(
+        default="5", description="A number of made-up accounts, ordinary, fresh, hijacked."
+    )
+    seed: int = Field(default=0, ge=0, le=2**31 - 1)
+    why: Why
+
+    def plan(self) -> DrillPlan:
+        """As the desk wants it. Raises UsageError."""
+        return DrillPlan(**self.model_dump(exclude={"why"}))
+
+
+class DrillOut(_Out):
+    """A drill and what came of it so far."""
+
+    id: str
+    state: str = Field(description="running, done, stopped or failed.")
+    wanted: int
+    sent: int = Field(description="Canaries judged so far.")
+    held: int
+    flagged: int
+    passed: int
+    recall: float | None = Field(description="Share of the judged canaries that would be held.")
+    noticed: float | None = Field(description="Share that was at least flagged.")
+    delay_canaries: int | None = Field(description="Canaries before the first one was held.")
+
+
+class DrillsOut(_Out):
+    """The latest drills, the latest first."""
+
+    drills: list[DrillOut]

@@ -35,7 +35,8 @@ PAGE_POLICY = (
 )
 """For pages; the console's library needs scripts in the page itself. Nothing from elsewhere."""
 TLS_HEADER = (b"strict-transport-security", b"max-age=31536000")
-PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
+HEALTH = frozenset({"/healthz", "/readyz", "/startupz"})
+PROBES = HEALTH | {"/metrics"}
 
 
 class ProblemError(Exception):

@@ -10,8 +10,18 @@ from typing import Annotated
 
 import typer
 
-from monitor.cli import common, demo, incidents, inject, policy, quarantine, replay, run, token
-from monitor.core.errors import MonitorError
+from monitor.cli import (
+    common,
+    demo,
+    drill,
+    incidents,
+    inject,
+    policy,
+    quarantine,
+    replay,
+    run,
+    token,
+)
 
 HELP = """\
 Stands between labelled feedback and the online models that learn from it.
@@ -21,7 +31,8 @@ and lets it through, flags it or holds it back, each time with a reason.
 
 New here? Start with `poisoning-monitor demo`: a real stream with an attack in it, nothing to set
 up. Then `replay` judges a file of your own, and `run` is the service; `policy` and `quarantine`
-tune it and review what it holds back while it runs; `incidents` says what is going on.
+tune it and review what it holds back while it runs; `incidents` says what is going on, and
+`drill` tries an attack on it.
 """
 
 EPILOG = """\
@@ -43,6 +54,7 @@ app.command("demo", epilog=demo.EPILOG)(demo.command)
 app.command("replay", epilog=replay.EPILOG)(replay.command)
 app.command("inject", epilog=inject.EPILOG)(inject.command)
 app.command("run", epilog=run.EPILOG)(run.command)
+app.command("drill", epilog=drill.EPILOG)(drill.command)
 app.add_typer(policy.app, name="policy")
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(incidents.app, name="incidents")
@@ -89,22 +101,8 @@ def execute(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        return _fail(*_explained(error, debug), debug)
+        return _fail(*common.explained(error, debug), debug)
     return code if isinstance(code, int) else 0
-
-
-def _explained(error: Exception, debug: bool) -> tuple[str, int]:
-    """What to say about an error, and the exit code."""
-    if isinstance(error, MonitorError):
-        return str(error), error.exit_code
-    message = getattr(error, "format_message", None)
-    if message is not None:  # typer's own errors: a wrong option or argument
-        said = str(message()).replace("Value error, ", "").rstrip(".")
-        return f"{said}. See --help." if said else "", 2  # nothing said: the help was shown
-    if isinstance(error, OSError):
-        return f"{error.filename or ''} {error.strerror or error}", 2
-    hint = "" if debug else " This is a bug; --debug shows where."
-    return f"{type(error).__name__}: {error}.{hint}", 1
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from monitor.cli.report_data import ACCEPT, FLAG, INVALID, QUARANTINE, Tally
-from monitor.core.errors import UsageError
+from monitor.core.errors import MonitorError, UsageError
 from monitor.core.ports import CommitUnit
 from monitor.core.types import Mode
 
@@ -212,3 +212,17 @@ def existing_folder_or_new(path: Path) -> Path:
     if there is not None and not there.is_dir():
         raise UsageError(f"{there}: is a file; name a folder")
     return path
+
+
+def explained(error: Exception, debug: bool) -> tuple[str, int]:
+    """What to say about an error, and the exit code."""
+    if isinstance(error, MonitorError):
+        return str(error), error.exit_code
+    message = getattr(error, "format_message", None)
+    if message is not None:  # typer's own errors: a wrong option or argument
+        said = str(message()).replace("Value error, ", "").rstrip(".")
+        return f"{said}. See --help." if said else "", 2  # nothing said: the help was shown
+    if isinstance(error, OSError):
+        return f"{error.filename or ''} {error.strerror or error}", 2
+    hint = "" if debug else " This is a bug; --debug shows where."
+    return f"{type(error).__name__}: {error}.{hint}", 1

@@ -61,7 +61,7 @@ def demo(settings: Settings, options: DemoOptions) -> int:
     transport = wiring.replay_transport(paced, options.out, settings, overwrite=True)
     status, collected, pace = wiring.make_status(), demo_view.Collected(), common.Pace()
     metrics = wiring.make_metrics(settings, status, live=False)
-    gate = wiring.make_gate(settings, local=True)
+    gate = wiring.make_gate(settings, local=True, meter=metrics.meter)
     manned = wiring_desk.make_manned(
         settings, gate, transport, status=status, metrics=metrics, observers=[collected, pace]
     )

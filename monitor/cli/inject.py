@@ -69,9 +69,9 @@ def inject_into(
     UsageError
         For an attack, number, input or output that cannot be used.
     """
-    from monitor.cli import inject_events  # noqa: PLC0415 - heavy imports, not needed for --help
-    from monitor.core.limits import Limits  # noqa: PLC0415
+    from monitor.core.limits import Limits  # noqa: PLC0415 - heavy imports, not for --help
     from monitor.runtime.inject import check_options, inject  # noqa: PLC0415
+    from monitor.runtime.inject import lines as injected  # noqa: PLC0415
 
     chosen: dict[str, Any] = {
         "rate": options.rate,
@@ -91,8 +91,8 @@ def inject_into(
     lines = sys.stdin.buffer if source is None else source.open(0)
     with progress_display(console, total, 0, doing="reading", did="read") as step:
         plain = (line.removesuffix(b"\n") for line in lines) if source is None else lines
-        recording = inject_events.read(plain, options.attack, step, limits=Limits())
-    stream = inject_events.with_accounts(recording, options.honest_sources, options.seed)
+        recording = injected.read(plain, options.attack, step, limits=Limits())
+    stream = injected.with_accounts(recording, options.honest_sources, options.seed)
     found = inject(stream, options.attack, snap=options.snap, seed=options.seed, **chosen)
     roles: Counter[str] = Counter()
     changed = count = 0
@@ -103,7 +103,7 @@ def inject_into(
         _both(out, truth) as (events, truths),
         progress_display(console, expected, 0, doing="writing", did="written") as step,
     ):
-        for one in inject_events.written(recording, found):
+        for one in injected.written(recording, found):
             events.write(one.line + b"\n")
             truths.write(orjson.dumps(one.truth) + b"\n")
             count += 1

@@ -13,6 +13,7 @@ import typer
 from monitor.cli import common
 from monitor.config.settings import Settings, load_policy, load_settings, with_policy
 from monitor.core.errors import UsageError
+from monitor.runtime.parties import UNTRACED
 
 HTTP_OPTION = "--http-port"
 
@@ -28,14 +29,24 @@ def serve(settings: Settings) -> int:
     # heavy imports, not needed for --help
     from monitor.cli import logs, wiring, wiring_desk  # noqa: PLC0415
 
-    logs.setup(settings.log)
-    log = structlog.get_logger("monitor")
+    log = structlog.get_logger(logs.NAME)
     http = wiring.make_server(settings, option=HTTP_OPTION) if settings.http.enabled else None
     status = logs.LoggedStatus()
     metrics = wiring.make_metrics(settings, status, live=True)
-    gate = wiring.make_gate(settings, local=settings.transport == "local")
+    local = settings.transport == "local"
+    gate = wiring.make_gate(settings, local=local, meter=metrics.meter)
     transport = wiring.run_transport(settings)
-    manned = wiring_desk.make_manned(settings, gate, transport, status=status, metrics=metrics)
+    traces = wiring.make_traces()
+    batch_log = logs.BatchLog(traces or UNTRACED)
+    manned = wiring_desk.make_manned(
+        settings,
+        gate,
+        transport,
+        status=status,
+        metrics=metrics,
+        observers=[batch_log, *([] if traces is None else [traces])],
+        tracing=batch_log,
+    )
     stop = threading.Event()
     try:
         if http is not None:
@@ -54,7 +65,30 @@ def serve(settings: Settings) -> int:
         manned.close()
         if http is not None:
             http.stop()
+        if traces is not None:
+            traces.close()
     return common.INTERRUPTED if signal.SIGINT in signals else 0
+
+
+def _logged(settings: Settings) -> int:
+    """:func:`serve`, where errors too are lines of the log when that is for programs."""
+    from monitor.cli import logs  # noqa: PLC0415 - heavy
+
+    logs.setup(settings.log)
+    is_json, debug = settings.log.format == "json", settings.log.level == "debug"
+    try:
+        return serve(settings)
+    except BrokenPipeError:
+        raise
+    except KeyboardInterrupt:
+        if not is_json:
+            raise
+        return logs.failed("interrupted", common.INTERRUPTED)
+    except Exception as error:
+        if not is_json:
+            raise
+        text, code = common.explained(error, debug)
+        return logs.failed(" ".join(text.split()), code, error if debug else None)
 
 
 def command(
@@ -142,7 +176,7 @@ def command(
     settings = with_policy(settings, base, changes)
     if settings.transport == "local":
         _check_paths(settings)
-    return serve(settings)
+    return _logged(settings)
 
 
 def _check_paths(settings: Settings) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ from monitor.config.settings import Settings, as_dict
 from monitor.console import add_console
 from monitor.core.errors import UsageError
 from monitor.core.limits import Limits
-from monitor.core.ports import Observer, Transport
+from monitor.core.ports import Meter, Observer, Transport
 from monitor.core.schema import SchemaSpec
 from monitor.detectors import default_detectors
 from monitor.gate import Gate, GateConfig
@@ -31,10 +32,12 @@ from monitor.runtime.control import PolicyControl
 from monitor.runtime.detector_watch import DetectorWatch
 from monitor.runtime.incident_board import IncidentBoard
 from monitor.runtime.overload import Overload
+from monitor.runtime.parties import UNTRACED, Tracing
 from monitor.runtime.service import Service
 from monitor.runtime.status import Status
 from monitor.runtime.watchdog import Watchdog
 from monitor.telemetry.metrics import Metrics
+from monitor.telemetry.traces import Traces, from_environment
 from monitor.transport.local import (
     FileLines,
     FollowFile,
@@ -53,7 +56,7 @@ STDIN = 0
 STDOUT = 1
 
 
-def make_gate(settings: Settings, *, local: bool) -> Gate:
+def make_gate(settings: Settings, *, local: bool, meter: Meter | None = None) -> Gate:
     """The pure pipeline with the settings' limits, warm-up and policy."""
     gate = settings.gate
     features = gate.schema_
@@ -77,7 +80,7 @@ def make_gate(settings: Settings, *, local: bool) -> Gate:
                 f"gate.extra_detectors has {detector.name!r}, but its family has no part of "
                 f"policy.budget: give {detector.family.value} a part above 0"
             )
-    return Gate(config, settings.policy, detectors)
+    return Gate(config, settings.policy, detectors, meter)
 
 
 def schema_spec(features: Sequence[tuple[str, str]]) -> SchemaSpec:
@@ -144,8 +147,10 @@ def run_transport(settings: Settings) -> Transport:
 def kafka_config(settings: Settings) -> KafkaConfig:
     """The transport's form of the section ``kafka``."""
     from monitor.transport.kafka import KafkaConfig, Topics  # noqa: PLC0415
+    from monitor.transport.kafka_security import security_of  # noqa: PLC0415
 
     values = settings.kafka.model_dump()
+    values["security"] = security_of(values["security"])
     values["topics"] = Topics(**values["topics"])
     values["compression"] = None if values["compression"] == "none" else values["compression"]
     return KafkaConfig(**values)
@@ -194,6 +199,11 @@ def make_metrics(settings: Settings, status: Status, *, live: bool) -> Metrics:
     """The Prometheus metrics; ``live`` when the events' own times are of now."""
     clock = time.time if live else None
     return Metrics(settings.policy, status=status.snapshot, clock=clock)
+
+
+def make_traces() -> Traces | None:
+    """Spans for OpenTelemetry where the environment asks for them, else None."""
+    return from_environment(os.environ)
 
 
 def make_server(settings: Settings, *, option: str) -> HttpServer:
@@ -281,6 +291,7 @@ def make_service(
     observers: Sequence[Observer] = (),
     status: Status | None = None,
     policies: PolicyControl | None = None,
+    tracing: Tracing = UNTRACED,
 ) -> Service[Any]:
     """The loop, told of to ``observers`` and ``status``; judges by the live ``policies``."""
     watch = DetectorWatch(lambda text: None if status is None else status.notice(text))
@@ -300,6 +311,7 @@ def make_service(
         ),
         exchange_events=settings.state.exchange_min_events,
         policies=policies,
+        tracing=tracing,
     )
 
 

@@ -19,7 +19,9 @@ from monitor.core.ports import HeldSource, Ledger, Observer, Reviewer, Transport
 from monitor.gate import Gate
 from monitor.runtime.control import PolicyControl
 from monitor.runtime.desk import LiveDesk
+from monitor.runtime.drill import Drills, Schedule
 from monitor.runtime.incident_board import IncidentBoard
+from monitor.runtime.parties import UNTRACED, Tracing
 from monitor.runtime.recent_events import RecentEvents
 from monitor.runtime.service import Service
 from monitor.runtime.status import Status
@@ -179,10 +181,12 @@ class Manned:
     desk: Desk
     control: PolicyControl
     quarantine: Quarantine | None
+    drills: Drills
     incidents: IncidentBoard
 
     def close(self) -> None:
-        """End the threads that follow the ledgers and the quarantine."""
+        """End the threads of drills, and those that follow the ledgers and the quarantine."""
+        self.drills.close()
         self.control.close()
         if self.quarantine is not None:
             self.quarantine.stop()
@@ -196,6 +200,7 @@ def make_manned(
     status: Status,
     metrics: Metrics,
     observers: Sequence[Observer] = (),
+    tracing: Tracing = UNTRACED,
 ) -> Manned:
     """The loop with a live policy, what-if and quarantine, and the desk where people use them.
 
@@ -213,22 +218,29 @@ def make_manned(
     quarantine = make_quarantine(
         settings, transport, lambda: running[0], make_outside(control, status)
     )
+    note = quarantine.note if quarantine is not None else (lambda _: None)
+    drills = Drills(
+        lambda: running[0],
+        gate.config.limits,
+        note=note,
+        told=metrics.drill,
+        schedule=Schedule(settings.drills.every_hours * 3600.0, settings.drills.plans()),
+    )
+    watching = [*observers, metrics, recent, drills]
+    metrics.expect(detector.name for detector in gate.detectors)
+    if quarantine is not None:
+        metrics.watch_reviews(quarantine.observed)
     service = make_service(
         settings,
         gate,
         transport,
-        observers=[
-            *observers,
-            metrics,
-            recent,
-            board,
-            *([] if quarantine is None else [quarantine]),
-        ],
+        observers=[*watching, board, *([] if quarantine is None else [quarantine])],
         status=status,
         policies=control,
+        tracing=tracing,
     )
     running.append(service)
     if quarantine is not None:  # once topics and folders are there
         service.submit(lambda _: quarantine.start())
-    desk = LiveDesk.of(control, quarantine, status.snapshot)
-    return Manned(service, desk, control, quarantine, board)
+    desk = LiveDesk.of(control, quarantine, drills, status.snapshot)
+    return Manned(service, desk, control, quarantine, drills, board)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from monitor.config.sections import Section
+from monitor.config.base import Section
 
 
 class ControlSettings(Section):

@@ -6,9 +6,8 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from monitor.config.sections import Port, Positive, Seconds, Section
-
-FileName = Annotated[str, Field(min_length=1)]
+from monitor.config.base import FileName, Section
+from monitor.config.sections import Port, Positive, Seconds
 
 
 class HttpSettings(Section):
@@ -35,7 +34,7 @@ class HttpSettings(Section):
     )
     open_metrics: bool = Field(
         default=True,
-        description="true: /metrics needs no token. /healthz and /readyz never do.",
+        description="true: /metrics needs no token. /healthz, /readyz and /startupz never do.",
     )
     tls_cert_file: FileName | None = Field(
         default=None, description="Certificate chain, PEM. With it the interface speaks TLS only."

@@ -6,7 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from monitor.config.sections import Positive, Section
+from monitor.config.base import Section
+from monitor.config.sections import Positive
 
 
 class QuarantineSettings(Section):

@@ -8,19 +8,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from monitor.config.base import Section
+from monitor.config.kafka_security import KafkaSecuritySettings
 from monitor.core.limits import LARGEST_SECONDS
 
 Positive = Annotated[int, Field(ge=1)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0.0)]
-
-
-class Section(BaseModel):
-    """Base of all sections: strict types, no unknown keys, no change after start."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
 
 class FeatureSetting(Section):
@@ -333,11 +329,15 @@ class KafkaSettings(Section):
     replication_factor: Positive = Field(
         default=1, description="Copies of created topics. Use 3 on a real cluster."
     )
+    security: KafkaSecuritySettings = Field(
+        default_factory=KafkaSecuritySettings,
+        description="TLS and logins, see deploy/kafka-security.md.",
+    )
     options: dict[str, str | int | float | bool] = Field(
         default_factory=dict,
-        description="Security options, as kafka-python names them whichever client is used: "
-        "security_protocol, sasl_mechanism, sasl_plain_username, ssl_cafile, … "
-        "Give passwords in the environment (MONITOR_KAFKA__OPTIONS__SASL_PLAIN_PASSWORD).",
+        description="What there is no setting for, as kafka-python names it whichever client is "
+        "used: sasl_kerberos_service_name, client_dns_lookup; with kafka-python also "
+        "sasl_kerberos_name, sasl_kerberos_domain_name, proxy_url and api_version.",
     )
     request_timeout_seconds: Seconds = Field(
         default=30.0, description="Deadline of a single request."

@@ -25,6 +25,7 @@ from pydantic_settings import (
 )
 
 from monitor.config.control import ControlSettings
+from monitor.config.drills import DrillSettings
 from monitor.config.http import HttpSettings
 from monitor.config.policy import Policy
 from monitor.config.quarantine import QuarantineSettings
@@ -42,6 +43,7 @@ from monitor.config.sources import (
     Origins,
     field_at,
     flatten,
+    is_secret,
     read_environment,
     read_yaml,
     section_of,
@@ -109,6 +111,11 @@ not 99999
     quarantine: QuarantineSettings = Field(
         default_factory=QuarantineSettings,
         description="The store in which people look through what was held back.",
+    )
+    drills: DrillSettings = Field(
+        default_factory=DrillSettings,
+        description="Attacks that the service tries on a copy of its state, to know what it would "
+        "catch.",
     )
     http: HttpSettings = Field(
         default_factory=HttpSettings,
@@ -255,11 +262,12 @@ def _allowed(problem: ErrorDetails, path: tuple[str, ...], model: type[BaseModel
     if problem["type"] == "model_type":
         return f"must be a section with keys {', '.join(_names(model, path))}"
     text = problem["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    # An option may be a password.
+    # An option may be a secret.
     if (
         problem["type"] == "value_error"
         or problem["type"].endswith("too_long")
         or "options" in path
+        or is_secret(model, path)
     ):
         return text
     given = repr(problem["input"])

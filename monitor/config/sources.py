@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from monitor.core.errors import UsageError
@@ -117,6 +117,12 @@ def section_of(field: FieldInfo) -> type[BaseModel] | None:
     return None
 
 
+def is_secret(model: type[BaseModel], path: tuple[str, ...]) -> bool:
+    """Whether the setting at ``path`` must not be shown."""
+    field = field_at(model, path)
+    return field is not None and SecretStr in _parts(field.annotation)
+
+
 def _takes_text(model: type[BaseModel], path: tuple[str, ...]) -> bool:
     """Whether the setting at ``path`` may be a text, so that "123" must stay one."""
     field = field_at(model, path)
@@ -129,7 +135,9 @@ def _takes_text(model: type[BaseModel], path: tuple[str, ...]) -> bool:
 
 def _parts(annotation: Any) -> tuple[Any, ...]:
     union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
-    return typing.get_args(annotation) if union else (annotation,)
+    parts = typing.get_args(annotation) if union else (annotation,)
+    annotated = typing.Annotated
+    return tuple(p.__origin__ if typing.get_origin(p) is annotated else p for p in parts)
 
 
 def read_environment(
@@ -160,7 +168,9 @@ def read_environment(
             if close is not None and "://" not in environ[variable]:  # not a cluster's address
                 raise UsageError(f"environment variable {variable}: did you mean {close}?")
             continue
-        value = _environment_value(variable, environ[variable], _takes_text(model, path))
+        value: Any = environ[variable]
+        if not is_secret(model, path):  # a password may be any text, "null" too
+            value = _environment_value(variable, value, _takes_text(model, path))
         here = values
         for name in path[:-1]:
             here = here.setdefault(name, {})

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
+
+import numpy as np
 
 from monitor.core.held import HeldBatch, Reviews
-from monitor.core.types import DecisionBatch, RawBatch
+from monitor.core.types import DecisionBatch, RawBatch, Verdict
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,14 @@ class CommitUnit:
     """One micro-batch: one transaction."""
 
     parts: tuple[PartitionCommit, ...]
+
+    def verdicts(self) -> dict[str, int]:
+        """Number of records by the verdict's word."""
+        none = np.zeros(len(Verdict), dtype=np.int64)
+        counts = sum(
+            (np.bincount(p.decisions.verdict, minlength=len(Verdict)) for p in self.parts), none
+        )
+        return {verdict.word: int(counts[verdict]) for verdict in Verdict}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +108,13 @@ class Observer(Protocol):
 
     def committed(self, unit: CommitUnit, seconds: Mapping[str, float]) -> None:
         """``seconds`` is the time spent by stage on this micro-batch."""
+
+
+class Meter(Protocol):
+    """Measures how long detectors take, from outside: the gate itself has no clock."""
+
+    def __call__(self, detector: str, call: Callable[[], T]) -> T:
+        """``call()``, whatever it returns or raises."""
 
 
 class Ledger(Protocol):

@@ -92,6 +92,9 @@ class RawBatch:
         The original bytes of each record (a line without its newline).
     keys, headers
         As on the wire; ``None`` when the transport has none.
+    timestamps
+        Milliseconds since 1970 as the transport set them, below 1 where it set none; ``None`` when
+        the transport has none. Nothing is decided by them: they measure how long events took.
     """
 
     partition: int
@@ -99,6 +102,7 @@ class RawBatch:
     values: Sequence[bytes]
     keys: Sequence[bytes | None] | None = None
     headers: Sequence[Sequence[Header]] | None = None
+    timestamps: Sequence[int] | None = None
 
     def __len__(self) -> int:
         return len(self.values)
@@ -117,6 +121,7 @@ class RawBatch:
             self.values[rows],
             None if self.keys is None else self.keys[rows],
             None if self.headers is None else self.headers[rows],
+            None if self.timestamps is None else self.timestamps[rows],
         )
 
     @classmethod

@@ -21,6 +21,7 @@ import numpy as np
 
 from monitor.config.policy import Policy
 from monitor.core.errors import DetectorError
+from monitor.core.ports import Meter
 from monitor.core.types import (
     ByteArray,
     DecisionBatch,
@@ -49,9 +50,13 @@ class BadValueError(ValueError):
 
 
 class Failures:
-    """What failed while one batch was judged and learned: one entry a detector, the first."""
+    """What failed while one batch was judged and learned: one entry a detector, the first.
 
-    def __init__(self) -> None:
+    ``meter`` measures what detectors are asked to do.
+    """
+
+    def __init__(self, meter: Meter | None = None) -> None:
+        self._meter = meter
         self._found: dict[str, DetectorFailure] = {}
 
     def __len__(self) -> int:
@@ -76,7 +81,7 @@ class Failures:
         passed on.
         """
         try:
-            return call()
+            return call() if self._meter is None else self._meter(detector, call)
         except MemoryError:
             raise
         except Exception as error:  # whatever a detector may do wrong

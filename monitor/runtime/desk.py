@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from monitor.core.desk import AuditEntry, Change
 from monitor.core.errors import UsageError
 from monitor.runtime.control import PolicyControl
+from monitor.runtime.drill import Drills
 
 if TYPE_CHECKING:
     from monitor.runtime.quarantine import Quarantine
@@ -47,6 +48,7 @@ class LiveDesk:
     policy: PolicyControl
     quarantine: Any
     log: Any
+    drills: Drills
     counts: Callable[[], Mapping[str, Any]]
 
     @classmethod
@@ -54,12 +56,13 @@ class LiveDesk:
         cls,
         policy: PolicyControl,
         quarantine: Quarantine | None,
+        drills: Drills,
         counts: Callable[[], Mapping[str, Any]],
     ) -> LiveDesk:
         """With or without a quarantine store."""
         if quarantine is None:
-            return cls(policy, NoQuarantine(), PolicyLog(policy.changes), counts)
-        return cls(policy, quarantine, quarantine, counts)
+            return cls(policy, NoQuarantine(), PolicyLog(policy.changes), drills, counts)
+        return cls(policy, quarantine, quarantine, drills, counts)
 
     def status(self) -> Mapping[str, Any]:
         """Counts of this instance."""

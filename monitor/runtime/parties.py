@@ -1,14 +1,27 @@
-"""Who the loop deals with: the gate it asks, and the listener it tells."""
+"""Who the loop deals with: the gate it asks, and the listener it tells; and what it hands out."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol, TypeVar, runtime_checkable
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from monitor.core.types import DecisionBatch, RawBatch
 from monitor.state.codec import Pieces
 from monitor.state.recovery import Stamp
 
 G = TypeVar("G")
+
+
+@dataclass(frozen=True, slots=True)
+class Fork(Generic[G]):
+    """A partition's state at an offset, to go on with apart from the service."""
+
+    partition: int
+    state: G
+    next_offset: int
 
 
 class GateLike(Protocol[G]):
@@ -71,6 +84,9 @@ class Listener(Protocol):
     def polled(self, lag_events: int | None) -> None:
         """A poll returned, perhaps with nothing: the loop is alive."""
 
+    def moved(self) -> None:
+        """A stored stretch of the input was judged again: a restore gets on."""
+
     def restored(self, partition: int, stamp: Stamp, seconds: float) -> None:
         """A partition's state is back, or begins empty."""
 
@@ -85,3 +101,55 @@ class Listener(Protocol):
 
     def stopped(self, reason: str) -> None:
         """The loop has ended."""
+
+
+def lively(
+    step: Callable[[G, RawBatch], G], listener: Listener | None
+) -> Callable[[G, RawBatch], G]:
+    """The same step, which tells ``listener`` each time that the loop gets on.
+
+    A long restore is work: whoever watches the loop must not take it for one that hangs.
+    """
+
+    def told(state: G, raw: RawBatch) -> G:
+        after = step(state, raw)
+        if listener is not None:
+            listener.moved()
+        return after
+
+    return told
+
+
+class Tracing(Protocol):
+    """Told how a micro-batch goes along, in the loop's thread. Must be quick and must not raise.
+
+    Times are those of ``time.perf_counter``.
+    """
+
+    def batch(
+        self, batches: Sequence[RawBatch], began: float, polled: float
+    ) -> AbstractContextManager[Mapping[str, str]]:
+        """Around all that is done with what a poll brought, which began and ended then.
+
+        Gives names under which others may know the batch. An error passes through: nothing of the
+        batch has become visible then, unless the transport says otherwise.
+        """
+
+    def stage(self, name: str, began: float, ended: float, partition: int | None = None) -> None:
+        """A part of it is over: ``gate`` and ``snapshot`` by partition, ``commit`` for all."""
+
+
+class Untraced:
+    """Tracing that does nothing."""
+
+    def batch(
+        self, batches: Sequence[RawBatch], began: float, polled: float
+    ) -> AbstractContextManager[Mapping[str, str]]:
+        """See :class:`Tracing`."""
+        return contextlib.nullcontext({})
+
+    def stage(self, name: str, began: float, ended: float, partition: int | None = None) -> None:
+        """See :class:`Tracing`."""
+
+
+UNTRACED = Untraced()

@@ -7,14 +7,13 @@ come out of it are adopted after the commit; when the commit fails they are simp
 from __future__ import annotations
 
 import contextlib
-import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from monitor.core.errors import MonitorError, StateError, TransportError
 from monitor.core.ports import (
@@ -28,8 +27,19 @@ from monitor.core.ports import (
 )
 from monitor.core.types import DecisionBatch, RawBatch
 from monitor.runtime.board import Board, Sharing
+from monitor.runtime.jobs import Jobs
 from monitor.runtime.overload import Overload
-from monitor.runtime.parties import GateLike, InPieces, Listener, Looking, Policies
+from monitor.runtime.parties import (
+    UNTRACED,
+    Fork,
+    GateLike,
+    InPieces,
+    Listener,
+    Looking,
+    Policies,
+    Tracing,
+    lively,
+)
 from monitor.runtime.process import settled
 from monitor.state.recovery import Stamp, advance, recover, seal
 from monitor.state.schedule import SnapshotRule, due
@@ -84,6 +94,8 @@ class Service(Generic[G]):
         Put a digest of the state into every commit; costs about as much as a snapshot.
     policies
         Where the policy comes from while the service runs; None leaves the gate's own in force.
+    tracing
+        Told how each micro-batch goes along.
     """
 
     def __init__(
@@ -101,6 +113,7 @@ class Service(Generic[G]):
         exchange_events: int = 512,
         digests: bool = False,
         policies: Policies[G] | None = None,
+        tracing: Tracing = UNTRACED,
     ) -> None:
         self._gate = gate
         self._transport = transport
@@ -114,11 +127,10 @@ class Service(Generic[G]):
         self._told: dict[int, tuple[str, ...]] = {}
         self._digests = digests
         self._policies = policies
+        self._tracing = tracing
         self._overload = overload
         self._held: Mapping[int, _Held[G]] = {}
-        self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
-        self._over = False
-        self._lock = threading.Lock()
+        self._jobs = Jobs()
 
     @property
     def gate(self) -> GateLike[G]:
@@ -165,13 +177,7 @@ class Service(Generic[G]):
 
     def submit(self, job: Callable[[Service[G]], T]) -> Future[T]:
         """Have ``job`` run in the loop's thread between micro-batches. From any thread."""
-        future: Future[T] = Future()
-        with self._lock:
-            if self._over:
-                future.set_exception(StateError("The service has stopped: start it again."))
-            else:
-                self._jobs.put((lambda: job(self), future))
-        return future
+        return self._jobs.put(lambda: job(self))
 
     def peek(self, values: Sequence[bytes], partition: int | None = None) -> DecisionBatch:
         """What the gate would decide about ``values`` now. Learns nothing. From any thread.
@@ -188,14 +194,28 @@ class Service(Generic[G]):
         StateError
             When there is no such state here (yet).
         """
-        held, gate = self._held, self._gate
+        gate = self._gate
+        fork = self.fork(partition)
+        raw = RawBatch.of(values, start=fork.next_offset, partition=fork.partition)
+        return gate.step(fork.state, raw)[0]
+
+    def fork(self, partition: int | None = None) -> Fork[G]:
+        """A partition's state as of the last commit; states never change. From any thread.
+
+        By default of the partition that has seen the most input.
+
+        Raises
+        ------
+        StateError
+            When there is no such state here (yet).
+        """
+        held = self._held
         if partition is None and held:
             partition = max(held, key=lambda p: (held[p].stamp.next_offset, -p))
         if partition is None or partition not in held:
             raise StateError("No partition's state is here yet: try again in a moment.")
         chosen = held[partition]
-        raw = RawBatch.of(values, start=chosen.stamp.next_offset, partition=partition)
-        return gate.step(chosen.state, raw)[0]
+        return Fork(partition, chosen.state, chosen.stamp.next_offset)
 
     def _loop(self, stop: threading.Event) -> StopReason:
         failures, draining = 0, False
@@ -214,7 +234,8 @@ class Service(Generic[G]):
                 self._overload.update(polled.lag_events, self._tell)
             try:
                 self._listen()
-                self._judge(polled.batches, {"poll": waited})
+                with self._tracing.batch(polled.batches, began, began + waited):
+                    self._judge(polled.batches, {"poll": waited})
                 failures = 0
             except OutputClosedError:
                 self._transport.abort()
@@ -227,7 +248,7 @@ class Service(Generic[G]):
                 self._tell(f"A commit failed and is tried again: {error}")
                 stop.wait(_BACKOFF_SECONDS * failures)
                 continue
-            self._run_jobs()
+            self._jobs.run()
             if polled.finished:
                 return StopReason.STOPPED if draining else StopReason.FINISHED
 
@@ -266,7 +287,7 @@ class Service(Generic[G]):
             resume,
             start=gate.start,
             load=gate.load,
-            step=gate.relive,
+            step=lively(gate.relive, self._listener),
             read_range=self._transport.read_range,
             digest=gate.digest,
             view=gate.view_digest if isinstance(gate, Sharing) else None,
@@ -280,7 +301,7 @@ class Service(Generic[G]):
 
     def _relive_under(self, version: int) -> Callable[[G, RawBatch], G] | None:
         gate = None if self._policies is None else self._policies.gate_of(version)
-        return None if gate is None else gate.relive
+        return None if gate is None else lively(gate.relive, self._listener)
 
     def _judge(self, batches: Sequence[RawBatch], seconds: dict[str, float]) -> None:
         """One micro-batch: all of it becomes visible, or none."""
@@ -296,7 +317,7 @@ class Service(Generic[G]):
         unit = CommitUnit(tuple(parts))
         began = time.perf_counter()
         self._transport.commit(unit)
-        seconds["commit"] = time.perf_counter() - began
+        self._stage(seconds, "commit", began)
         self._held = {**self._held, **after}
         for partition, held in after.items():
             self._show(partition, held.state)
@@ -327,7 +348,7 @@ class Service(Generic[G]):
             decisions, state = self._gate.step(held.state, raw)
         else:
             decisions, state = self._gate.let_by(held.state, raw), held.state
-        judged = time.perf_counter()
+        judged = self._stage(seconds, "gate", began, raw.partition)
         policy = decisions.policy_version
         store = due(held.stamp, len(raw), policy, self._rule)
         if store:
@@ -347,10 +368,18 @@ class Service(Generic[G]):
             gate = self._gate
             body = gate.pieces(state) if isinstance(gate, InPieces) else gate.dump(state)
             snapshot = seal(raw.partition, raw.next_offset, body)
-        seconds["gate"] += judged - began
-        seconds["snapshot"] += time.perf_counter() - judged
+        self._stage(seconds, "snapshot", judged, raw.partition)
         part = PartitionCommit(raw, decisions, raw.next_offset, stamp.encode(), snapshot)
         return part, _Held(state, stamp)
+
+    def _stage(
+        self, seconds: dict[str, float], name: str, began: float, partition: int | None = None
+    ) -> float:
+        """Add the time since ``began`` to a stage's, and tell of it; gives the time now."""
+        ended = time.perf_counter()
+        seconds[name] += ended - began
+        self._tracing.stage(name, began, ended, partition)
+        return ended
 
     def _exchanged(self, partition: int, state: G) -> G:
         """The state with a new view of the others, which is stored with it; or with none."""
@@ -371,23 +400,8 @@ class Service(Generic[G]):
         after: G = found.state
         return after
 
-    def _run_jobs(self) -> None:
-        while not self._jobs.empty():
-            job, future = self._jobs.get()
-            if not future.set_running_or_notify_cancel():
-                continue
-            try:
-                future.set_result(job())
-            except Exception as error:  # it belongs to whoever asked
-                future.set_exception(error)
-
     def _finish(self, reason: StopReason | None) -> None:
-        with self._lock:
-            self._over = True
-        while not self._jobs.empty():
-            future = self._jobs.get()[1]
-            if future.set_running_or_notify_cancel():
-                future.set_exception(StateError("The service has stopped: start it again."))
+        self._jobs.close()
         if self._listener is not None:
             self._listener.stopped("failed" if reason is None else reason.value)
 

@@ -23,6 +23,8 @@ _WINDOWS = (10, 60, 300)
 _MAX_CLASSES = 64
 _MAX_CLASS_CHARS = 80
 _NO_CHANNEL = 255
+STANDBY_SECONDS = 30.0
+"""An instance whose loop goes round for so long without a partition is one in reserve."""
 OTHER = "other"
 
 
@@ -94,7 +96,10 @@ class Status:
         self._last_stages: dict[str, float] = {}
         self._latency: deque[float] = deque(maxlen=256)
         self._lag: int | None = None
+        self._restore_last: float | None = None
         self._stopped: str | None = None
+        self._first_poll: float | None = None
+        self._started = False
         self._policy: tuple[int, str] | None = None
 
     def committed(self, unit: CommitUnit, seconds: Mapping[str, float]) -> None:
@@ -141,15 +146,26 @@ class Status:
     def polled(self, lag_events: int | None) -> None:
         """The loop is alive."""
         with self._lock:
-            self._alive = self._clock()
+            now = self._alive = self._clock()
             self._lag = lag_events
+            if self._first_poll is None:
+                self._first_poll = now
+            if now - self._first_poll >= STANDBY_SECONDS:
+                self._started = True
+
+    def moved(self) -> None:
+        """A restore, which may take long, gets on."""
+        with self._lock:
+            self._alive = self._clock()
 
     def restored(self, partition: int, stamp: Stamp, seconds: float) -> None:
         """A partition's state is here."""
         with self._lock:
             self._alive = self._clock()  # many partitions may take long, one after the other
             self._positions[partition] = stamp.next_offset
+            self._started = True
             self._stages["restore"] = self._stages.get("restore", 0.0) + seconds
+            self._restore_last = seconds
 
     def revoked(self, partition: int) -> None:
         """A partition went elsewhere."""
@@ -181,6 +197,11 @@ class Status:
     def ready(self) -> bool:
         """True while at least one partition's state is here and the loop runs."""
         return bool(self._positions) and self._stopped is None
+
+    @property
+    def started(self) -> bool:
+        """True once a partition's state was restored, or none came for ``STANDBY_SECONDS``."""
+        return self._started and self._stopped is None
 
     def idle_seconds(self) -> float:
         """Seconds since the loop last gave a sign of life; a poll counts even when empty."""
@@ -231,6 +252,7 @@ class Status:
                 },
                 "rates": self._rates.read(now),
                 "stage_seconds": dict(self._stages),
+                "restore_last_seconds": self._restore_last,
                 "last_batch_seconds": self._last_stages,
                 "batch_seconds": {
                     f"p{q}": float(np.percentile(latency, q)) if len(latency) else 0.0

@@ -10,40 +10,33 @@ from __future__ import annotations
 import platform
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
-import msgspec
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
 
 from monitor.config.policy import Policy
+from monitor.core.desk import Observed
+from monitor.core.drill import Drill
 from monitor.core.errors import RejectCode
 from monitor.core.ports import CommitUnit, PartitionCommit
-from monitor.core.types import Action, DecisionBatch, Mode, Verdict
+from monitor.core.types import Action, DecisionBatch, Family, Mode, RawBatch, Verdict
+from monitor.telemetry.histogram import ArrayHistogram
+from monitor.telemetry.meter import DetectorClock
+from monitor.telemetry.reviews import ReviewedShare
+from monitor.telemetry.scraped import MAX_CLASSES, PREFIX, Snapshot, StateBytes, StatusCollector
+from monitor.telemetry.times import age, arrivals, place
 
-PREFIX = "poisoning_monitor_"
-MAX_CLASSES = 64
-OTHER = "other"
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 AGES = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 3600.0)
 SIZES = (1, 8, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 WAITING = "poll"
-
-Snapshot = Mapping[str, Any]
-
-
-class _Time(msgspec.Struct, gc=False):
-    ts: float | str | None = None
-
-
-_time_of = msgspec.json.Decoder(_Time).decode
+DECISIONS = "decisions"
+OUTPUTS = {Action.PASS: "accepted", Action.HOLD: "quarantine", Action.REJECT: "invalid"}
+STATES = ("open", "closed")
 
 
 class Metrics:
@@ -60,7 +53,12 @@ class Metrics:
         readiness and per-class counts come from it; without it they are absent.
     clock
         Seconds since 1970. None where event times are not of now (a replay): the age of events at
-        commit is then not measured.
+        commit, and their latency by their own times, are then not measured.
+
+    Attributes
+    ----------
+    meter
+        For the gate: what it measures in the loop's thread is counted with the next commit.
 
     Examples
     --------
@@ -82,12 +80,14 @@ class Metrics:
         self._clock = clock
         self._lock = threading.Lock()
         self._state_bytes: dict[int, int] = {}
+        self.meter = DetectorClock()
         self._count_events()
         self._count_batches()
         self._describe()
+        self._find()
         if status is not None:
-            self.registry.register(_StatusCollector(status))
-        self.registry.register(_StateBytes(self._held_bytes, status))
+            self.registry.register(StatusCollector(status))
+        self.registry.register(StateBytes(self._held_bytes, status))
         ProcessCollector(registry=self.registry)
         self.set_policy(policy or Policy())
 
@@ -112,6 +112,19 @@ class Metrics:
         )
         self._rejects = self._counter("rejects", "Invalid records, by cause.", "code")
         self._warmup = self._counter("warmup_events", "Events decided by the warm-up setting.")
+        self._outputs = self._counter(
+            "output_records", "Records written by commits, by output.", "output"
+        )
+        self._detector_seconds = self._counter(
+            "detector_seconds", "Time spent in detectors, by detector.", "detector"
+        )
+        for output in (*OUTPUTS.values(), DECISIONS):
+            self._outputs.labels(output)
+        # A series that begins with its first event hides that event from rate().
+        for family in Family:
+            if family is not Family.INVALID:
+                for verdict in (Verdict.FLAG, Verdict.QUARANTINE):
+                    self._flagged.labels(family.value, verdict.word)
         for verdict in Verdict:
             if verdict is not Verdict.INVALID:
                 self._events.labels(verdict.word, Action.PASS.word)
@@ -141,6 +154,28 @@ class Metrics:
             "Age of the newest event of a micro-batch when it was committed, by its own time.",
             AGES,
         )
+        self._latency = ArrayHistogram(
+            PREFIX + "event_latency_seconds",
+            "Time from an event's arrival in the input to its commit.",
+            AGES,
+        )
+        self.registry.register(self._latency)
+
+    def _find(self) -> None:
+        self._incidents = self._gauge(
+            "incidents", "Incidents, by state and family.", "state", "family"
+        )
+        self._recall = self._gauge(
+            "drill_recall", "Share of the latest drill's canaries that were caught.", "family"
+        )
+        self._delay = self._gauge(
+            "drill_delay_events",
+            "Events between the latest drill's first canary and the first one caught.",
+            "family",
+        )
+        self._canaries = self._counter(
+            "drill_canaries", "Canaries of drills, by outcome.", "family", "outcome"
+        )
 
     def _describe(self) -> None:
         self._policy_version = self._gauge("policy_version", "Version of the policy in force.")
@@ -169,6 +204,40 @@ class Metrics:
         self._share.labels("quarantine").set(policy.quarantine_at)
         self._show_mode(policy.mode)
 
+    def expect(self, detectors: Iterable[str]) -> None:
+        """Show counters of ``detectors`` from the start: rate() misses a series' first value."""
+        for name in detectors:
+            for counter in (self._failures, self._detector_seconds, self._evidence):
+                counter.labels(name)
+
+    def watch_reviews(self, ask: Callable[[], Observed]) -> None:
+        """Show what reviews say of the promise; see :class:`ReviewedShare`. Once."""
+        self.registry.register(ReviewedShare(PREFIX, ask))
+
+    def set_incidents(self, counts: Mapping[tuple[str, str], int]) -> None:
+        """Show how many incidents there are by (state, family); what is not named is 0.
+
+        States are ``open`` and ``closed``, families those of :class:`Family`; nothing else becomes
+        a label.
+        """
+        for state in STATES:
+            for family in Family:
+                n = counts.get((state, family.value), 0)
+                self._incidents.labels(state, family.value).set(n)
+
+    def drill(self, ended: Drill) -> None:
+        """Show the result of a drill that has judged at least one canary.
+
+        Without a canary that was held its delay is NaN, so that no earlier drill's delay stands
+        for this one's.
+        """
+        family = ended.plan.family
+        delay = float("nan") if ended.delay_events is None else ended.delay_events
+        self._recall.labels(family).set(ended.recall or 0.0)
+        self._delay.labels(family).set(delay)
+        self._canaries.labels(family, "caught").inc(ended.held)
+        self._canaries.labels(family, "missed").inc(ended.sent - ended.held)
+
     def _show_mode(self, current: Mode) -> None:
         for mode in Mode:
             self._mode.labels(mode.value).set(mode is current)
@@ -177,16 +246,22 @@ class Metrics:
         """Count a committed micro-batch; ``seconds`` by stage."""
         for part in unit.parts:
             self._count(part.decisions)
+            self._take(part.raw, part.decisions)
             self._keep_size(part)
         self._batches.inc()
         self._batch_events.observe(sum(len(part.decisions) for part in unit.parts))
-        self._batch_seconds.observe(sum(s for name, s in seconds.items() if name != WAITING))
+        self._batch_seconds.observe(
+            sum(s for name, s in seconds.items() if name != WAITING),
+            next((place(part.raw, 0) for part in unit.parts if len(part.raw)), None),
+        )
+        for detector, spent in self.meter.taken().items():
+            self._detector_seconds.labels(detector).inc(spent)
         for stage, spent in seconds.items():
             self._stages.labels(stage).inc(max(spent, 0.0))
         self._last_commit.set_to_current_time()
         if self._clock is not None:
-            ages = [_age(part.decisions, self._clock()) for part in unit.parts]
-            known = [age for age in ages if age is not None]
+            ages = [age(part.decisions, self._clock()) for part in unit.parts]
+            known = [a for a in ages if a is not None]
             if known:
                 self._age.observe(min(known))
 
@@ -213,6 +288,17 @@ class Metrics:
             self._failures.labels(detector).inc()
         self._policy_version.set(decisions.policy_version)
         self._show_mode(decisions.mode)
+
+    def _take(self, raw: RawBatch, decisions: DecisionBatch) -> None:
+        """How long events took, and where they went."""
+        went = np.bincount(decisions.action, minlength=len(Action))
+        for action, output in OUTPUTS.items():
+            self._outputs.labels(output).inc(int(went[action]))
+        self._outputs.labels(DECISIONS).inc(len(decisions))
+        came = arrivals(raw, decisions, by_events=self._clock is not None)
+        if came is not None:
+            now = time.time() if self._clock is None else self._clock()
+            self._latency.observe(np.maximum(now - came, 0.0), lambda row: place(raw, row))
 
     def _keep_size(self, part: PartitionCommit) -> None:
         if part.snapshot is not None:
@@ -244,108 +330,11 @@ class _Plain(CollectorRegistry):
             yield family
 
 
-class _StatusCollector(Collector):
-    """What is read from the status at each scrape."""
-
-    def __init__(self, status: Callable[[], Snapshot]) -> None:
-        self._status = status
-
-    def describe(self) -> Iterator[Metric]:
-        """Names only, so that registering needs no status yet."""
-        return self._families({})
-
-    def collect(self) -> Iterator[Metric]:
-        """The status of now."""
-        return self._families(self._status())
-
-    def _families(self, status: Snapshot) -> Iterator[Metric]:
-        yield _gauge("ready", "1 once partitions are assigned and restored.", status.get("ready"))
-        yield _gauge("idle_seconds", "Time since the loop last moved.", status.get("idle_seconds"))
-        yield _gauge(
-            "lag_events", "Events waiting in the assigned partitions.", status.get("lag_events")
-        )
-        partitions = status.get("partitions")
-        yield _gauge(
-            "partitions",
-            "Input partitions assigned and restored.",
-            None if partitions is None else len(partitions),
-        )
-        views = status.get("views")
-        for word, text in (
-            ("others", "Other partitions whose knowledge partitions here are judged with."),
-            ("apart", "Other partitions whose knowledge could not be used, see the log."),
-        ):
-            counts = None if views is None else sum(view[word] for view in views.values())
-            yield _gauge(f"view_{word}", text, counts)
-        restore = CounterMetricFamily(
-            PREFIX + "restore_seconds", "Time spent bringing partitions' state back."
-        )
-        restore.add_metric([], float(status.get("stage_seconds", {}).get("restore", 0.0)))
-        yield restore
-        yield _classes(status.get("classes", {}))
-
-
-def _classes(classes: Mapping[str, Mapping[str, int]]) -> Metric:
-    """Counts by class; what is beyond the first 64 classes is ``other``."""
-    family = CounterMetricFamily(
-        PREFIX + "class_events", "Events by their label.", labels=["class", "verdict"]
-    )
-    counts: dict[tuple[str, str], int] = {}
-    named: set[str] = set()
-    for label, verdicts in classes.items():
-        name = label if label in named or len(named) < MAX_CLASSES else OTHER
-        named.add(name)
-        for verdict, n in verdicts.items():
-            counts[name, verdict] = counts.get((name, verdict), 0) + n
-    for (name, verdict), n in counts.items():
-        family.add_metric([name, verdict], n)
-    return family
-
-
-class _StateBytes(Collector):
-    """Size of the latest snapshots of the partitions that are still here."""
-
-    def __init__(
-        self, held: Callable[[], Mapping[int, int]], status: Callable[[], Snapshot] | None
-    ) -> None:
-        self._held = held
-        self._status = status
-
-    def describe(self) -> Iterator[Metric]:
-        """The name only."""
-        yield _gauge("state_bytes", "", None)
-
-    def collect(self) -> Iterator[Metric]:
-        """Summed over partitions."""
-        held = self._held()
-        here = None if self._status is None else self._status().get("partitions")
-        total = sum(n for p, n in held.items() if here is None or str(p) in here)
-        yield _gauge("state_bytes", "Size of the stored state of the partitions here.", total)
-
-
-def _gauge(name: str, text: str, value: float | None) -> Metric:
-    family = GaugeMetricFamily(PREFIX + name, text)
-    if value is not None:
-        family.add_metric([], float(value))
-    return family
-
-
-def _age(decisions: DecisionBatch, now: float) -> float | None:
-    """Seconds since the time of the last valid event, or None; never negative."""
-    valid = np.flatnonzero(decisions.verdict != Verdict.INVALID)
-    if not len(valid) or int(valid[-1]) >= len(decisions.records):
-        return None
-    try:
-        ts = _time_of(decisions.records[int(valid[-1])]).ts
-        if isinstance(ts, str):
-            ts = datetime.fromisoformat(ts).timestamp()
-    except (msgspec.MsgspecError, ValueError, OverflowError):
-        return None
-    return None if ts is None else max(now - ts, 0.0)
-
-
 def _version() -> str:
     try:
         return version("poisoning-monitor")
     except PackageNotFoundError:
         return "unknown"
+
+
+__all__ = ["MAX_CLASSES", "PREFIX", "Metrics"]

@@ -31,7 +31,7 @@ from monitor.transport.kafka_port import (
     unreachable,
 )
 from monitor.transport.kafka_reader import read_range, resume
-from monitor.transport.kafka_records import Origin, Outgoing, Rows, Topics, outgoing, raw_batch
+from monitor.transport.kafka_records import Outgoing, Rows, Topics, outgoing, raw_batch
 from monitor.transport.kafka_state import StoredState
 from monitor.transport.kafka_topics import ensure_topics, largest_record
 from monitor.transport.kafka_worker import Worker
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 _CLOSE_SECONDS = 5.0
 _ABORT_SECONDS = 10.0
-_NOTHING = Origin()
+_NO_NULLS: frozenset[int] = frozenset()
 
 
 class KafkaTransport:
@@ -67,7 +67,7 @@ class KafkaTransport:
         self._counts: dict[str, int] = {}
         self._stored: dict[int, StoredState] = {}
         self._committed: dict[int, int] = {}
-        self._origins: dict[int, Origin] = {}
+        self._nulls: dict[int, frozenset[int]] = {}
         self._generation = -1
         self._broken: str | None = None
         self._in_transaction = False
@@ -163,7 +163,7 @@ class KafkaTransport:
         return found
 
     def _batch(self, partition: int, rows: Rows) -> RawBatch:
-        batch, self._origins[partition] = raw_batch(partition, rows)
+        batch, self._nulls[partition] = raw_batch(partition, rows)
         return batch
 
     def _rebalance(self, member: Member) -> tuple[list[Resume], list[int]]:
@@ -178,7 +178,7 @@ class KafkaTransport:
                 gone |= partitions & self._committed.keys()
                 new -= partitions
         for p in gone:
-            for table in (self._committed, self._stored, self._origins, self._seen):
+            for table in (self._committed, self._stored, self._nulls, self._seen):
                 table.pop(p, None)
         if not new:
             return [], sorted(gone)
@@ -298,7 +298,7 @@ class KafkaTransport:
         self._stored |= after
         for part in unit.parts:
             self._committed[part.raw.partition] = part.next_offset
-            self._origins.pop(part.raw.partition, None)
+            self._nulls.pop(part.raw.partition, None)
 
     def _transact(self, unit: CommitUnit, group: Any, after: dict[int, StoredState]) -> None:
         producer, topics = self._producer, self.config.topics
@@ -312,8 +312,8 @@ class KafkaTransport:
         producer.begin()
         for part in unit.parts:
             p = part.raw.partition
-            origin = self._origins.get(p, _NOTHING)
-            for records in outgoing(part, origin, topics, self._counts, time.time()):
+            nulls = self._nulls.get(p, _NO_NULLS)
+            for records in outgoing(part, nulls, topics, self._counts, time.time()):
                 producer.send(records)
             rows, after[p] = kafka_state.records(
                 *(self.config.group_id, part.next_offset, part.stamp, part.snapshot),
@@ -348,7 +348,7 @@ class KafkaTransport:
             When the transaction cannot be aborted; only a restart helps then.
         """
         member = self._usable("aborting")
-        self._origins.clear()
+        self._nulls.clear()
         try:
             self._rewind(member, sorted(self._committed))
         except Exception as error:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from monitor.transport.kafka_records import Topics
+from monitor.transport.kafka_security import Security
 
 MIB = 1 << 20
 FETCH_MIN_BYTES = 64 * 1024
@@ -42,9 +43,10 @@ class KafkaConfig:
     create_topics, partitions, replication_factor
         Whether missing topics are created, and how. Outputs get as many partitions as an input
         that exists already.
+    security
+        TLS and logins.
     options
-        For every connection, as kafka-python names them: ``security_protocol``, ``sasl_*``,
-        ``ssl_*`` and the like.
+        For every connection, what ``security`` does not cover, as kafka-python names it.
     request_timeout_seconds
         Deadline of a single request, of opening, and of loading the state of a partition.
     commit_deadline_seconds
@@ -75,6 +77,7 @@ class KafkaConfig:
     create_topics: bool = True
     partitions: int = 4
     replication_factor: int = 1
+    security: Security = field(default_factory=Security)
     options: Mapping[str, Any] = field(default_factory=dict)
     request_timeout_seconds: float = 30.0
     commit_deadline_seconds: float = 30.0

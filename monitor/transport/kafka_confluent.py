@@ -29,6 +29,7 @@ _LINGER_MS = 100
 _NO_LIMIT_KIB = 2_147_483_647
 _CONNECT_SECONDS = 10.0
 _RETRY_SECONDS = 0.1
+_SLICE_SECONDS = 1.0
 
 _FAULTS = {
     Fault.FENCED: (
@@ -44,6 +45,12 @@ _FAULTS = {
         KafkaError.CLUSTER_AUTHORIZATION_FAILED,
         KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
     ),
+    Fault.LOGIN: (
+        KafkaError._AUTHENTICATION,
+        KafkaError.SASL_AUTHENTICATION_FAILED,
+        KafkaError.UNSUPPORTED_SASL_MECHANISM,
+        KafkaError.ILLEGAL_SASL_STATE,
+    ),
     Fault.TIMEOUT: (
         KafkaError._TIMED_OUT,
         KafkaError._MSG_TIMED_OUT,
@@ -54,6 +61,7 @@ _FAULTS = {
         KafkaError._ALL_BROKERS_DOWN,
         KafkaError._TRANSPORT,
         KafkaError._RESOLVE,
+        KafkaError._SSL,
         KafkaError.NETWORK_EXCEPTION,
     ),
     Fault.PASSING: (
@@ -72,6 +80,7 @@ _FAULTS = {
         KafkaError.UNSTABLE_OFFSET_COMMIT,
     ),
 }
+_NO_USE = (KafkaError._AUTHENTICATION, KafkaError._SSL)
 _FAULT_OF = {code: fault for fault, codes in _FAULTS.items() for code in codes}
 
 
@@ -148,8 +157,29 @@ class ConfluentAdmin:
 
     def __init__(self, config: KafkaConfig) -> None:
         self._seconds = config.request_timeout_seconds
-        self._client = AdminClient(common_options(config), logger=log)
-        self._client.list_topics(timeout=min(_CONNECT_SECONDS, self._seconds))
+        self._refused: KafkaError | None = None
+        options = common_options(config) | {"error_cb": self._failed}
+        self._client = AdminClient(options, logger=log)
+        self._connect(min(_CONNECT_SECONDS, self._seconds))
+
+    def _failed(self, error: KafkaError) -> None:
+        if error.code() in _NO_USE:
+            self._refused = error
+
+    def _connect(self, seconds: float) -> None:
+        """Wait for an answer, but not for one that cannot come: the library tries for ever."""
+        deadline = time.monotonic() + seconds
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                self._client.list_topics(timeout=max(_RETRY_SECONDS, min(_SLICE_SECONDS, left)))
+                return
+            except KafkaException:
+                self._client.poll(0)
+                if self._refused is not None:
+                    raise KafkaException(self._refused) from None
+                if left <= _SLICE_SECONDS:
+                    raise
 
     def partition_counts(self, topics: Sequence[str]) -> dict[str, int]:
         """See :class:`~monitor.transport.kafka_port.Admin`."""
@@ -254,6 +284,8 @@ class Adapter:
         fault = _FAULT_OF.get(cause.code())
         if fault is Fault.DENIED:
             return fault, cause.name()
+        if fault is Fault.LOGIN:
+            return fault, cause.str()
         if (
             fault is None
             and not cause.fatal()

@@ -21,21 +21,12 @@ from confluent_kafka import (
 from monitor.core.errors import UsageError
 from monitor.transport.kafka_config import FETCH_MIN_BYTES, KafkaConfig
 from monitor.transport.kafka_records import Rows
+from monitor.transport.kafka_security import librdkafka_options
 
 log = logging.getLogger("kafka.confluent")
 
 OPTIONS = {
-    "security_protocol": "security.protocol",
-    "ssl_cafile": "ssl.ca.location",
-    "ssl_certfile": "ssl.certificate.location",
-    "ssl_keyfile": "ssl.key.location",
-    "ssl_password": "ssl.key.password",
-    "ssl_crlfile": "ssl.crl.location",
     "ssl_ciphers": "ssl.cipher.suites",
-    "ssl_check_hostname": "ssl.endpoint.identification.algorithm",
-    "sasl_mechanism": "sasl.mechanism",
-    "sasl_plain_username": "sasl.username",
-    "sasl_plain_password": "sasl.password",
     "sasl_kerberos_service_name": "sasl.kerberos.service.name",
     "client_dns_lookup": "client.dns.lookup",
 }
@@ -68,7 +59,7 @@ _PASSING = (
 )
 
 
-def security_options(options: Mapping[str, Any]) -> dict[str, Any]:
+def other_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """``kafka.options`` in librdkafka's words.
 
     Raises
@@ -78,20 +69,17 @@ def security_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
     Examples
     --------
-    >>> security_options({"sasl_plain_username": "me", "ssl_check_hostname": False})
-    {'sasl.username': 'me', 'ssl.endpoint.identification.algorithm': 'none'}
+    >>> other_options({"client_dns_lookup": "use_all_dns_ips"})
+    {'client.dns.lookup': 'use_all_dns_ips'}
     """
     unknown = [name for name in options if name not in OPTIONS]
     if unknown:
         raise UsageError(
             f"kafka.options: {', '.join(unknown)} cannot be set with kafka.client: confluent; "
-            f"it knows {', '.join(OPTIONS)}"
+            f"it knows {', '.join(OPTIONS)}; TLS and logins are kafka.security, see "
+            "deploy/kafka-security.md"
         )
-    found = {OPTIONS[name]: value for name, value in options.items()}
-    if "ssl_check_hostname" in options:
-        off = str(options["ssl_check_hostname"]).lower() in ("false", "0", "no", "off")
-        found[OPTIONS["ssl_check_hostname"]] = "none" if off else "https"
-    return found
+    return {OPTIONS[name]: value for name, value in options.items()}
 
 
 def common_options(config: KafkaConfig) -> dict[str, Any]:
@@ -103,7 +91,8 @@ def common_options(config: KafkaConfig) -> dict[str, Any]:
         "reconnect.backoff.max.ms": _RECONNECT_MS,
         "topic.metadata.refresh.interval.ms": _METADATA_AGE_MS,
         "metadata.max.age.ms": 3 * _METADATA_AGE_MS,
-        **security_options(config.options),
+        **librdkafka_options(config.security),
+        **other_options(config.options),
     }
 
 

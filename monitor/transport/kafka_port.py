@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol, cast
 
 from monitor.core.errors import TransportError, UsageError
 from monitor.transport.kafka_config import KafkaConfig
+from monitor.transport.kafka_diagnosis import why_unreachable
 from monitor.transport.kafka_records import Outgoing, Rows
 
 _ADAPTERS = {
@@ -29,6 +30,7 @@ class Fault(enum.Enum):
     FENCED = "another process has the transactional id or the group instance id"
     TOO_LARGE = "a record is larger than a topic takes"
     DENIED = "the brokers do not allow it"
+    LOGIN = "the brokers refuse the login"
     TIMEOUT = "no answer in time"
     UNREACHABLE = "no broker answers at all"
     PASSING = "trying again may help"
@@ -198,11 +200,26 @@ class RefusedError(TransportError):
 
 
 def unreachable(config: KafkaConfig) -> TransportError:
-    """The error for brokers that do not answer."""
+    """The error for brokers that do not answer. Looks into why, which may take seconds."""
+    why = why_unreachable(config)
+    if why is not None:
+        return TransportError(f"connecting to Kafka: {why}")
     return TransportError(
         f"no Kafka broker answers at {config.bootstrap_servers}: start it, or set "
-        "kafka.bootstrap_servers (and kafka.options when it asks for TLS or a login)"
+        "kafka.bootstrap_servers (and kafka.security when it asks for TLS or a login)"
     )
+
+
+_ADVICE = {
+    Fault.FENCED: "fenced, another process took over the transactional id {id!r}; stop one of the "
+    "two, or give each its own kafka.instance",
+    Fault.TOO_LARGE: "a record is larger than a topic takes; raise max.message.bytes of the "
+    "output topics above the input's, by 64 KiB for the added headers",
+    Fault.DENIED: "the brokers refuse it ({text}); grant this client the topics, the group and "
+    "the transactional id, see deploy/kafka-security.md",
+    Fault.LOGIN: "no login for {login} ({text}); check kafka.security, and that the brokers know "
+    "this name for this mechanism",
+}
 
 
 def as_transport_error(
@@ -215,21 +232,10 @@ def as_transport_error(
     if isinstance(error, TransportError):
         return error
     fault, text = client.fault(error)
-    if fault is Fault.FENCED:
-        return TransportError(
-            f"{what}: fenced, another process took over the transactional id "
-            f"{config.transactional_id!r}; stop one of the two, or give each its own kafka.instance"
-        )
-    if fault is Fault.TOO_LARGE:
-        return TransportError(
-            f"{what}: a record is larger than a topic takes; raise max.message.bytes of the "
-            "output topics above the input's, by 64 KiB for the added headers"
-        )
-    if fault is Fault.DENIED:
-        return TransportError(
-            f"{what}: the brokers refuse it ({text}); grant this client the "
-            "topics, the group and the transactional id"
-        )
+    advice = _ADVICE.get(fault)
+    if advice is not None:
+        names = {"text": text, "id": config.transactional_id, "login": config.security.login}
+        return TransportError(f"{what}: {advice.format(**names)}")
     if fault is Fault.TIMEOUT:
         return RefusedError(f"{what}: no answer in time from {config.bootstrap_servers}")
     kind = RefusedError if fault in (Fault.PASSING, Fault.UNREACHABLE) else TransportError

@@ -9,12 +9,16 @@ from typing import Any
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.errors import SaslAuthenticationFailedError
+from kafka.net.sasl.oauth import AbstractTokenProvider
 from kafka.structs import ConsumerGroupMetadata, MemberState
 
 from monitor.core.errors import UsageError
 from monitor.transport.kafka_config import FETCH_MIN_BYTES, KafkaConfig
 from monitor.transport.kafka_headers import accept_any_header_name
+from monitor.transport.kafka_oauth import TokenError, TokenSource, token_source
 from monitor.transport.kafka_records import Rows
+from monitor.transport.kafka_security import python_options
 
 _METADATA_AGE_MS = 30_000
 # The client's own 30 s would outlast the commit deadline after a broker's restart.
@@ -22,7 +26,25 @@ _RECONNECT_MS = 2_000
 _BOOTSTRAP_SECONDS = 10.0
 _POSITION_MS = 200
 _JOIN_MS = 3000
-_OPTION_PREFIXES = ("security_", "sasl_", "ssl_", "api_version", "client_dns_", "proxy_")
+_OPTION_PREFIXES = ("sasl_kerberos_", "api_version", "client_dns_", "proxy_")
+
+
+class Tokens(AbstractTokenProvider):  # type: ignore[misc]
+    """Hands tokens for OAUTHBEARER to the client."""
+
+    def __init__(self, source: TokenSource) -> None:
+        self._source = source
+
+    def token(self) -> str:
+        """A token that is still good. Raises what the client gives up at once for."""
+        try:
+            return self._source.token()
+        except TokenError as error:
+            raise SaslAuthenticationFailedError(str(error)) from None
+
+    def extensions(self) -> dict[str, str]:
+        """What goes to the brokers with it."""
+        return dict(self._source.extensions)
 
 
 def common_options(config: KafkaConfig) -> dict[str, Any]:
@@ -30,9 +52,12 @@ def common_options(config: KafkaConfig) -> dict[str, Any]:
     unknown = [name for name in config.options if not name.startswith(_OPTION_PREFIXES)]
     if unknown:
         raise UsageError(
-            f"kafka.options: {', '.join(unknown)} cannot be set here; use security_protocol, "
-            "sasl_* and ssl_* as kafka-python names them"
+            f"kafka.options: {', '.join(unknown)} cannot be set here; TLS and logins are "
+            "kafka.security, see deploy/kafka-security.md"
         )
+    login = {}
+    if config.security.oauth is not None:
+        login["sasl_oauth_token_provider"] = Tokens(token_source(config.security.oauth))
     return {
         "bootstrap_servers": [s.strip() for s in config.bootstrap_servers.split(",") if s.strip()],
         "client_id": config.client_id,
@@ -40,6 +65,8 @@ def common_options(config: KafkaConfig) -> dict[str, Any]:
         "metadata_max_age_ms": _METADATA_AGE_MS,
         "reconnect_backoff_max_ms": _RECONNECT_MS,
         "bootstrap_timeout_ms": int(min(_BOOTSTRAP_SECONDS, config.request_timeout_seconds) * 1000),
+        **python_options(config.security),
+        **login,
         **config.options,
     }
 

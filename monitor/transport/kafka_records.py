@@ -82,34 +82,11 @@ class Outgoing(NamedTuple):
     timestamps: Sequence[int | None] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """What a raw batch cannot carry: record times, and which values were null.
+def raw_batch(partition: int, rows: Rows) -> tuple[RawBatch, frozenset[int]]:
+    """Turn the records of one partition into a raw batch, and what it cannot carry.
 
-    Attributes
-    ----------
-    offsets, timestamps
-        Positions, and milliseconds since 1970 as the producer or the broker set them.
-    null_values
-        Offsets of records whose value was null; the raw batch shows them as empty.
+    That is the offsets of records whose value was null; the raw batch shows them as empty.
     """
-
-    offsets: Sequence[int] = ()
-    timestamps: Sequence[int] = ()
-    null_values: frozenset[int] = frozenset()
-
-    def times(self, offsets: Sequence[int]) -> Sequence[int | None] | None:
-        """Times of the records at ``offsets``; None for one that is not known, or for all."""
-        if not self.offsets:
-            return None
-        if self.offsets == offsets:
-            return self.timestamps
-        known = dict(zip(self.offsets, self.timestamps, strict=True))
-        return [known.get(offset) for offset in offsets]
-
-
-def raw_batch(partition: int, rows: Rows) -> tuple[RawBatch, Origin]:
-    """Turn the records of one partition into a raw batch, and what it cannot carry."""
     values: Any = rows.values
     nulls: frozenset[int] = frozenset()
     if None in values:
@@ -117,13 +94,13 @@ def raw_batch(partition: int, rows: Rows) -> tuple[RawBatch, Origin]:
         nulls = frozenset(offset for offset, value in pairs if value is None)
         values = [b"" if value is None else value for value in values]
     offset = np.array(rows.offsets, dtype=np.int64)
-    batch = RawBatch(partition, offset, values, rows.keys, rows.headers)
-    return batch, Origin(rows.offsets, rows.timestamps, nulls)
+    batch = RawBatch(partition, offset, values, rows.keys, rows.headers, rows.timestamps)
+    return batch, nulls
 
 
 def outgoing(
     part: PartitionCommit,
-    origin: Origin,
+    nulls: frozenset[int],
     topics: Topics,
     partitions: Mapping[str, int],
     held_at: float = 0.0,
@@ -138,8 +115,8 @@ def outgoing(
     ----------
     part
         The judged batch; ``decisions`` has a row for every raw record.
-    origin
-        What :func:`raw_batch` returned beside the raw batch; empty for one made by hand.
+    nulls
+        What :func:`raw_batch` returned beside the raw batch.
     partitions
         Number of partitions by topic. A record goes to the partition it came from, modulo
         that number, so that order within a key survives.
@@ -149,8 +126,8 @@ def outgoing(
     raw, decisions = part.raw, part.decisions
     n, offsets = len(raw), raw.offset.tolist()
     keys = raw.keys or [None] * n
-    values = _original_values(raw, offsets, keys, origin)
-    columns = _Columns(keys, values, raw.headers, origin.times(offsets))
+    values = _original_values(raw, offsets, keys, nulls)
+    columns = _Columns(keys, values, raw.headers, raw.timestamps)
     for action, topic in (
         (Action.PASS, topics.accepted),
         (Action.HOLD, topics.quarantine),
@@ -196,13 +173,13 @@ class _Columns(NamedTuple):
 
 
 def _original_values(
-    raw: RawBatch, offsets: list[int], keys: Sequence[bytes | None], origin: Origin
+    raw: RawBatch, offsets: list[int], keys: Sequence[bytes | None], nulls: frozenset[int]
 ) -> Sequence[bytes | None]:
-    if not origin.null_values:
+    if not nulls:
         return raw.values
     # A record with neither key nor value is one that not every client can send.
     return [
-        None if offset in origin.null_values and key is not None else value
+        None if offset in nulls and key is not None else value
         for offset, key, value in zip(offsets, keys, raw.values, strict=True)
     ]
 

@@ -35,7 +35,7 @@ def ensure_topics(admin: Admin, config: KafkaConfig) -> dict[str, int]:
     if missing and not config.create_topics:
         raise UsageError(
             f"missing Kafka topics: {', '.join(missing.values())}; create them, or set "
-            "kafka.create_topics: true"
+            "kafka.create_topics: true; topics that this login may not describe look the same"
         )
     if missing:
         count = present.get(config.topics.input, config.partitions)

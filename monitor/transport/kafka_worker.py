@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextvars
+import functools
 import queue
 import threading
 from collections.abc import Callable
@@ -47,7 +49,8 @@ class Worker:
             except BaseException as error:  # handed over to the waiting thread
                 results.put((None, error))
 
-        self._calls.put(run)
+        # What is logged meanwhile belongs to the same batch as the caller.
+        self._calls.put(functools.partial(contextvars.copy_context().run, run))
         try:
             result, error = results.get(timeout=seconds)
         except queue.Empty:

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from loadtest.numpy_work import OwnClassGaussian
 from loadtest.throughput_load import Workload, make_workload
@@ -108,6 +109,8 @@ def too_slow(load: Workload, gate: Gate) -> bool:
 
 def test_the_gate_is_not_twice_as_slow_and_a_loop_over_events_would_be() -> None:
     load = make_workload(EVENTS, 16, 10, prime=PRIME)
-    assert not too_slow(load, Gate())
     first, *others = default_detectors()
-    assert too_slow(load, Gate(detectors=[LoopingDetector(first), *others]))
+    # Threads of BLAS that wait for a busy machine's other processor count as processor time.
+    with threadpool_limits(1):
+        assert not too_slow(load, Gate())
+        assert too_slow(load, Gate(detectors=[LoopingDetector(first), *others]))

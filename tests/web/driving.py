@@ -86,6 +86,18 @@ class Hands:
         for step in range(1, 9):
             self.page.mouse.move(x + pixels * step / 8, y)
         self.page.mouse.up()
+        self._still()
+
+    def _still(self) -> None:
+        """What was dragged has arrived: on a busy machine the last steps come late."""
+        fields = self.page.get_by_label("(per cent)")
+        seen: list[list[str]] = []
+        for _ in range(40):
+            seen.append([field.input_value() for field in fields.all()])
+            if len(seen) > 2 and seen[-3:] == [seen[-1]] * 3:
+                return
+            self.page.wait_for_timeout(300)
+        raise AssertionError(f"still moving: {seen[-3:]}")
 
 
 class Operator(Hands):

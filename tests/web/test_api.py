@@ -27,6 +27,7 @@ class FakeStatus:
     ready: bool = True
     idle: float = 0.1
     seen: dict[str, Any] = field(default_factory=lambda: {"stopped": None, "partitions": {"0": 3}})
+    started: bool = True
     asked: list[tuple[int, Verdict | None]] = field(default_factory=list)
 
     def idle_seconds(self) -> float:
@@ -125,6 +126,28 @@ def test_readiness_says_what_is_missing(site: Site) -> None:
     site.status.seen["partitions"] = {}
     detail = assert_problem(site.client.get("/readyz"), 503)["detail"]
     assert detail == "No input partition is assigned and restored yet."
+
+
+def test_the_start_is_over_once_state_is_there(site: Site) -> None:
+    assert site.client.get("/startupz").json()["status"] == "started"
+    # Partitions that went elsewhere later are readiness's affair.
+    site.status.ready = False
+    assert site.client.get("/startupz").status_code == 200
+    site.status.started = False
+    assert "restored" in assert_problem(site.client.get("/startupz"), 503)["detail"]
+
+
+def test_one_in_reserve_is_ready_only_for_those_who_ask_so(site: Site) -> None:
+    site.status.ready, site.status.seen["partitions"] = False, {}
+    assert site.client.get("/readyz").status_code == 503
+    answer = site.client.get("/readyz?standby=true")
+    assert (answer.status_code, answer.json()["status"]) == (200, "standby")
+    site.status.started = False
+    assert_problem(site.client.get("/readyz?standby=true"), 503)
+    site.status.started, site.status.seen["partitions"] = True, {"0": 17}
+    assert_problem(site.client.get("/readyz?standby=true"), 503)
+    site.status.ready = True
+    assert site.client.get("/readyz?standby=true").json()["status"] == "ready"
 
 
 def test_metrics_are_prometheus_text(site: Site) -> None:
@@ -260,7 +283,8 @@ def test_this_machine_has_several_names(site: Site, host: str) -> None:
 def test_openapi_describes_every_route(site: Site) -> None:
     document = site.client.get("/openapi.json").json()
     assert set(document["paths"]) == {
-        "/healthz", "/readyz", "/metrics", "/v1/status", "/v1/events/flagged", "/v1/check",
+        "/healthz", "/readyz", "/startupz", "/metrics", "/v1/status", "/v1/events/flagged",
+        "/v1/check",
         "/v1/policy", "/v1/policy/history", "/v1/policy/versions/{number}", "/v1/policy/diff",
         "/v1/policy/applied", "/v1/policy/preview", "/v1/policy/whatif", "/v1/policy/risks",
         "/v1/policy/rollback", "/v1/policy/waiting", "/v1/policy/waiting/{proposal}/approve",
@@ -268,7 +292,8 @@ def test_openapi_describes_every_route(site: Site) -> None:
         "/v1/quarantine", "/v1/quarantine/counts", "/v1/quarantine/observed",
         "/v1/quarantine/source", "/v1/quarantine/events/{key}",
         "/v1/quarantine/events/{key}/value", "/v1/quarantine/release", "/v1/quarantine/confirm",
-        "/v1/quarantine/erase", "/v1/audit", "/v1/session",
+        "/v1/quarantine/erase", "/v1/drills", "/v1/drills/{drill}", "/v1/drills/{drill}/stop",
+        "/v1/audit", "/v1/session",
     }  # fmt: skip
     for methods in document["paths"].values():
         for operation in methods.values():

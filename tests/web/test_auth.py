@@ -80,6 +80,7 @@ def assert_problem(answer: httpx.Response, status: int) -> dict[str, Any]:
 def test_strangers_get_probes_only(site: Site) -> None:
     with site.client() as client:
         assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
+        assert client.get("/startupz").status_code == 200
         for path in ("/metrics", "/openapi.json", "/v1/status", "/v1/policy", "/v1/audit", "/no"):
             answer = client.get(path)
             assert_problem(answer, 401)
@@ -97,6 +98,8 @@ CHANGES = (
     ("POST", "/v1/quarantine/release", "operator"),
     ("POST", "/v1/quarantine/confirm", "operator"),
     ("POST", "/v1/quarantine/erase", "admin"),
+    ("POST", "/v1/drills", "operator"),
+    ("POST", "/v1/drills/d1/stop", "operator"),
 )
 
 
@@ -121,7 +124,7 @@ def test_every_route_that_changes_is_in_that_list(site: Site) -> None:
         "/v1/check", "/v1/policy/preview", "/v1/policy/whatif", "/v1/session"
     }  # fmt: skip
     changing = {
-        (method.upper(), path.replace("{proposal}", "p-1"))
+        (method.upper(), path.replace("{proposal}", "p-1").replace("{drill}", "d1"))
         for path, methods in paths.items()
         for method in methods
         if method != "get" and path not in reading

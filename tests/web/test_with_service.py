@@ -58,6 +58,7 @@ def running(tmp_path: Path) -> Iterator[tuple[httpx.Client, Service[Any], Path]]
         httpx.Client(base_url=server.url, trust_env=False, timeout=20) as client,
     ):
         assert client.get("/readyz").status_code == client.head("/readyz").status_code == 503
+        assert client.get("/startupz").status_code == 503
         assert client.post("/v1/check", json={}).status_code == 503
         loop.start()
         try:
@@ -85,7 +86,7 @@ def test_whole(running: tuple[httpx.Client, Service[Any], Path]) -> None:
         file.write(b"broken\n")
     seen = wait_for(client, EVENTS)
     assert client.get("/readyz").status_code == 200
-    assert client.get("/healthz").status_code == 200
+    assert client.get("/healthz").status_code == client.get("/startupz").status_code == 200
     assert seen["verdicts"]["invalid"] == 1
     text = client.get("/metrics").text
     assert 'poisoning_monitor_rejects_total{code="not_json"} 1.0' in text

@@ -27,7 +27,9 @@ from monitor.core.desk import (
     ReviewOutcome,
     ReviewStatus,
 )
+from monitor.core.drill import Drill, DrillPlan, DrillState
 from monitor.core.errors import UsageError
+from monitor.runtime.inject import ATTACKS
 from tests.unit.admin.fake_data import held_events, one_held
 from tests.unit.admin.fake_policy import FakePolicy
 
@@ -204,6 +206,37 @@ class FakeLog:
         self.entries.append(entry)
 
 
+class FakeDrills:
+    """A :class:`~monitor.admin.desk.DrillDesk` whose drills are over at once, all but one held."""
+
+    def __init__(self, noted: Noted) -> None:
+        self._drills: list[Drill] = []
+        self._noted = noted
+
+    def start(self, plan: DrillPlan, *, who: str, why: str) -> Drill:
+        if plan.attack and plan.attack not in ATTACKS:
+            raise UsageError(f"unknown attack {plan.attack!r}")
+        n = plan.canaries
+        drill = Drill(
+            f"{len(self._drills):010x}", plan, DrillState.DONE, who, why, 1.0, 2.0, n, n, n - 1
+        )
+        self._drills.append(drill)
+        self._noted(who, "drill done", why, {"drill": drill.id})
+        return drill
+
+    def stop(self, drill_id: str, *, who: str) -> Drill:
+        return self.get(drill_id)
+
+    def get(self, drill_id: str) -> Drill:
+        for drill in self._drills:
+            if drill.id == drill_id:
+                return drill
+        raise MissingError(f"There is no drill {drill_id}.")
+
+    def list(self) -> Sequence[Drill]:
+        return self._drills[::-1]
+
+
 class FakeDesk:
     """A :class:`~monitor.admin.desk.Desk`.
 
@@ -228,6 +261,7 @@ class FakeDesk:
         self.clock: Callable[[], float] = lambda: time.time() + ahead
         self.began = self.clock()
         self.log = FakeLog()
+        self.drills = FakeDrills(self._noted)
         self.policy = FakePolicy(self.began, events, two_person)
         self.policy.clock = self.clock
         for change in self.policy.history():

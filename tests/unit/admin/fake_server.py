@@ -30,7 +30,7 @@ from tests.unit.admin.fake_desk import FakeDesk
 class FakeStatus:
     """The desk's counts as the service's status."""
 
-    ready = True
+    ready = started = True
 
     def __init__(self, desk: FakeDesk | None) -> None:
         self._desk = desk

@@ -41,7 +41,7 @@ def test_what_is_confirmed_counts_against_its_source(tmp_path: Path) -> None:
     made = settings(tmp_path)
     status = wiring.make_status()
     metrics = wiring.make_metrics(made, status, live=False)
-    gate = wiring.make_gate(made, local=True)
+    gate = wiring.make_gate(made, local=True, meter=metrics.meter)
     transport = wiring.run_transport(made)
     manned = wiring_desk.make_manned(made, gate, transport, status=status, metrics=metrics)
     control, quarantine = manned.control, manned.quarantine
@@ -57,6 +57,17 @@ def test_what_is_confirmed_counts_against_its_source(tmp_path: Path) -> None:
         keys = tuple(item.key for item in quarantine.search(held).items[:2])
         outcome = quarantine.confirm(HeldFilter(keys=keys), who="ana", why="stolen account")
         assert len(outcome.done) == 2
+        # Nothing was released: by these two reviews all that is held is poison.
+        told_of = metrics.expose()[0].decode().splitlines()
+        assert (
+            'poisoning_monitor_observed_false_positive_share{threshold="quarantine"} 0.0' in told_of
+        )
+        assert 'poisoning_monitor_observed_reviewed_events{threshold="quarantine"} 2.0' in told_of
+        spent = {line.split()[0]: float(line.split()[1]) for line in told_of if line[:1] != "#"}
+        for detector in gate.detectors:
+            assert (
+                spent[f'poisoning_monitor_detector_seconds_total{{detector="{detector.name}"}}'] > 0
+            )
         now = control.current()
         assert (now.version, now.kind, now.who) == (2, "review", "ana")
         assert now.policy["confirmed"] == {"s3": 2}

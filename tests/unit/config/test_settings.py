@@ -84,7 +84,7 @@ def test_sources_in_rising_precedence(tmp_path):
         ("MONITOR_KAFKA__CREATE_TOPICS", "false", "kafka.create_topics", False),
         ("MONITOR_KAFKA__GROUP_INSTANCE_ID", "null", "kafka.group_instance_id", None),
         ("MONITOR_KAFKA__TOPICS__INPUT", "in", "kafka.topics.input", "in"),
-        ("MONITOR_KAFKA__OPTIONS__SASL_PLAIN_PASSWORD", "123", None, None),
+        ("MONITOR_KAFKA__OPTIONS__PROXY_URL", "123", None, None),
         ("MONITOR_POLICY__QUARANTINE_AT", "1e-4", "policy.quarantine_at", 1e-4),
         ("MONITOR_POLICY__MODE", "shadow", "policy.mode", "shadow"),
         ("MONITOR_TRANSPORT", "local", "transport", "local"),
@@ -96,8 +96,8 @@ def test_environment(variable, text, key, value):
     settings = load_settings(environ={variable: text})
     if key is not None:
         assert keys(settings)[key] == value
-    elif "SASL" in variable:
-        assert settings.kafka.options == {"sasl_plain_password": "123"}
+    elif "OPTIONS" in variable:
+        assert settings.kafka.options == {"proxy_url": "123"}
     else:
         assert settings.gate.schema_ is not None and settings.gate.schema_[0].name == "a"
 

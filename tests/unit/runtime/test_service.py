@@ -15,7 +15,8 @@ from monitor.core.errors import StateError, TransportError
 from monitor.core.ports import CommitUnit
 from monitor.core.types import RawBatch, Verdict
 from monitor.runtime.service import Service, StopReason
-from monitor.runtime.status import OTHER, Status
+from monitor.runtime.status import OTHER, STANDBY_SECONDS, Status
+from monitor.state.recovery import begin
 from monitor.transport.local import FileLines, LocalTransport
 from tests.sim.model import ModelTransport, RebalancedError, Store
 from tests.sim.toy import ToyGate, ToyState
@@ -183,6 +184,44 @@ def test_status_counts(tmp_path: Path) -> None:
     assert status.flagged(1) == status.flagged(50)[:1]
     for decision in status.flagged(50, Verdict.QUARANTINE):
         assert decision["mark"] % 4 == Verdict.QUARANTINE
+
+
+def test_started_when_restored_or_when_nothing_comes() -> None:
+    now = 0.0
+    status = Status(clock=lambda: now)
+    assert not status.started
+    status.polled(None)
+    now = STANDBY_SECONDS - 1
+    status.polled(None)
+    # A restore that has begun: the time until its end does not count as waiting.
+    now = STANDBY_SECONDS + 60
+    status.moved()
+    assert not status.started and status.idle_seconds() == 0.0
+    status.restored(0, begin(0, 0), 61.0)
+    assert status.started and status.ready
+    status.revoked(0)
+    assert status.started and not status.ready
+
+    reserve = Status(clock=lambda: now)
+    reserve.polled(None)
+    now += STANDBY_SECONDS
+    reserve.polled(None)
+    assert reserve.started and not reserve.ready
+    reserve.stopped("failed")
+    assert not reserve.started
+
+
+def test_a_long_restore_is_no_standstill() -> None:
+    """What is judged again at a start are signs of life, batch by batch."""
+    held, status = store(), Status()
+    service = Service(ToyGate(), ModelTransport(held), batch_events=10)
+    service.run(threading.Event())
+    moved: list[float] = []
+    status.moved = lambda: moved.append(0.0)  # type: ignore[method-assign]
+    Service(ToyGate(), ModelTransport(held), on_status=status, batch_events=10).run(
+        threading.Event()
+    )
+    assert len(moved) > 2
 
 
 def test_classes_are_bounded() -> None:

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
+from prometheus_client import Histogram
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parsed_open
 from prometheus_client.parser import text_string_to_metric_families
 
 from monitor.config.policy import Policy
+from monitor.core.desk import Observed
+from monitor.core.drill import Drill, DrillPlan, DrillState
 from monitor.core.errors import RejectCode
 from monitor.core.ports import CommitUnit, PartitionCommit
-from monitor.core.types import Action, DecisionBatch, Mode, RawBatch, Reason
-from monitor.telemetry.metrics import MAX_CLASSES, PREFIX, Metrics
+from monitor.core.types import Action, DecisionBatch, Family, Mode, RawBatch, Reason
+from monitor.telemetry.histogram import ArrayHistogram
+from monitor.telemetry.metrics import AGES, MAX_CLASSES, PREFIX, Metrics
+from monitor.telemetry.reviews import ReviewedShare
 
 DOCUMENT = Path(__file__).parents[3] / "deploy" / "metrics.md"
 
@@ -29,7 +39,12 @@ def values(metrics: Metrics) -> dict[str, float]:
     return found
 
 
-def a_unit(partition: int = 0, snapshot: bytes | None = None, ts: Any = 990.0) -> CommitUnit:
+def a_unit(
+    partition: int = 0,
+    snapshot: bytes | None = None,
+    ts: Any = 990.0,
+    timestamps: list[int] | None = None,
+) -> CommitUnit:
     verdict = np.array([0, 0, 1, 2, 3], dtype=np.uint8)
     action = np.array([0, 0, 0, Action.HOLD, Action.REJECT], dtype=np.uint8)
     reject = np.array([0, 0, 0, 0, RejectCode.NOT_JSON], dtype=np.uint8)
@@ -49,7 +64,8 @@ def a_unit(partition: int = 0, snapshot: bytes | None = None, ts: Any = 990.0) -
         mode=Mode.SHADOW,
         records=[orjson.dumps({"ts": ts, "label": "x"})] * 5,
     )
-    raw = RawBatch.of([b"{}"] * 5, partition=partition)
+    raw = RawBatch.of([b"{}"] * 5, start=70, partition=partition)
+    raw = replace(raw, timestamps=timestamps)
     return CommitUnit((PartitionCommit(raw, decisions, 5, b"", snapshot),))
 
 
@@ -81,6 +97,180 @@ def test_counts_a_commit() -> None:
     assert seen["policy_mode{mode=shadow}"] == 1
     assert seen["policy_mode{mode=enforce}"] == 0
     assert seen["event_age_seconds_sum{}"] == 20
+    assert seen["output_records_total{output=accepted}"] == 6
+    assert seen["output_records_total{output=quarantine}"] == 2
+    assert seen["output_records_total{output=invalid}"] == 2
+    assert seen["output_records_total{output=decisions}"] == 10
+    # Without time stamps of records, by the events' own: four valid ones of a commit, 10 s old.
+    assert seen["event_latency_seconds_count{}"] == 8
+    assert seen["event_latency_seconds_sum{}"] == 80
+
+
+OPEN = "application/openmetrics-text; version=1.0.0"
+
+
+def exemplars(metrics: Metrics) -> dict[str, tuple[dict[str, str], float]]:
+    """Labels and value of each exemplar by the sample's name and bound, in OpenMetrics."""
+    text = metrics.expose(OPEN)[0].decode()
+    return {
+        f"{s.name.removeprefix(PREFIX)}:{s.labels['le']}": (s.exemplar.labels, s.exemplar.value)
+        for family in parsed_open(text)
+        for s in family.samples
+        if s.exemplar is not None
+    }
+
+
+def test_latency_by_the_records_time_with_the_slowest_as_exemplar() -> None:
+    metrics = Metrics(clock=lambda: 1000.0)
+    # 1 s, exactly at a bound; unknown; from the future; 40 s; 0.2 s
+    times = [999_000, -1, 1_000_500, 960_000, 999_800]
+    metrics.committed(a_unit(partition=3, timestamps=times), SECONDS)
+    seen = values(metrics)
+    assert seen["event_latency_seconds_count{}"] == 4
+    assert abs(seen["event_latency_seconds_sum{}"] - 41.2) < 1e-9
+    assert seen["event_latency_seconds_bucket{le=0.1}"] == 1
+    assert seen["event_latency_seconds_bucket{le=0.25}"] == 2
+    assert seen["event_latency_seconds_bucket{le=1.0}"] == 3
+    assert seen["event_latency_seconds_bucket{le=30.0}"] == 3
+    assert seen["event_latency_seconds_bucket{le=60.0}"] == 4
+    found = exemplars(metrics)
+    assert found["event_latency_seconds_bucket:60.0"] == ({"partition": "3", "offset": "73"}, 40.0)
+    labels, value = found["batch_seconds_bucket:0.05"]
+    assert labels == {"partition": "3", "offset": "70"}
+    assert abs(value - 0.03) < 1e-9
+    assert len(found) == 2
+    assert b" # {" not in metrics.expose()[0]  # the plain format has no exemplars
+
+
+def test_a_histogram_counts_as_the_clients_own_does() -> None:
+    rng = np.random.default_rng(5)
+    drawn = np.concatenate([rng.exponential(2.0, 500), np.array(AGES)])
+    ours, theirs = ArrayHistogram("x", "", AGES), Histogram("x", "", buckets=AGES, registry=None)
+    for part in np.split(drawn, [100, 101, 400]):
+        ours.observe(part)
+    for value in drawn:
+        theirs.observe(value)
+    expected = {
+        (s.name, s.labels.get("le")): s.value
+        for s in next(iter(theirs.collect())).samples
+        if not s.name.endswith("_created")
+    }
+    found = {(s.name, s.labels.get("le")): s.value for s in next(ours.collect()).samples}
+    assert found.keys() == expected.keys()
+    assert all(abs(found[k] - v) < 1e-9 * max(v, 1.0) for k, v in expected.items())
+    ours.observe(np.array([np.nan, np.inf]))
+    assert {(s.name, s.labels.get("le")): s.value for s in next(ours.collect()).samples} == found
+
+
+def test_a_replay_measures_latency_of_no_event() -> None:
+    metrics = Metrics(clock=None)
+    metrics.committed(a_unit(), SECONDS)
+    assert values(metrics)["event_latency_seconds_count{}"] == 0
+
+
+def test_time_by_detector_is_counted_after_the_commit_and_in_the_loops_thread() -> None:
+    metrics = Metrics()
+    metrics.expect(["trigger", "ring"])
+    metrics.meter("trigger", lambda: sum(range(1000)))
+    assert values(metrics)["detector_seconds_total{detector=trigger}"] == 0
+    other = threading.Thread(target=lambda: metrics.meter("ring", lambda: None))
+    other.start()
+    other.join()
+    metrics.committed(a_unit(), SECONDS)
+    seen = values(metrics)
+    assert seen["detector_seconds_total{detector=trigger}"] > 0
+    assert seen["detector_seconds_total{detector=ring}"] == 0
+    assert seen["detector_errors_total{detector=ring}"] == 0
+
+
+OBSERVED = Observed(
+    promised=0.001,
+    judged=10_000,
+    held=40,
+    released=6,
+    confirmed=14,
+    at_least=6e-4,
+    estimated=0.0012,
+)
+
+
+class Store:
+    """Stands for the quarantine's store: answers, fails or hangs as told."""
+
+    def __init__(self) -> None:
+        self.asked, self.answer = 0, OBSERVED
+        self.fails, self.free = False, threading.Event()
+        self.free.set()
+
+    def observed(self) -> Observed:
+        self.asked += 1
+        assert self.free.wait(30)
+        if self.fails:
+            raise OSError("gone")
+        return self.answer
+
+
+def reviewed(store: Store, now: list[float]) -> Callable[[], dict[str, float]]:
+    share = ReviewedShare("", store.observed, clock=lambda: now[0], patience_seconds=0.2)
+    return lambda: {s.name: s.value for f in share.collect() for s in f.samples}
+
+
+def test_reviews_are_read_every_15_seconds_at_most() -> None:
+    store, now = Store(), [100.0]
+    scrape = reviewed(store, now)
+    expected = {"observed_false_positive_share": 0.0012, "observed_reviewed_events": 20.0}
+    assert scrape() == scrape() == expected
+    now[0] += 14.9
+    assert scrape() == expected and store.asked == 1
+    store.answer = replace(OBSERVED, estimated=0.5)
+    now[0] += 0.2
+    assert scrape()["observed_false_positive_share"] == 0.5
+    assert store.asked == 2
+
+
+def test_nothing_is_told_before_the_first_review() -> None:
+    store = Store()
+    store.answer = replace(OBSERVED, released=0, confirmed=0, estimated=None)
+    assert reviewed(store, [0.0])() == {}
+
+
+def test_a_store_that_fails_or_hangs_fails_no_scrape() -> None:
+    store, now = Store(), [0.0]
+    scrape = reviewed(store, now)
+    known = scrape()
+    store.fails = True
+    now[0] += 60.0
+    assert scrape() == known  # for a while the last answer counts
+    now[0] += 100.0
+    assert scrape() == {}
+    store.fails = False
+    store.free.clear()
+    now[0] += 15.0
+    assert scrape() == {} == scrape()
+    now[0] += 15.0
+    assert scrape() == {} and store.asked == 4  # no second thread waits for it
+    store.free.set()
+    deadline = time.monotonic() + 20
+    while scrape() != known:
+        assert time.monotonic() < deadline
+
+
+def test_incidents_and_drills() -> None:
+    metrics = Metrics()
+    metrics.set_incidents({("open", "backdoor"): 2, ("open", "nonsense"): 7})
+    plan = DrillPlan("sybil")
+    ended = Drill("1", plan, DrillState.DONE, "ann", "weekly", 0.0, sent=4, held=3, delay_events=12)
+    metrics.drill(ended)
+    metrics.drill(replace(ended, sent=2, held=1, delay_events=None))
+    seen = values(metrics)
+    assert seen["incidents{family=backdoor,state=open}"] == 2
+    assert not any("nonsense" in name for name in seen)
+    assert seen["drill_recall{family=sybil}"] == 0.5
+    assert np.isnan(seen["drill_delay_events{family=sybil}"])
+    assert seen["drill_canaries_total{family=sybil,outcome=caught}"] == 4
+    assert seen["drill_canaries_total{family=sybil,outcome=missed}"] == 2
+    metrics.set_incidents({})
+    assert values(metrics)["incidents{family=backdoor,state=open}"] == 0
 
 
 def test_event_times_of_any_form_never_fail() -> None:
@@ -114,10 +304,11 @@ def test_status_is_read_at_each_scrape() -> None:
     metrics.committed(a_unit(0, b"abc"), SECONDS)
     metrics.committed(a_unit(1, b"abcdef"), SECONDS)
     status |= {"ready": True, "lag_events": 7, "partitions": {"1": 3}}
-    status |= {"stage_seconds": {"restore": 1.5}}
+    status |= {"stage_seconds": {"restore": 1.5}, "restore_last_seconds": 0.5}
     seen = values(metrics)
     assert (seen["ready{}"], seen["lag_events{}"], seen["partitions{}"]) == (1, 7, 1)
     assert seen["restore_seconds_total{}"] == 1.5
+    assert seen["restore_last_seconds{}"] == 0.5
     assert seen["state_bytes{}"] == 6  # partition 0 went elsewhere
 
 
@@ -128,6 +319,12 @@ def test_classes_are_bounded() -> None:
     assert len(seen) == 2 * (MAX_CLASSES + 1)
     assert seen["class_events_total{class=other,verdict=accept}"] == 40
     assert sum(seen.values()) == MAX_CLASSES + 40
+
+
+def test_suspicions_of_every_family_start_at_zero() -> None:
+    seen = values(Metrics())
+    for family in set(Family) - {Family.INVALID}:
+        assert seen[f"flagged_total{{family={family.value},verdict=quarantine}}"] == 0
 
 
 def test_instances_do_not_mix() -> None:
@@ -143,7 +340,9 @@ def test_open_metrics_on_request() -> None:
 
 
 def test_every_metric_is_documented_and_every_documented_one_exists() -> None:
-    exposed = Metrics(status=dict).expose()[0].decode()
+    metrics = Metrics(status=dict)
+    metrics.watch_reviews(lambda: OBSERVED)
+    exposed = metrics.expose()[0].decode()
     exist = set(re.findall(r"^# TYPE (\S+)", exposed, flags=re.M))
     documented = set(re.findall(r"^\| `(\w+)` \|", DOCUMENT.read_text(), flags=re.M))
     assert {name for name in exist if name.startswith(PREFIX)} == documented

@@ -1,0 +1,1 @@
+"""The Grafana files as code: ``python -m deploy.grafana.source`` writes them anew."""
