@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from monitor.core.types import FloatArray, HashArray, IntArray
+from monitor.core.types import BoolArray, FloatArray, HashArray, IntArray
 from monitor.decide.data_faults import tail_nats
 from monitor.decide.incident_absorb import family_key
 from monitor.decide.incident_facts import (
@@ -89,6 +89,8 @@ class Looking:
 
     def _hot(self, free: IntArray) -> Group | None:
         names, expected = self.hot(np.empty(0, dtype=np.uint64), free)
+        at_once = self._at_once(free, names)
+        names, expected = names[at_once], expected[at_once]
         rows = free[np.isin(self.keys[free, SOURCE], names)]
         if (
             len(rows) < LEAST_EVENTS
@@ -96,6 +98,21 @@ class Looking:
         ):
             return None
         return Group("sources", rows, names[:MOST_CORE], np.empty(0, dtype=np.uint64), 0.0)
+
+    def _at_once(self, free: IntArray, names: HashArray) -> BoolArray:
+        """bool[s]: sources of which a quarter of the events fall into the middle half of all.
+
+        Once a source is distrusted all it sends is, so an unlucky one has several suspicious events
+        too, but at a time of its own.
+        """
+        rows = free[np.isin(self.keys[free, SOURCE], names)]
+        if not len(rows):
+            return np.zeros(len(names), dtype=bool)
+        seen, whose = self.suspects.seen[rows], np.searchsorted(names, self.keys[rows, SOURCE])
+        first, last = np.quantile(seen, [0.25, 0.75])
+        middle = np.bincount(whose, (seen >= first) & (seen <= last), minlength=len(names))
+        found: BoolArray = 4.0 * middle >= np.bincount(whose, minlength=len(names))
+        return found
 
     def _keyed(self, free: IntArray, column: int) -> Group | None:
         values, count = np.unique(self.keys[free, column], return_counts=True)

@@ -270,7 +270,9 @@ class _Fold:
             incident = self.open[serial]
             more, _ = self.looking.hot(incident.core, rows)
             keys, stray = [], incident.stray
-            for column, family in OF.items():
+            # What its sources do, others do by chance; when more do, that is a group of its own.
+            owned = 2 * incident.of_core >= incident.events
+            for column, family in () if owned else OF.items():
                 values, count = np.unique(self.keys[rows, column], return_counts=True)
                 for value, n in zip(values.tolist(), count.tolist(), strict=True):
                     if value and n >= COMMON * len(rows) and value not in incident.keys:
