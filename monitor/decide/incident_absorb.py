@@ -107,14 +107,15 @@ def _evidence(ids: tuple[str, ...], more: list[str]) -> tuple[str, ...]:
 
 
 def _slid(shape: FloatArray, label: HashArray, start: int, traffic: Traffic) -> FloatArray:
-    """float64[6]: sums over events, by number t and displacement s, of 1, t, t², s, t·s, s².
+    """float64[8]: sums over events, by number t and displacement s, of 1, t, t², s, t·s, s².
 
-    ``s`` is how far an event lies from its class in the direction of the largest other class, in
+    The last two are the sum of s·s' over neighbours s', and how many there are, as events that come
+    together tell less than as many that do not. ``s`` is how far an event lies from its class in the direction of the largest other class, in
     distances between the two.
     """
     known = {value: at for at, value in enumerate(traffic.labels.tolist())}
     if len(known) < 2 or not shape.shape[1]:
-        return np.zeros(6)
+        return np.zeros(8)
     mean = traffic.label_sum / np.maximum(traffic.label_mass, 1.0)[:, None]
     order = np.argsort(-traffic.label_mass, kind="stable")
     own = np.array([known.get(value, -1) for value in label.tolist()])
@@ -127,6 +128,7 @@ def _slid(shape: FloatArray, label: HashArray, start: int, traffic: Traffic) -> 
     s, t = s[fits], t[fits]
     sums: FloatArray = np.array(
         [len(s), t.sum(), (t * t).sum(), s.sum(), (t * s).sum(), (s * s).sum()]
+        + [(s[1:] * s[:-1]).sum(), max(len(s) - 1, 0)]
     )
     return sums
 

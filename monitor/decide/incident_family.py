@@ -26,7 +26,7 @@ from monitor.decide.incident_state import CELL, Incident, Traffic
 RING = 0.5
 """Share of the events that sources of its own sent, from which on it is theirs."""
 LEAST_EVENTS = 8
-COLLAPSED, RARE, FREE = 0.75, 0.4, 0.5
+COLLAPSED, RARE, FREE = 0.6, 0.4, 0.5
 ALONE, RARE_ALONE = 0.9, 0.15
 """For a single column, which honest groups may share as well."""
 ALL_COLUMNS, LEAST_COLUMNS = 0.8, 4
@@ -186,13 +186,17 @@ def _line(incident: Incident, traffic: Traffic) -> float:
 
 
 def _slide(sums: FloatArray) -> tuple[float, float]:
-    n, t, tt, s, ts, ss = sums.tolist()
+    n, t, tt, s, ts, ss, beside, pairs = sums.tolist()
     if n < 3 * LEAST_EVENTS:
         return 0.0, 0.0
-    spread, along = tt - t * t / n, ts - t * s / n
-    left = ss - s * s / n - along * along / max(spread, 1e-9)
-    error = np.sqrt(max(left, 1e-9) / (n - 2.0) / max(spread, 1e-9))
-    slope = along / max(spread, 1e-9)
+    spread = max(tt - t * t / n, 1e-9)
+    slope = (ts - t * s / n) / spread
+    trend = slope * slope * spread
+    left = max(ss - s * s / n - trend, 1e-9)
+    # Neighbours that resemble each other count as fewer (Bartlett 1935).
+    alike = (beside / max(pairs, 1.0) - (s / n) ** 2 - trend / n) / (left / n)
+    alike = min(max(alike, 0.0), 0.9)
+    error = np.sqrt(left / (n - 2.0) / spread * (1.0 + alike) / (1.0 - alike))
     return float(slope / error), float(slope * n)
 
 

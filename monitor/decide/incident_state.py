@@ -173,7 +173,7 @@ class Incident:
     cells, total, square
         int32[c, CELLS]; float64[c], float64[c, c]: moments of the normal scores.
     slide
-        float64[6], for the trend of the way its events are moved; see ``incident_family``.
+        float64[8], for the trend of the way its events are moved; see ``incident_family``.
     gaps
         float64[3], number, sum and sum of squares of counts in spans of events; see there.
     evidence
@@ -252,7 +252,7 @@ class Incident:
             cells=cells,
             total=total,
             square=square,
-            slide=np.zeros(6),
+            slide=np.zeros(8),
             gaps=np.zeros(3),
             evidence=(),
             told=0,
@@ -329,7 +329,7 @@ class IncidentBook:
 def shapeless(incident: Incident, columns: int) -> Incident:
     """Without what was known of columns that are others now."""
     cells, total, square = _no_moments(columns)
-    return replace(incident, cells=cells, total=total, square=square, slide=np.zeros(6))
+    return replace(incident, cells=cells, total=total, square=square, slide=np.zeros(8))
 
 
 __all__ = ["SHAPES", "Incident", "IncidentBook", "Traffic"]

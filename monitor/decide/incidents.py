@@ -38,6 +38,7 @@ from monitor.decide.incident_groups import (
     LEAST_HOT,
     LEAST_RATE,
     OF,
+    WORLD,
     Group,
     Looking,
 )
@@ -59,7 +60,7 @@ SHARED, LEAST_SHARED = 0.25, 4
 COMMON = 0.5
 BUCKET_SECONDS = 3600
 GROWN, GROWN_BY = 1.5, 10
-CAUSES = ("world", "frozen", "missing", "duplicates")
+CAUSES = (WORLD, "frozen", "missing", "duplicates")
 """Keys of drifts and faults that make events look suspicious."""
 SECOND = 1_000_000_000
 FREE, GONE = -1, -2
@@ -173,7 +174,7 @@ class _Fold:
         """A change of the world that the detectors have met: a drift."""
         if not self.facts.changed:
             return
-        key = "world"
+        key = WORLD
         same = [i.serial for i in self.open.values() if i.key == key]
         if not same and len(self.open) < MOST_OPEN:
             none = np.empty(0, dtype=np.uint64)
