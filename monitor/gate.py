@@ -31,12 +31,14 @@ from monitor.core.types import (
 from monitor.decide.apply import hold_denied, learned_from
 from monitor.decide.assemble import Judges, assembled
 from monitor.decide.gate_config import GateConfig, given
+from monitor.decide.grouping import grouped
 from monitor.decide.guard import (
     Failures,
     escalated,
     failed_warmup,
     stop_on,
 )
+from monitor.decide.incident_state import IncidentBook
 from monitor.decide.judge import (
     Known,
     empty_reference,
@@ -130,7 +132,7 @@ class Gate:
 
     def own_summary(self, state: GateState) -> GateState:
         """What :meth:`summary` gives for the stored ``state``. Pure."""
-        return replace(state, view=None, warm=())
+        return replace(state, view=None, warm=(), incidents=IncidentBook())
 
     def exchange(
         self, state: GateState, number: int, peers: Mapping[int, GateState]
@@ -234,10 +236,13 @@ class Gate:
         learns = learned_from(self.policy, raw.partition, decoded.events.offset)
         judged = replace(judged, learns=learns)
         why = reasons(*(self._sampling(state), state.scored_against, judged, self.policy), failures)
-        seen = replace(state, labels=decoded.labels, schema=decoded.schema)
+        by = Judges(self.detectors, self.policy, self._rules)
+        known = (by, state.scored_against)
+        folded = grouped(state.incidents, judged, why, (parsed, decoded), known)
+        seen = replace(state, labels=decoded.labels, schema=decoded.schema, incidents=folded.book)
         judged, after = self._settled(seen, judged, failures)
         stop_on(failures, self.config.on_detector_error, raw)
-        by = Judges(self.detectors, self.policy, self._rules)
+        by = replace(by, folded=folded)
         decisions = assembled(raw, decoded, judged, (*why, failures.all()), by)
         return self._encoded(raw, parsed, decisions), after
 

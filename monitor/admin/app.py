@@ -16,6 +16,7 @@ from monitor.admin.body import JSON, NDJSON, Shape, read_events
 from monitor.admin.desk import Desk
 from monitor.admin.desk_parts import OrjsonResponse
 from monitor.admin.drill_routes import drill_router
+from monitor.admin.incident_routes import IncidentsView, incident_router
 from monitor.admin.policy_routes import policy_router
 from monitor.admin.problem import Guard, ProblemError, install
 from monitor.admin.quarantine_routes import quarantine_router
@@ -115,6 +116,7 @@ def create_app(
     desk: Desk | None = None,
     auth: Auth | None = None,
     hosts: Sequence[str] = (),
+    incidents: IncidentsView | None = None,
 ) -> FastAPI:
     """The application.
 
@@ -134,6 +136,8 @@ def create_app(
         Tells who asks. By default everybody may do everything: for a loopback address only.
     hosts
         Names by which the service is known, beside this machine's own.
+    incidents
+        What flagged events were grouped into; without it their addresses answer 503.
     """
     auth = Auth() if auth is None else auth
     if desk is not None:
@@ -160,6 +164,7 @@ def create_app(
     app.include_router(quarantine_router(desk))
     app.include_router(drill_router(desk))
     app.include_router(audit_router(desk))
+    app.include_router(incident_router(incidents))
     app.include_router(session_router(auth))
     _describe(app, auth)
     return app

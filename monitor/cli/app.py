@@ -10,7 +10,18 @@ from typing import Annotated
 
 import typer
 
-from monitor.cli import common, demo, drill, inject, policy, quarantine, replay, run, token
+from monitor.cli import (
+    common,
+    demo,
+    drill,
+    incidents,
+    inject,
+    policy,
+    quarantine,
+    replay,
+    run,
+    token,
+)
 
 HELP = """\
 Stands between labelled feedback and the online models that learn from it.
@@ -20,7 +31,8 @@ and lets it through, flags it or holds it back, each time with a reason.
 
 New here? Start with `poisoning-monitor demo`: a real stream with an attack in it, nothing to set
 up. Then `replay` judges a file of your own, and `run` is the service; `policy` and `quarantine`
-tune it and review what it holds back while it runs, `drill` tries an attack on it.
+tune it and review what it holds back while it runs; `incidents` says what is going on, and
+`drill` tries an attack on it.
 """
 
 EPILOG = """\
@@ -45,6 +57,7 @@ app.command("run", epilog=run.EPILOG)(run.command)
 app.command("drill", epilog=drill.EPILOG)(drill.command)
 app.add_typer(policy.app, name="policy")
 app.add_typer(quarantine.app, name="quarantine")
+app.add_typer(incidents.app, name="incidents")
 app.add_typer(token.app, name="token")
 
 

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -28,6 +28,7 @@ from monitor.core.types import Mode
 
 PACKAGE = "poisoning-monitor"
 INTERRUPTED = 130
+INCIDENTS = "incidents.jsonl"
 
 ConfigOption = Annotated[
     Path | None,
@@ -157,6 +158,24 @@ def write_json(path: Path, value: object) -> None:
     draft = path.with_name(path.name + ".new")
     draft.write_bytes(orjson.dumps(value, option=options))
     draft.replace(path)
+
+
+def write_incidents(out: Path, incidents: Iterable[Mapping[str, Any]]) -> None:
+    """Write ``incidents.jsonl``, one line an incident, in order of the first event."""
+    order = sorted(incidents, key=lambda found: (found["first"]["ts"], found["id"]))
+    draft = out / (INCIDENTS + ".new")
+    draft.write_bytes(b"".join(orjson.dumps(found) + b"\n" for found in order))
+    draft.replace(out / INCIDENTS)
+
+
+def told_incidents(out: Path) -> list[dict[str, Any]]:
+    """How each incident stood when ``alerts.jsonl`` told of it last."""
+    latest: dict[str, dict[str, Any]] = {}
+    path = out / "alerts.jsonl"
+    for line in path.read_bytes().splitlines() if path.exists() else ():
+        change = orjson.loads(line)
+        latest[change["id"]] = {k: v for k, v in change.items() if k not in ("type", "change")}
+    return [found for found in latest.values() if not found["merged_into"]]
 
 
 def verdict_table(tally: Tally, title: str) -> Table:

@@ -67,7 +67,8 @@ def demo(settings: Settings, options: DemoOptions) -> int:
     )
     stop = threading.Event()
     try:
-        http.start(wiring.make_app(settings, manned.service, status, metrics, manned.desk))
+        given = (settings, manned.service, status, metrics, manned.desk)
+        http.start(wiring.make_app(*given, incidents=manned.incidents))
         console.print(f"serving the console on {http.url} and {http.url}/metrics", markup=False)
         view = demo_view.DemoView(stream, status, collected, http.url)
         with (
@@ -80,6 +81,7 @@ def demo(settings: Settings, options: DemoOptions) -> int:
     finally:
         manned.close()
         http.stop()
+    common.write_incidents(options.out, manned.incidents.snapshot().incidents)
     _finish(stream, settings, options, pace, console)
     return common.INTERRUPTED if signal.SIGINT in signals else 0
 
@@ -145,7 +147,6 @@ def _finish(
         "settings": wiring.deciding(settings),
         "versions": common.versions(),
     }
-    (options.out / "incidents.jsonl").touch()
     common.write_json(options.out / "summary.json", summary)
     tiles = [
         (

@@ -111,6 +111,8 @@ def replay(
     common.existing_folder_or_new(out)
     before = None if options.overwrite else wiring.earlier_run(out)
     if before is not None and before.finished and not (out / SUMMARY).exists():
+        if not (out / common.INCIDENTS).exists():
+            common.write_incidents(out, common.told_incidents(out))
         finish(out, inputs, settings, common.Pace(), options, console=console)
         return 0
     total: int | None = None
@@ -134,7 +136,8 @@ def replay(
         common.stop_on_signals(stop) as signals,
         progress_display(console, total, done) as advance,
     ):
-        observers: list[Observer] = [pace, ProgressObserver(advance)]
+        board = wiring.make_incidents()
+        observers: list[Observer] = [pace, ProgressObserver(advance), board]
         service = wiring.make_service(
             settings, wiring.make_gate(settings, local=True), transport, observers=observers
         )
@@ -144,6 +147,7 @@ def replay(
         again = "" if inputs == ["-"] else "; the same command goes on from there"
         console.print(f"interrupted after {done + pace.events:,} events{again}")
         return common.INTERRUPTED
+    common.write_incidents(out, board.snapshot().incidents)
     finish(out, inputs, settings, pace, options, resumed_at=done, console=console)
     return 0
 
@@ -178,7 +182,6 @@ def finish(
             "settings": wiring.deciding(settings),
             "versions": common.versions(),
         }
-        (out / "incidents.jsonl").touch()
         common.write_json(out / SUMMARY, summary)
         if options.report:
             write_report(out / "report.html", counted, summary, speed=pace.points)

@@ -50,7 +50,8 @@ def serve(settings: Settings) -> int:
     stop = threading.Event()
     try:
         if http is not None:
-            http.start(wiring.make_app(settings, manned.service, status, metrics, manned.desk))
+            given = (settings, manned.service, status, metrics, manned.desk)
+            http.start(wiring.make_app(*given, incidents=manned.incidents))
         log.info(
             "starting",
             version=common.version(),

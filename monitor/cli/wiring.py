@@ -30,6 +30,7 @@ from monitor.detectors import default_detectors
 from monitor.gate import Gate, GateConfig
 from monitor.runtime.control import PolicyControl
 from monitor.runtime.detector_watch import DetectorWatch
+from monitor.runtime.incident_board import IncidentBoard
 from monitor.runtime.overload import Overload
 from monitor.runtime.parties import UNTRACED, Tracing
 from monitor.runtime.service import Service
@@ -178,6 +179,11 @@ def make_status() -> Status:
     return Status()
 
 
+def make_incidents() -> IncidentBoard:
+    """What the partitions at hand know of incidents."""
+    return IncidentBoard()
+
+
 def watched(settings: Settings, status: Status) -> contextlib.AbstractContextManager[Any]:
     """Within this, a loop that hangs in Kafka's client ends the process; exit code 3."""
     if settings.transport != "kafka":
@@ -257,6 +263,8 @@ def make_app(
     status: Status,
     metrics: Metrics,
     desk: Desk | None = None,
+    *,
+    incidents: IncidentBoard | None = None,
 ) -> FastAPI:
     """What the HTTP interface answers with. Raises UsageError when nobody could log in."""
     auth = make_auth(settings)
@@ -268,6 +276,7 @@ def make_app(
         desk=desk,
         auth=auth,
         hosts=settings.http.allowed_hosts,
+        incidents=incidents,
     )
     if settings.http.console:
         add_console(app, status, desk, auth)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from monitor.admin.desk import Desk
-from monitor.cli.wiring import kafka_config, make_service
+from monitor.cli.wiring import kafka_config, make_incidents, make_service
 from monitor.config.settings import Settings
 from monitor.core.errors import UsageError
 from monitor.core.ports import HeldSource, Ledger, Observer, Reviewer, Transport
@@ -20,6 +20,7 @@ from monitor.gate import Gate
 from monitor.runtime.control import PolicyControl
 from monitor.runtime.desk import LiveDesk
 from monitor.runtime.drill import Drills, Schedule
+from monitor.runtime.incident_board import IncidentBoard
 from monitor.runtime.parties import UNTRACED, Tracing
 from monitor.runtime.recent_events import RecentEvents
 from monitor.runtime.service import Service
@@ -181,6 +182,7 @@ class Manned:
     control: PolicyControl
     quarantine: Quarantine | None
     drills: Drills
+    incidents: IncidentBoard
 
     def close(self) -> None:
         """End the threads of drills, and those that follow the ledgers and the quarantine."""
@@ -210,6 +212,7 @@ def make_manned(
         When a setting cannot be used.
     """
     recent = RecentEvents(gate.detectors, settings.control.whatif_events)
+    board = make_incidents()
     control = make_control(settings, gate, recent=recent, status=status, metrics=metrics)
     running: list[Service[Any]] = []  # the loop, which needs the quarantine as observer first
     quarantine = make_quarantine(
@@ -231,7 +234,7 @@ def make_manned(
         settings,
         gate,
         transport,
-        observers=[*watching, *([] if quarantine is None else [quarantine])],
+        observers=[*watching, board, *([] if quarantine is None else [quarantine])],
         status=status,
         policies=control,
         tracing=tracing,
@@ -240,4 +243,4 @@ def make_manned(
     if quarantine is not None:  # once topics and folders are there
         service.submit(lambda _: quarantine.start())
     desk = LiveDesk.of(control, quarantine, drills, status.snapshot)
-    return Manned(service, desk, control, quarantine, drills)
+    return Manned(service, desk, control, quarantine, drills, board)

@@ -135,7 +135,7 @@ def _full_record(
         "families": NOTHING,
         "reasons": NOTHING,
         "policy_version": decisions.policy_version,
-        "incident": None,
+        "incident": decisions.incidents.get(row),
     }
     record.update(_why(row, decisions, parsed))
     try:
@@ -160,7 +160,8 @@ def _heads(n: int, parsed: Parsed) -> Sequence[Any]:
 def _busy_rows(decisions: DecisionBatch) -> set[int]:
     """Rows with more to say than a verdict and a risk."""
     flagged = np.flatnonzero((decisions.reject != 0) | decisions.warmup)
-    return set(decisions.reasons).union(decisions.families, decisions.modes, flagged.tolist())
+    told = (decisions.families, decisions.modes, decisions.incidents)
+    return set(decisions.reasons).union(*told, flagged.tolist())
 
 
 def _why(row: int, decisions: DecisionBatch, parsed: Parsed) -> dict[str, Any]:

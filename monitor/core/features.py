@@ -98,6 +98,15 @@ class Layout:
         return tuple(columns)
 
     @cached_property
+    def fills(self) -> FloatArray:
+        """float64[d]: what a missing number stands as, by column; NaN where there is no such."""
+        fills: list[float] = []
+        for feature, is_text in enumerate(self.categorical):
+            some = len(self.categories[feature]) + 1
+            fills += [np.nan] * some if is_text else [float(self.fill[feature])]
+        return np.array(fills)
+
+    @cached_property
     def _known(self) -> frozenset[str]:
         return frozenset(self.names)
 

@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from monitor.core.incident import IncidentChange
+
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 Int32Array = npt.NDArray[np.int32]
@@ -307,6 +309,10 @@ class DecisionBatch:
         By row, the mode that an override set in place of ``mode``.
     scored
         What the detectors said, in parts that were judged together; for what-if.
+    incidents
+        By row, the identifier of the incident it belongs to.
+    changes
+        Incidents that were opened, updated, merged or closed by this batch.
     """
 
     partition: int
@@ -328,6 +334,8 @@ class DecisionBatch:
     unjudged: bool = False
     modes: Mapping[int, Mode] = field(default_factory=dict)
     scored: tuple[Scored, ...] = ()
+    incidents: Mapping[int, str] = field(default_factory=dict)
+    changes: tuple[IncidentChange, ...] = ()
 
     def __len__(self) -> int:
         return len(self.offset)
@@ -360,6 +368,8 @@ class DecisionBatch:
             reasons=by_row("reasons"),
             families=by_row("families"),
             modes=by_row("modes"),
+            incidents=by_row("incidents"),
+            changes=tuple(change for part in parts for change in part.changes),
             scored=tuple(
                 replace(scored, row=scored.row + first)
                 for first, part in zip(start, parts, strict=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -13,6 +13,8 @@ from monitor.core.types import DecisionBatch, DetectorFailure, RawBatch, Reason,
 from monitor.decide.apply import Concluded, acted, other_modes, with_rules
 from monitor.decide.channels import NO_CHANNEL
 from monitor.decide.guard import with_failures
+from monitor.decide.incident_state import IncidentBook
+from monitor.decide.incidents import Folded
 from monitor.decide.judged import AnyDetector, Judged, channels_of
 from monitor.decide.rules import Rules
 
@@ -22,11 +24,12 @@ Families = Mapping[int, tuple[str, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Judges:
-    """Who judged, and by what."""
+    """Who judged, by what, and which incidents came of it."""
 
     detectors: Sequence[AnyDetector]
     policy: Policy
     rules: Rules | None
+    folded: Folded = field(default_factory=lambda: Folded(IncidentBook()))
 
 
 def assembled(
@@ -72,6 +75,8 @@ def assembled(
         failures=failed,
         modes=modes,
         scored=(judged.scored(by.detectors, row),),
+        incidents={int(row[i]): name for i, name in by.folded.incidents.items()},
+        changes=by.folded.changes,
     )
 
 

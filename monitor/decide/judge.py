@@ -51,6 +51,7 @@ def judge(
     aside: dict[str, FloatArray] = {}
     p_value: dict[str, FloatArray] = {}
     found: dict[str, dict[str, float]] = {}
+    changed = 0
     for stage in (0, 1):
         if stage == 1:
             events = replace(events, p_value=dict(p_value))
@@ -68,6 +69,7 @@ def judge(
                     rows = recent.changed(name, events.source, p)
                     if len(rows):
                         p, read = based_anew(p, rows), _read_anew(read, rows)
+                        changed = max(changed, len(rows))
                 if policy.setting(name).has_say:
                     own[name] = p
                     found.setdefault(detector.family.value, {})[name] = part_of(detector, policy)
@@ -81,7 +83,8 @@ def judge(
     done = conclude(p_value, held, channels_of(detectors), policy, (events, rules))
     after = recent.put(events.source, claimed)
     verdict = (done.combined, done.verdict)
-    return Judged(*(events, scores, reads, own, p_value), *verdict, after, aside, done.ruled)
+    made = Judged(*(events, scores, reads, own, p_value), *verdict, after, aside, done.ruled)
+    return replace(made, changed=changed) if changed else made
 
 
 def _mass_tells(detector: AnyDetector) -> bool:

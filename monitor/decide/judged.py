@@ -36,7 +36,8 @@ class Judged:
     by family, float64[n], silent channels absent. Where the world has changed, ``reads`` and
     ``own`` are based anew; ``recent`` remembers them as they were. ``aside`` are the p-values of
     detectors to which the policy gives no say; ``ruled`` is what its rules did, and ``learns``
-    bool[n] which events may be learned from, None for all.
+    bool[n] which events may be learned from, None for all. ``changed`` counts the events in masses
+    that surprise because the world has changed.
     """
 
     events: EventBatch
@@ -50,6 +51,7 @@ class Judged:
     aside: Mapping[str, FloatArray] = field(default_factory=dict)
     ruled: Ruled | None = None
     learns: BoolArray | None = None
+    changed: int = 0
 
     @property
     def accused(self) -> IntArray:

@@ -35,6 +35,7 @@ from monitor.runtime.parties import (
     GateLike,
     InPieces,
     Listener,
+    Observers,
     Policies,
     Tracing,
     lively,
@@ -116,7 +117,7 @@ class Service(Generic[G]):
     ) -> None:
         self._gate = gate
         self._transport = transport
-        self._observers = tuple(observers)
+        self._observers = Observers(observers, self._tell)
         self._listener = on_status
         self._batch_events = batch_events
         self._linger_seconds = linger_seconds
@@ -255,11 +256,13 @@ class Service(Generic[G]):
         held = dict(self._held)
         for partition in polled.revoked:
             held.pop(partition, None)
+            self._observers.holds(partition, None)
             if self._listener is not None:
                 self._listener.revoked(partition)
         self._held = held
         for resume in polled.assigned:
             self._held = {**self._held, resume.partition: self._restore(resume)}
+            self._observers.holds(resume.partition, self._held[resume.partition].state)
         if self._listener is not None:
             self._listener.polled(polled.lag_events)
 
@@ -322,11 +325,7 @@ class Service(Generic[G]):
                     p = part.raw.partition
                     summary = self._gate.own_summary(after[p].state)
                     self._board.put_own(p, part.next_offset, summary)
-        for observer in self._observers:
-            try:
-                observer.committed(unit, seconds)
-            except Exception as error:  # the events are committed: go on, but say so
-                self._tell(f"{type(observer).__name__} failed after a commit: {error!r}")
+        self._observers.committed(unit, seconds, {p: held.state for p, held in after.items()})
 
     def _judge_one(
         self, raw: RawBatch, seconds: dict[str, float]

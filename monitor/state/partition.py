@@ -13,6 +13,7 @@ from monitor.core.errors import StateError
 from monitor.core.labels import LabelTable
 from monitor.core.revive import DeadColumns
 from monitor.core.schema import Schema
+from monitor.decide.incident_state import IncidentBook
 from monitor.decide.judge import empty_reference
 from monitor.decide.world import Recent
 from monitor.detectors.base import Detector
@@ -20,11 +21,11 @@ from monitor.detectors.calibration import Reference
 from monitor.state import codec
 from monitor.state.codec import Pieces
 
-FORMAT = 3
-READABLE = (1, 2, FORMAT)
+FORMAT = 4
+READABLE = (1, 2, 3, FORMAT)
 """Format 1 did not keep who brought a label, and how often and when it was used; format 2 not what
 the last events looked like, by which a change of the world is told; neither knew of other
-partitions."""
+partitions; format 3 knew of no incidents."""
 NOBODY = 1 << 30
 """The founder of a schema that was learned before founders were kept: it comes last."""
 
@@ -81,6 +82,8 @@ class GateState:
         learned it. States with the same root, whatever has come alive since, can be merged.
     view
         What is scored against instead of ``detectors`` while there are other partitions.
+    incidents
+        What flagged events were grouped into.
     """
 
     events: int
@@ -94,6 +97,7 @@ class GateState:
     root: str = ""
     founder: int = NOBODY
     view: View | None = None
+    incidents: IncidentBook = field(default_factory=IncidentBook)
 
     @property
     def scored_against(self) -> Mapping[str, Any]:
@@ -133,6 +137,7 @@ def pieces(state: GateState, detectors: Sequence[Detector[Any]]) -> Pieces:
         "dead": None if state.dead is None else _blob(state.dead),
         "recent": _blob(state.recent),
         "references": {name: _blob(ref) for name, ref in state.references.items()},
+        "incidents": _blob(state.incidents),
         "root": state.root,
         "founder": state.founder,
         "view": None
@@ -215,6 +220,9 @@ def load(data: bytes, detectors: Sequence[Detector[Any]], *, only_own: bool = Fa
             tree.get("root") or ("" if schema is None else root_of(schema)),
             int(tree.get("founder", NOBODY)),
             None if view is None else _view(view, detectors, width),
+            IncidentBook()
+            if only_own or "incidents" not in tree
+            else codec.load(IncidentBook, tree["incidents"]),
         )
     except (AttributeError, KeyError, TypeError, ValueError, msgspec.MsgspecError) as error:
         raise StateError(f"stored state cannot be read: {error}") from error

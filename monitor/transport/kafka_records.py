@@ -152,6 +152,11 @@ def outgoing(
     names = [b"%b%d" % (prefix, offset) for offset in offsets]
     home = raw.partition % partitions[topics.decisions]
     yield Outgoing(topics.decisions, home, names, decisions.records)
+    if decisions.changes:
+        # Keyed by incident, so that the changes of one stay in order.
+        home = raw.partition % partitions[topics.alerts]
+        told = [(c.incident["id"].encode(), c.encoded()) for c in decisions.changes]
+        yield Outgoing(topics.alerts, home, *zip(*told, strict=True))
 
 
 class _Columns(NamedTuple):

@@ -60,9 +60,9 @@ __all__ = [
 
 Fsync = Literal["commit", "snapshot", "never"]
 _HIDDEN = ".monitor"
-_ACCEPTED, _DECISIONS, _SPOOL = "accepted", "decisions", "input"
+_ACCEPTED, _DECISIONS, _ALERTS, _SPOOL = "accepted", "decisions", "alerts", "input"
 _ROUTES = {Action.PASS: _ACCEPTED, Action.HOLD: "quarantined", Action.REJECT: "invalid"}
-_NAMES = (*_ROUTES.values(), _DECISIONS)
+_NAMES = (*_ROUTES.values(), _DECISIONS, _ALERTS)
 _RANGE_LINES = 1024
 
 
@@ -80,7 +80,7 @@ class LocalTransport:
         Recorded lines, or a file or pipe that is still being written.
     folder
         Gets ``accepted.jsonl``, ``quarantined.jsonl``, ``invalid.jsonl``, ``decisions.jsonl``,
-        and ``.monitor`` with journal, snapshots and lock. Made when it is not there.
+        ``alerts.jsonl``, and ``.monitor`` with journal, snapshots and lock. Made where missing.
     accepted
         Another file for accepted events, or a descriptor (1 for standard output).
     identity
@@ -352,6 +352,7 @@ class LocalTransport:
             elif len(rows):
                 self._outputs[name].append([values[row] for row in rows.tolist()])
         self._outputs[_DECISIONS].append(part.decisions.records)
+        self._outputs[_ALERTS].append([c.encoded() for c in part.decisions.changes])
 
     def _sync(self) -> None:
         for output in self._outputs.values():

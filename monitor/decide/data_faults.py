@@ -1,0 +1,227 @@
+"""Faults of the pipeline that brings the data, told from all valid events of a batch.
+
+A broken upstream looks like poison to detectors that know only single events, and nobody should be
+accused of it. Each fault has a count that is ordinary at a rate the stream itself shows, so that a
+stream that always repeats itself, or is always late, is at no fault:
+
+- ``gap``: far longer between two events than was usual;
+- ``duplicates``: feature vectors that repeat the event just before, under whatever id;
+- ``frozen``: a feature that used to vary holds one value;
+- ``irregular``: time stamps that run backwards;
+- ``missing``: a feature that came before stays away;
+- ``leak``: one value of a feature goes with one label, and no other, though it did not before.
+
+The baseline follows slowly, and ten times as slowly while something is wrong; what starts that way
+is the stream's nature. A missing number stands as the median of the first events, so it is told by
+values that equal it. Rates are compared with Chernoff's bound, as for incidents. Everything is
+counted for at most ``SHAPES`` feature columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from monitor.core.types import BoolArray, FloatArray, HashArray, IntArray
+
+SPAN = 256
+"""Events that are looked at together; a batch is cut at multiples of it, whatever its size."""
+GROWN = 8
+"""Spans before anything is said."""
+HALF_LIFE = 64.0
+SLOWER = 0.1
+"""How much slower the baseline follows what is wrong."""
+NATS = 20.0
+GAP_TIMES, GAP_SECONDS = 50.0, 1.0
+VARIES = 0.02
+ONE_LABEL, IN_A_ROW = 0.9, 3
+LEAKS, LEAKED_BEFORE = 0.995, 0.8
+SECOND = 1_000_000_000
+
+
+def tail_nats(count: FloatArray | IntArray | float, expected: FloatArray | float) -> FloatArray:
+    """At most −ln of the chance that a Poisson count with mean ``expected`` is so large."""
+    m, rate = np.asarray(count, dtype=np.float64), np.asarray(expected, dtype=np.float64)
+    above = np.maximum(m, rate)
+    nats: FloatArray = above * np.log(above / rate) - above + rate
+    return nats
+
+
+class Fault(NamedTuple):
+    """What is wrong: its name, the feature or an empty text, and a sentence."""
+
+    name: str
+    feature: str
+    text: str
+    events: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """What the data looked like lately, and what has come of the span at hand.
+
+    Attributes
+    ----------
+    spans
+        Whole spans so far.
+    rates
+        float64[2 + 2c]: usual share of repeated vectors, of times that run backwards; by column,
+        of values that repeat the one before, and of missing ones.
+    step
+        Largest number of seconds between two events, halved in ``HALF_LIFE`` spans.
+    leak
+        float64[c]: usual share of events whose label the column's cell tells.
+    streak
+        int64[c]: spans in a row in which the column told the label.
+    content, time_ns, shape, missing, label
+        The span at hand, the event before it in front: uint64[s], int64[s], float32[s, c],
+        bool[s, c], uint64[s].
+    """
+
+    spans: int = 0
+    rates: FloatArray = field(default_factory=lambda: np.zeros(0))
+    step: float = 0.0
+    leak: FloatArray = field(default_factory=lambda: np.zeros(0))
+    streak: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    content: HashArray = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
+    time_ns: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    shape: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    missing: BoolArray = field(default_factory=lambda: np.zeros((0, 0), dtype=bool))
+    label: HashArray = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
+
+
+class Rows(NamedTuple):
+    """The valid events of a batch: contents, times, normal scores, missing values and labels."""
+
+    content: HashArray
+    time_ns: IntArray
+    shape: npt.NDArray[np.float32]
+    missing: BoolArray
+    label: HashArray
+
+    def between(self, start: int, end: int) -> Rows:
+        """The events from ``start`` up to ``end``."""
+        at = slice(start, end)
+        some = (self.content[at], self.time_ns[at], self.shape[at], self.missing[at])
+        return Rows(*some, self.label[at])
+
+
+def watched(
+    state: Pipeline, rows: Rows, columns: tuple[str, ...]
+) -> tuple[Pipeline, tuple[Fault, ...]]:
+    """The state after the events ``rows``, and what was wrong with the spans they complete. Pure.
+
+    A state whose columns are others begins anew.
+    """
+    if state.shape.shape[1] != rows.shape.shape[1]:
+        state = Pipeline(
+            rates=np.zeros(2 + 2 * len(columns)),
+            leak=np.zeros(len(columns)),
+            streak=np.zeros(len(columns), dtype=np.int64),
+            shape=np.zeros((0, len(columns)), np.float32),
+            missing=np.zeros((0, len(columns)), dtype=bool),
+        )
+    held = Rows(
+        np.concatenate([state.content, rows.content]),
+        np.concatenate([state.time_ns, rows.time_ns]),
+        np.concatenate([state.shape, rows.shape]),
+        np.concatenate([state.missing, rows.missing]),
+        np.concatenate([state.label, rows.label]),
+    )
+    found: list[Fault] = []
+    start, n = 0, len(held.content)
+    # The last event of a span begins the next, as the one before its first.
+    while n - start > SPAN:
+        part = held.between(start, start + SPAN + 1)
+        state, wrong = _look(state, part, columns)
+        found += wrong
+        start += SPAN
+    rest = held.between(start, n)
+    return replace(state, **rest._asdict()), tuple(found)
+
+
+def _look(state: Pipeline, part: Rows, columns: tuple[str, ...]) -> tuple[Pipeline, list[Fault]]:
+    """One span of SPAN events, with the one before it in front."""
+    same = part.shape[1:] == part.shape[:-1]
+    steps = np.diff(part.time_ns) / SECOND
+    counts = np.concatenate(
+        [
+            [np.count_nonzero(part.content[1:] == part.content[:-1]), np.count_nonzero(steps < 0)],
+            same.sum(axis=0),
+            part.missing[1:].sum(axis=0),
+        ]
+    ).astype(np.float64)
+    longest, leak = float(max(steps.max(initial=0.0), 0.0)), _leaks(part)
+    wrong = _wrong(state, counts, (longest, leak), columns) if state.spans >= GROWN else []
+    keep = 0.5 ** (1.0 / HALF_LIFE)
+    share = max(1.0 / (state.spans + 1.0), 1.0 - keep) * (SLOWER if wrong else 1.0)
+    return (
+        replace(
+            state,
+            spans=state.spans + 1,
+            rates=state.rates + share * (counts / SPAN - state.rates),
+            step=max(longest, keep * state.step),
+            streak=np.where(leak >= LEAKS, state.streak + 1, 0),
+            leak=state.leak + share * (leak - state.leak),
+        ),
+        wrong,
+    )
+
+
+def _wrong(
+    state: Pipeline,
+    counts: FloatArray,
+    more: tuple[float, FloatArray],
+    columns: tuple[str, ...],
+) -> list[Fault]:
+    longest, leak = more
+    c = len(columns)
+    usual = np.maximum(state.rates * SPAN, 0.5)
+    nats = np.where(counts > usual, tail_nats(counts, usual), 0.0)
+    found = []
+    if longest > max(GAP_TIMES * state.step, GAP_SECONDS):
+        text = f"Nothing came for {longest:,.0f} s; at most {state.step:,.1f} s is usual."
+        found.append(Fault("gap", "", text, 1))
+    for at, name, what in (
+        (0, "duplicates", "repeat the event just before them"),
+        (1, "irregular", "have times before that of the event just before them"),
+    ):
+        if nats[at] >= NATS:
+            text = f"{counts[at]:.0f} of {SPAN} events {what}; {usual[at]:.1f} would be usual."
+            found.append(Fault(name, "", text, int(counts[at])))
+    repeats = counts[0] >= SPAN / 2
+    for j, name in enumerate(columns):
+        frozen, gone = 2 + j, 2 + c + j
+        stopped = counts[frozen] >= SPAN - 1 and state.rates[frozen] < 1.0 - VARIES * 8
+        if stopped and not repeats and nats[frozen] >= NATS / 4 and nats[gone] < NATS:
+            usually = 100.0 * (1.0 - state.rates[frozen])
+            text = f"Feature {name!r} holds one value; it changes in {usually:.0f} % of events."
+            found.append(Fault("frozen", name, text, SPAN))
+        if nats[gone] >= NATS:
+            text = f"Feature {name!r} is missing from {counts[gone]:.0f} of {SPAN} events."
+            found.append(Fault("missing", name, text, int(counts[gone])))
+        if leak[j] >= LEAKS and state.leak[j] <= LEAKED_BEFORE and state.streak[j] + 1 >= IN_A_ROW:
+            text = f"Feature {name!r} tells the label by itself, which it did not before."
+            found.append(Fault("leak", name, text, SPAN))
+    return found
+
+
+def _leaks(part: Rows) -> FloatArray:
+    """float64[c]: share of a span's events whose label is the commonest of their value."""
+    label = np.unique(part.label[1:], return_inverse=True)[1]
+    n, c = part.shape[1:].shape
+    k = int(label.max(initial=0)) + 1
+    if k < 2 or n == 0:
+        return np.zeros(c)
+    # A coarse cell: 16 values, so that a continuous feature does not tell labels by being unique.
+    cell = np.clip(((part.shape[1:] + 4.0) * 2.0).astype(np.int64), 0, 15)
+    flat = (np.arange(c) * 16 + cell) * k + label[:, None]
+    table = np.bincount(flat.ravel(), minlength=c * 16 * k).reshape(c, 16, k)
+    # Below the share of the commonest label nothing is told.
+    told = table.max(axis=2).sum(axis=1) / n
+    usual = np.bincount(label).max() / n
+    balanced: FloatArray = told if usual < ONE_LABEL else np.zeros(c)
+    return balanced

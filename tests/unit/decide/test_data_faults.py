@@ -1,0 +1,110 @@
+"""Faults of whatever brings the data: each is told, once it is far from the stream's own rates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from monitor.core.hashing import hash_text
+from monitor.decide.data_faults import Pipeline, Rows, watched
+
+COLUMNS = ("a", "b", "c")
+N, AT = 8_000, 5_000
+
+
+def rows(seed: int = 0) -> Rows:
+    rng = np.random.default_rng(seed)
+    label = np.array([hash_text("no"), hash_text("yes")], dtype=np.uint64)
+    return Rows(
+        np.arange(1, N + 1, dtype=np.uint64),
+        np.arange(N, dtype=np.int64) * 1_000_000_000,
+        rng.normal(size=(N, 3)).astype(np.float32),
+        rng.random((N, 3)) < 0.02,
+        label[rng.integers(0, 2, N)],
+    )
+
+
+def found(made: Rows, size: int = 512) -> set[tuple[str, str]]:
+    state, names = Pipeline(), set()
+    for start in range(0, N, size):
+        state, faults = watched(state, made.between(start, start + size), COLUMNS)
+        names |= {(fault.name, fault.feature) for fault in faults}
+    return names
+
+
+def gap(made: Rows) -> None:
+    made.time_ns[AT:] += 3_600 * 1_000_000_000
+
+
+def duplicates(made: Rows) -> None:
+    for i in range(AT, AT + 600):
+        made.content[i], made.shape[i] = made.content[AT - 1], made.shape[AT - 1]
+
+
+def frozen(made: Rows) -> None:
+    made.shape[AT : AT + 1_000, 1] = 0.25
+
+
+def irregular(made: Rows) -> None:
+    pairs = made.time_ns[AT : AT + 600].reshape(-1, 2)
+    pairs[:] = pairs[:, ::-1].copy()
+
+
+def missing(made: Rows) -> None:
+    made.missing[AT : AT + 600, 2] = True
+
+
+def leak(made: Rows) -> None:
+    yes = made.label[AT : AT + 1_500] == np.uint64(hash_text("yes"))
+    made.shape[AT : AT + 1_500, 0] = (
+        np.where(yes, 1.0, -1.0) + 0.01 * made.shape[AT : AT + 1_500, 0]
+    )
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_nothing_is_wrong_with_an_ordinary_stream(seed: int) -> None:
+    assert found(rows(seed)) == set()
+
+
+@pytest.mark.parametrize(
+    ("break_it", "told"),
+    [
+        (gap, ("gap", "")),
+        (duplicates, ("duplicates", "")),
+        (frozen, ("frozen", "b")),
+        (irregular, ("irregular", "")),
+        (missing, ("missing", "c")),
+        (leak, ("leak", "a")),
+    ],
+)
+@pytest.mark.parametrize("size", [100, 512])
+def test_each_fault_is_told_and_no_other(
+    break_it: Callable[[Rows], None], told: tuple[str, str], size: int
+) -> None:
+    made = rows()
+    break_it(made)
+    assert found(made, size) == {told}
+
+
+def test_what_was_always_so_is_no_fault() -> None:
+    made = rows()
+    made.shape[:, 1] = 0.25
+    made.missing[:, 2] = np.arange(N) % 2 == 0
+    made.time_ns[1::3] -= 5_000_000_000
+    assert found(made) == set()
+
+
+def test_cuts_do_not_matter() -> None:
+    made = rows()
+    frozen(made)
+    states = []
+    for size in (1, 77, N):
+        state = Pipeline()
+        for start in range(0, N, size):
+            state, _ = watched(state, made.between(start, start + size), COLUMNS)
+        states.append(state)
+    for other in states[1:]:
+        for name in Pipeline.__slots__:
+            assert np.array_equal(getattr(states[0], name), getattr(other, name)), name

@@ -1,0 +1,166 @@
+"""Incidents: few, bounded, named alike everywhere, and none for what false alarms explain."""
+
+from __future__ import annotations
+
+import numpy as np
+import orjson
+import pytest
+
+from monitor.core.incident import Changed
+from monitor.decide.incident_account import account
+from monitor.decide.incident_merge import merge
+from monitor.decide.incident_state import MOST_CLOSED, MOST_OPEN, RECENT, IncidentBook
+from monitor.decide.incidents import fold, identifier
+from monitor.state import codec
+from tests.unit.decide.incident_making import Made, folded
+
+
+def alive(book: IncidentBook) -> list:
+    return [i for i in (*book.closed, *book.open) if not i.merged]
+
+
+def told_of(book: IncidentBook) -> list:
+    return [account(i, book.columns, book.traffic) for i in alive(book)]
+
+
+def changes(steps: list, what: Changed) -> list:
+    return [c.incident for step in steps for c in step.changes if c.change is what]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_stray_false_alarms_open_nothing(seed: int) -> None:
+    made = Made(20_000, seed)
+    made.stray()
+    assert alive(folded(made)[-1].book) == []
+
+
+def test_a_ring_is_one_incident_that_opens_closes_and_comes_back() -> None:
+    made = Made(40_000)
+    made.stray()
+    first = made.ring(6_000, 10_000)
+    again = made.ring(20_000, 22_000)
+    steps = folded(made)
+    (only,) = alive(steps[-1].book)
+    opened = changes(steps, Changed.OPENED)
+    assert {found["id"] for found in opened} == {only.id}
+    assert len(opened) == 2
+    assert len(changes(steps, Changed.CLOSED)) == 2
+    assert len(only.core) == 5
+    ring = len(first) + len(again)
+    assert ring * 0.95 <= only.events <= ring * 1.2
+    inside = sum(only.id in step.incidents.values() for step in steps)
+    assert inside > 10
+    told = account(only, steps[-1].book.columns, steps[-1].book.traffic)
+    assert {s["source"] for s in told["sources"]["top"][:5]} == {f"ring-{i}" for i in range(5)}
+    assert told["state"] == "closed"
+    assert "ring-" in told["text"]
+    orjson.dumps(told)
+
+
+def test_how_batches_are_cut_hardly_matters() -> None:
+    made = Made(14_000)
+    made.stray()
+    made.ring(6_000, 12_000)
+    found = [alive(folded(made, size)[-1].book) for size in (64, 256, 1000)]
+    assert [len(one) for one in found] == [1, 1, 1]
+    assert len({one[0].id for one in found}) == 1
+    events = [one[0].events for one in found]
+    assert max(events) <= 1.05 * min(events)
+
+
+def test_the_stored_book_goes_on_as_the_one_in_memory() -> None:
+    made = Made(12_000)
+    made.stray()
+    made.ring(4_000, 11_000)
+    steps = folded(made)
+    half = len(steps) // 2
+    book = codec.load(IncidentBook, codec.dump(steps[half].book))
+    assert book.open
+    rest = list(made.batches(256))[half + 1 :]
+    for facts in rest:
+        book = fold(book, facts).book
+    assert codec.dump(book) == codec.dump(steps[-1].book)
+
+
+def test_whatever_comes_the_book_stays_small() -> None:
+    made = Made(30_000)
+    rows = np.flatnonzero(made.rng.random(made.n) < 0.5)
+    made.names[rows] = [f"evil-{i}" for i in made.rng.integers(0, 5_000, len(rows))]
+    chosen = made.rng.integers(0, 8, len(rows))
+    for number, family in enumerate(("label_flip", "backdoor", "sybil", "clean_label", "replay")):
+        made.suspect(rows[chosen == number], family, 20.0)
+    made.suspect(rows[chosen >= 5], "shilling")
+    for step in folded(made, 1024):
+        book = step.book
+        assert len(book.open) <= MOST_OPEN
+        assert len(book.closed) <= MOST_CLOSED
+        assert len(book.suspects) <= RECENT
+        assert all(len(i.sources) <= 24 and len(i.evidence) <= 16 for i in book.open)
+    assert len(codec.dump(book)) < 4_000_000
+
+
+def test_a_trigger_is_told_from_the_values_the_events_share() -> None:
+    made = Made(12_000)
+    made.stray()
+    rows = made.ring(5_000, 12_000)
+    made.shape[rows, 1], made.shape[rows, 3] = 1.5, -2.0
+    book = folded(made)[-1].book
+    (only,) = alive(book)
+    told = account(only, book.columns, book.traffic)
+    assert told["family"] == "backdoor"
+    assert [p["feature"] for p in told["common"]["pattern"]] == ["b", "d"]
+    assert "b" in told["text"]
+
+
+def test_what_everybody_sends_in_clumps_is_a_drift() -> None:
+    made = Made(12_000)
+    made.stray()
+    clump = np.concatenate([np.arange(at, at + 30) for at in (6_000, 7_000, 8_500, 10_000)])
+    made.suspect(clump, "label_flip")
+    found = folded(made)
+    told = [
+        account(i, found[-1].book.columns, found[-1].book.traffic) for i in alive(found[-1].book)
+    ]
+    assert told
+    assert {one["kind"] for one in told} == {"drift"}
+
+
+def test_what_comes_singly_from_everybody_is_a_campaign() -> None:
+    made = Made(12_000)
+    made.stray(0.005)
+    made.suspect(
+        np.flatnonzero(made.rng.random(12_000) < 0.04 * (np.arange(12_000) > 5_000)), "label_flip"
+    )
+    book = folded(made)[-1].book
+    told = max(
+        (account(i, book.columns, book.traffic) for i in alive(book)), key=lambda a: a["events"]
+    )
+    assert (told["kind"], told["family"]) == ("campaign", "label_flip")
+
+
+def test_identifiers_tell_kind_key_and_hour_apart() -> None:
+    names = {identifier(k, key, t) for k in "ab" for key in "xy" for t in (0, 3_600_000_000_000)}
+    assert len(names) == 8
+    assert identifier("a", "x", 5) == identifier("a", "x", 3_599_999_999_999)
+
+
+def test_pieces_of_several_partitions_become_one() -> None:
+    made = [Made(12_000, seed) for seed in (0, 1)]
+    pieces = []
+    for partition, one in enumerate(made):
+        one.ring(5_000, 12_000)
+        book = folded(one)[-1].book
+        pieces += [
+            {**account(i, book.columns, book.traffic), "partition": partition} for i in alive(book)
+        ]
+    assert len(pieces) == 2
+    (whole,) = merge(pieces)
+    assert whole["events"] == sum(piece["events"] for piece in pieces)
+    assert [part["partition"] for part in whole["parts"]] == [0, 1]
+    later = {
+        **pieces[1],
+        "first": {**pieces[1]["first"], "ts": 2e9},
+        "last": {**pieces[1]["last"], "ts": 2e9},
+    }
+    assert len(merge([pieces[0], later])) == 2
+    assert len(merge([pieces[0], {**pieces[1], "key": "another"}])) == 2
