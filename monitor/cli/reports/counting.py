@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +12,8 @@ from monitor.cli.report_data import ACCEPT, FLAG, QUARANTINE, WORDS, Sample, Tal
 from monitor.cli.reports.facts import Passed, Record, Traffic, seconds_of
 
 STEPS = 120
-TOLD = 25
+KEPT, TOLD, OF_ONE = 250, 25, 3
+"""Riskiest events that are kept, told, and told of one source."""
 PASSED_TOLD = 20
 SOURCES = 15
 THEIRS = 0.5
@@ -126,7 +128,7 @@ class Counting:
         told = mine if self._of is not None else verdict in (FLAG, QUARANTINE)
         if told and not record.get("warmup"):
             item = (risk, -self._line, record)
-            if len(self._top) < TOLD:
+            if len(self._top) < KEPT:
                 heapq.heappush(self._top, (*item[:2], _brief(record)))
             elif item[:2] > self._top[0][:2]:
                 heapq.heapreplace(self._top, (*item[:2], _brief(record)))
@@ -206,8 +208,14 @@ class Counting:
         )
 
     def evidence(self) -> list[Record]:
-        """The riskiest events, riskiest first."""
-        return [found for _, _, found in sorted(self._top, key=lambda i: (-i[0], -i[1]))]
+        """The riskiest events, riskiest first; of one source only a few, for they say the same."""
+        found: list[Record] = []
+        of: Counter[str] = Counter()
+        for _, _, record in sorted(self._top, key=lambda item: (-item[0], -item[1])):
+            of[str(record["source"])] += 1
+            if of[str(record["source"])] <= OF_ONE and len(found) < TOLD:
+                found.append(record)
+        return found
 
 
 def _brief(record: Mapping[str, Any]) -> Record:

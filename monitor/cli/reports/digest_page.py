@@ -29,6 +29,12 @@ def _amount(week: Week, verdict: str) -> str:
     )
 
 
+def _by_family(week: Week, family: str) -> str:
+    counts = week.families.get(family, {})
+    held = f"{counts.get('quarantine', 0):,}"
+    return held if week.events is None else f"{held}, {counts.get('flag', 0):,}"
+
+
 def _reviewed(week: Week, word: str) -> str:
     return UNKNOWN if week.reviews is None else f"{week.reviews[word]:,}"
 
@@ -48,9 +54,10 @@ def rows_of(digest: Digest) -> list[tuple[str, str, str]]:
     rows = [row("events", *(UNKNOWN if w.events is None else f"{w.events:,}" for w in weeks))]
     for verdict, name in (("quarantine", "held back"), ("flag", "flagged"), ("invalid", "invalid")):
         rows.append(row(name, *(_amount(week, verdict) for week in weeks)))
+    # A service tells of held events only.
+    of = "held, flagged" if digest.this.events is not None else "held"
     for family in sorted({name for week in weeks for name in week.families}):
-        counts = [week.families.get(family, {}) for week in weeks]
-        rows.append(row(f"held as {family}", *(f"{c.get('quarantine', 0):,}" for c in counts)))
+        rows.append(row(f"{family}: {of}", *(_by_family(week, family) for week in weeks)))
     for name in sorted({name for week in weeks for name in week.incidents}):
         rows.append(
             row(f"incidents: {name}", *(f"{week.incidents.get(name, 0):,}" for week in weeks))
@@ -160,7 +167,8 @@ def _body(digest: Digest, figures: dict[str, Card]) -> Iterator[str]:
         yield from (f"<li>{long(said)}</li>" for said in digest.missing)
         yield "</ul></section>"
     made = clock(digest.made_at, "%Y-%m-%d %H:%M UTC")
-    yield f"<footer>{shown(digest.origin, 200)} · {common.PACKAGE} {common.version()} · {made}</footer>"
+    who = f"{common.PACKAGE} {common.version()}"
+    yield f"<footer>{shown(digest.origin, 200)} · {who} · {made}</footer>"
 
 
 # -- Plain text -----------------------------------------------------------------------------------

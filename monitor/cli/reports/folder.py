@@ -36,7 +36,10 @@ CONTROL = Path(".monitor") / "control.jsonl"
 AROUND, LEAST_AROUND = 0.15, 30.0
 """How much of an incident's length is shown before and behind it, and at least how many seconds."""
 MOST_ACTIONS = 1_000
-UNCHANGED = "The policy did not change: the folder has no control ledger (a replay has none)."
+UNCHANGED = (
+    "Changes of the policy are not known: the folder has no control ledger. (A replay judges by one "
+    "policy and has none.)"
+)
 NO_TRAIL = (
     "Decisions by people are not known: the folder has no quarantine store, which keeps reviews, "
     "drills and logins."

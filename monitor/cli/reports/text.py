@@ -15,7 +15,7 @@ from monitor.cli.reports.facts import PLAIN_VERDICTS, Facts, People, Record, clo
 from monitor.cli.reports.words import changed, details, passed_text, rows_of, what_of
 
 WIDTH = 78
-MOST = 10
+MOST, FEW = 10, 5
 
 
 def text(facts: Facts) -> str:
@@ -55,7 +55,7 @@ def _lines(facts: Facts) -> Iterator[str]:
     else:
         yield f"From {clock(facts.start)} to {clock(facts.end)}"
     yield from _traffic(facts)
-    yield from _evidence(facts.evidence[:MOST])
+    yield from _evidence(facts.evidence[:FEW])
     title = "Other incidents of the same time" if one is not None else "Incidents"
     yield from incident_lines(title, facts.incidents)
     yield from incident_lines("Faults of the data", facts.data_faults)

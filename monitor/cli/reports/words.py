@@ -55,6 +55,8 @@ def passed_text(facts: Facts) -> str:
     passed = facts.passed
     assert passed is not None
     whole, flagged = passed.before + passed.after, passed.flagged
+    if not whole and passed.judged_by == "sources":
+        return "None of what the incident's sources sent reached the learner."
     when = "nothing of it was held back" if passed.noticed is None else (
         f"{passed.before:,} of them before the first was held, at {clock(passed.noticed)}"
     )  # fmt: skip
