@@ -17,8 +17,8 @@ from monitor.cli.reports.service import Asked
 WEEK = 7 * DAY
 TOP = 5
 NO_RATES = (
-    "The service keeps no count of a week's events, so there are numbers of held events and no "
-    "shares; Prometheus has them: sum by (verdict) (increase(poisoning_monitor_events_total[7d]))."
+    "The service keeps no count of a week's events, so there are numbers of held events (in each "
+    "family that spoke) and no shares; Prometheus has them: sum by (verdict) (increase(poisoning_monitor_events_total[7d]))."
 )
 
 

@@ -84,7 +84,7 @@ def backlog_text(digest: Digest) -> str:
 
 def drills_text(digest: Digest) -> str:
     """Whether there were drills."""
-    return "" if digest.this.drills else "There was no drill this week."
+    return "" if digest.this.drills else "No drill had a result this week."
 
 
 # -- A page ---------------------------------------------------------------------------------------

@@ -219,6 +219,14 @@ def versions(changes: Sequence[Record], start: float, end: float) -> list[Record
     return found
 
 
+def sorted_actions(people: People, actions: Iterable[Record]) -> None:
+    """Have drills stand apart, and leave out what the policy's versions say already."""
+    every = list(actions)
+    people.drills = [one for one in every if str(one["what"]).startswith("drill ")]
+    known = ("drill ", "policy ") if people.policy is not None else ("drill ",)
+    people.actions = [one for one in every if not str(one["what"]).startswith(known)]
+
+
 def with_runbooks(incidents: Iterable[Record], base: str) -> None:
     """Have each incident's ``runbook`` say where its page can be read, below ``base``."""
     for one in incidents:

@@ -40,7 +40,12 @@ def figures_of(facts: Facts) -> dict[str, Card]:
             sources(traffic),
         )
     if traffic.families and not about:
-        found["family"] = ("Families", "The strongest evidence of each event.", families(traffic))
+        remark = (
+            "The strongest evidence of each event."
+            if traffic.whole
+            else "Held events, counted in each family that spoke."
+        )
+        found["family"] = ("Families", remark, families(traffic))
     return found
 
 
@@ -73,7 +78,7 @@ def timeline(traffic: Traffic, about: bool) -> Figure:
                 "name": "this incident",
                 "x": x,
                 "y": bins["mine"],
-                "line": {"color": MINE, "width": 2, "shape": "hv"},
+                "line": {"color": MINE, "width": 2, "shape": "hvh"},
                 "hovertemplate": "%{y:,} from %{x}<extra>this incident</extra>",
             }
         )

@@ -21,6 +21,7 @@ from monitor.cli.reports.facts import (
     apart,
     backlog_of,
     seconds_of,
+    sorted_actions,
     versions,
     within,
 )
@@ -37,8 +38,8 @@ AROUND, LEAST_AROUND = 0.15, 30.0
 """How much of an incident's length is shown before and behind it, and at least how many seconds."""
 MOST_ACTIONS = 1_000
 UNCHANGED = (
-    "Changes of the policy are not known: the folder has no control ledger. (A replay judges by one "
-    "policy and has none.)"
+    "Changes of the policy are not known: the folder has no control ledger. (A replay judges by "
+    "one policy and has none.)"
 )
 NO_TRAIL = (
     "Decisions by people are not known: the folder has no quarantine store, which keeps reviews, "
@@ -131,9 +132,7 @@ class Folder:
                     people.reviews = dict(store.counts(HeldFilter(incident=incident))["status"])
         except MonitorError as error:
             return people, [*missing, f"Decisions by people are not known: {error}"]
-        chosen = [entry for entry in entries if start <= entry["when"] <= end]
-        people.drills = [entry for entry in chosen if entry["what"].startswith("drill ")]
-        people.actions = [entry for entry in chosen if not entry["what"].startswith("drill ")]
+        sorted_actions(people, (one for one in entries if start <= one["when"] <= end))
         return people, missing
 
     def backlog(self, before: float) -> Record | None:

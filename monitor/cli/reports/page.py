@@ -33,6 +33,7 @@ STYLE = """
 .none{color:var(--dim);margin:8px 0 0}
 .plots .card:only-child{column-span:all}
 a{color:inherit}
+th.n{text-align:right}
 """
 
 
@@ -68,16 +69,17 @@ def _incident(facts: Facts, figures: Mapping[str, Card]) -> Iterator[str]:
 def _tiles(facts: Facts, one: Record) -> list[Tile]:
     passed = facts.passed
     let = "–" if passed is None else f"{passed.before + passed.after:,}"
-    before = (
-        "not known here" if passed is None else f"{passed.before:,} of them before it was noticed"
-    )
+    before = "not known here"
+    if passed is not None:
+        some = f"{passed.before:,} of them before it was noticed"
+        before = some if passed.before + passed.after else "of its sources' events"
     first, last = float(one["first"]["ts"]), float(one["last"]["ts"])
     sure = f"{100 * float(one['confidence']):.0f} % sure"
     return [
         ("family", str(one["family"]), sure, COLOURS[INVALID]),
         ("events", f"{one['events']:,}", f"within {lasting(last - first)}", COLOURS[FLAG]),
         (
-            "held back",
+            "quarantined",
             f"{one['quarantined']:,}",
             f"{one['flagged']:,} flagged",
             COLOURS[QUARANTINE],

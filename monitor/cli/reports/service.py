@@ -14,6 +14,7 @@ from monitor.cli.reports.facts import (
     Record,
     apart,
     backlog_of,
+    sorted_actions,
     versions,
     within,
 )
@@ -107,21 +108,14 @@ class Asked:
 
     def people(self, start: float, end: float, incident: str | None) -> People:
         """What people decided."""
-        actions = self.try_("What people did", lambda: self.audit(start, end))
-        policy = self.try_("Policy changes", lambda: self.policies(start, end))
-        drills = self.try_("Drills", lambda: self.client.get("/v1/drills")["drills"])
-        reviews: dict[str, int] | None = None
+        people = People(self.try_("Policy changes", partial(self.policies, start, end)))
+        actions = self.try_("What people did", partial(self.audit, start, end))
+        if actions is not None:
+            sorted_actions(people, actions)
         if incident is not None:
             counts = self.try_("Reviews", partial(self.counts, incident=incident))
-            reviews = None if counts is None else dict(counts["status"])
-        some = [one for one in drills or () if start <= one["started_at"] <= end]
-        rest = [one for one in actions or () if not one["what"].startswith("drill ")]
-        return People(
-            policy,
-            None if actions is None else rest,
-            None if drills is None else [_as_entry(one) for one in some],
-            reviews,
-        )
+            people.reviews = None if counts is None else dict(counts["status"])
+        return people
 
     def _pages(self, path: str, **chosen: Any) -> Iterator[Record]:
         cursor = None
@@ -163,6 +157,9 @@ def period_facts(client: Client, start: float, end: float, now: float) -> Facts:
     flagged = asked.try_("Flagged events", asked.flagged) or []
     counting = Counting(start, end, whole=False)
     facts = _facts(asked, counting, (held, flagged), now, incidents)
+    counts = asked.try_("Families", partial(asked.counts, since=start, until=end))
+    if counts is not None and facts.traffic is not None:  # an overview names them without an order
+        facts.traffic.families = {n: {"quarantine": c} for n, c in counts["family"].items()}
     facts.people = asked.people(start, end, None)
     facts.missing += [NOT_WHOLE, *asked.missing]
     return facts
@@ -228,26 +225,6 @@ def _as_record(held: Mapping[str, Any]) -> Record:
         "families": held["families"],
         "reasons": [{"detector": name, "text": ""} for name in held["detectors"]],
         "incident": held["incident"],
-    }
-
-
-def _as_entry(drill: Mapping[str, Any]) -> Record:
-    """A drill as the audit trail has it."""
-    plan = drill["plan"]
-    details = {
-        "drill": drill["id"],
-        "family": plan["family"],
-        "attack": plan["attack"],
-        "canaries": drill["sent"],
-        "recall": drill["recall"],
-    }
-    what = f"drill {drill['state']}"
-    return {
-        "when": drill["started_at"],
-        "who": drill["who"],
-        "what": what,
-        "why": drill["why"],
-        "details": details,
     }
 
 

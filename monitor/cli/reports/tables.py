@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from monitor.cli.report_plots import shown
-from monitor.cli.reports.facts import Record, clock
+from monitor.cli.reports.facts import Record, clock, seconds_of
 from monitor.cli.reports.words import changed, details, what_of
 
 LONG = 2_000
@@ -18,19 +18,18 @@ def long(text: Any) -> str:
     return shown(text, LONG)
 
 
-def link(place: str, text: str | None = None) -> str:
+def link(place: str) -> str:
     """A runbook's place; a link where it is an address."""
     target = html.escape(place, quote=True)
     if not place.startswith(("https://", "http://")):
         return f"<code>{target}</code>"
-    said = target if text is None else html.escape(text, quote=True)
-    return f"<a href='{target}' rel='noreferrer'>{said}</a>"
+    return f"<a href='{target}' rel='noreferrer'>{target}</a>"
 
 
 def table_of(names: Sequence[str], rows: Iterable[Sequence[str]], classes: str) -> Iterator[str]:
     """A table; cells are HTML already, ``classes`` has one for each column."""
     kinds = classes.split()
-    head = "".join(f"<th>{name}</th>" for name in names)
+    head = "".join(f"<th class='{k}'>{n}</th>" for k, n in zip(kinds, names, strict=True))
     yield f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>"
     for row in rows:
         cells = zip(kinds, row, strict=True)
@@ -39,9 +38,8 @@ def table_of(names: Sequence[str], rows: Iterable[Sequence[str]], classes: str) 
 
 
 def time_of(event: Record) -> float | None:
-    """An event's time, where it is a number."""
-    value = event["ts"]
-    return float(value) if isinstance(value, (int, float)) else None
+    """An event's time."""
+    return seconds_of(event["ts"])
 
 
 def dot(verdict: str) -> str:
@@ -60,17 +58,17 @@ def incidents_card(title: str, incidents: Sequence[Record]) -> Iterator[str]:
     yield f"<section class='card'><h2>{title}</h2>"
     if incidents:
         yield from table_of(
-            ("id", "what", "first event", "last event", "events", "sources", "account", "runbook"),
+            ("id", "what", "first event", "last event", "events", "sources", "account"),
             (
                 (
                     shown(one["id"]), shown(what_of(one), 80), clock(one["first"]["ts"]),
                     clock(one["last"]["ts"]), f"{one['events']:,}",
-                    f"{one['sources']['estimate']:,}", long(one["text"]),
-                    link(one["runbook"], "runbook"),
+                    f"{one['sources']['estimate']:,}",
+                    f"{long(one['text'])}<br>{link(one['runbook'])}",
                 )
                 for one in incidents
             ),
-            "t t t t n n why who",
+            "t t t t n n why",
         )  # fmt: skip
     else:
         yield "<p class='none'>None.</p>"

@@ -73,7 +73,8 @@ def _traffic(facts: Facts) -> Iterator[str]:
     known = PLAIN_VERDICTS if traffic.whole else ("flag", "quarantine")
     yield ", ".join(f"{name} {traffic.verdicts.get(name, 0):,}" for name in known)
     for name, counts in sorted(traffic.families.items(), key=lambda i: -i[1]["quarantine"]):
-        yield f"  {safe(name)}: {counts['quarantine']:,} held, {counts['flag']:,} flagged"
+        flagged = f", {counts['flag']:,} flagged" if traffic.whole else ""
+        yield f"  {safe(name)}: {counts['quarantine']:,} held{flagged}"
 
 
 def _evidence(events: list[Record]) -> Iterator[str]:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from monitor.cli.reports.facts import Facts, Record, clock
 
+_LEFT_OUT = frozenset({"first_keys", "proposal"})
+
 
 def what_of(one: Record) -> str:
     """Kind, family and state of an incident."""
@@ -57,8 +59,8 @@ def passed_text(facts: Facts) -> str:
     whole, flagged = passed.before + passed.after, passed.flagged
     if not whole and passed.judged_by == "sources":
         return "None of what the incident's sources sent reached the learner."
-    when = "nothing of it was held back" if passed.noticed is None else (
-        f"{passed.before:,} of them before the first was held, at {clock(passed.noticed)}"
+    when = "nothing of it was quarantined" if passed.noticed is None else (
+        f"{passed.before:,} of them before the first was quarantined, at {clock(passed.noticed)}"
     )  # fmt: skip
     what = (
         "of all that the incident's sources sent"
@@ -81,5 +83,12 @@ def changed(change: Record) -> list[str]:
 
 
 def details(action: Record) -> str:
-    """The details of an entry of the audit trail; not escaped."""
-    return ", ".join(f"{k} {v}" for k, v in (action.get("details") or {}).items() if v is not None)
+    """The details of an entry of the audit trail."""
+    told = []
+    for name, value in (action.get("details") or {}).items():
+        if value in (None, "", [], {}) or name in _LEFT_OUT:
+            continue
+        if isinstance(value, dict):
+            value = ", ".join(f"{key}: {one}" for key, one in value.items())
+        told.append(f"{name.replace('_', ' ')} {value}")
+    return "; ".join(told)
