@@ -18,7 +18,8 @@ WEEK = 7 * DAY
 TOP = 5
 NO_RATES = (
     "The service keeps no count of a week's events, so there are numbers of held events (in each "
-    "family that spoke) and no shares; Prometheus has them: sum by (verdict) (increase(poisoning_monitor_events_total[7d]))."
+    "family that spoke) and no shares; Prometheus has them: "
+    "sum by (verdict) (increase(poisoning_monitor_events_total[7d]))."
 )
 
 

@@ -88,7 +88,7 @@ def details(action: Record) -> str:
     for name, value in (action.get("details") or {}).items():
         if value in (None, "", [], {}) or name in _LEFT_OUT:
             continue
-        if isinstance(value, dict):
-            value = ", ".join(f"{key}: {one}" for key, one in value.items())
-        told.append(f"{name.replace('_', ' ')} {value}")
+        pairs = value.items() if isinstance(value, dict) else ()
+        said = ", ".join(f"{key}: {one}" for key, one in pairs) or value
+        told.append(f"{name.replace('_', ' ')} {said}")
     return "; ".join(told)
