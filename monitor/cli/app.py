@@ -14,6 +14,7 @@ from monitor.cli import (
     common,
     demo,
     drill,
+    incident_report,
     incidents,
     inject,
     policy,
@@ -31,8 +32,8 @@ and lets it through, flags it or holds it back, each time with a reason.
 
 New here? Start with `poisoning-monitor demo`: a real stream with an attack in it, nothing to set
 up. Then `replay` judges a file of your own, and `run` is the service; `policy` and `quarantine`
-tune it and review what it holds back while it runs; `incidents` says what is going on, and
-`drill` tries an attack on it.
+tune it and review what it holds back while it runs; `incidents` says what is going on, `report`
+writes it down, and `drill` tries an attack on it.
 """
 
 EPILOG = """\
@@ -55,6 +56,7 @@ app.command("replay", epilog=replay.EPILOG)(replay.command)
 app.command("inject", epilog=inject.EPILOG)(inject.command)
 app.command("run", epilog=run.EPILOG)(run.command)
 app.command("drill", epilog=drill.EPILOG)(drill.command)
+app.command("report", epilog=incident_report.EPILOG)(incident_report.command)
 app.add_typer(policy.app, name="policy")
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(incidents.app, name="incidents")

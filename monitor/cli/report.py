@@ -7,27 +7,17 @@ the page to load anything.
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from monitor.cli import report_plots as plots
 from monitor.cli.report_data import ACCEPT, FLAG, INVALID, QUARANTINE, Tally
-from monitor.cli.report_plots import COLOURS, Figure, shown
-from monitor.cli.report_style import SCRIPT, STYLE
+from monitor.cli.report_page import Card, Tile, card, page_of, tile_of
+from monitor.cli.report_plots import COLOURS, shown
 
-CSP = (
-    "default-src 'none'; form-action 'none'; script-src 'unsafe-inline'; "
-    "style-src 'unsafe-inline'; "
-    "img-src data: blob:; font-src data:"
-)
 WIDE = ("risk", "time", "speed")
-Tile = tuple[str, str, str, str]
-"""Title, figure, remark, colour."""
 
 
 def write_report(
@@ -53,18 +43,18 @@ def write_report(
     tiles
         Further tiles behind the verdict counts.
     """
-    from plotly.offline import get_plotlyjs  # noqa: PLC0415 - slow to import
-
     figures = _figures(tally, summary["policy"], speed)
-    page = "".join(_page(tally, summary, figures, tiles, get_plotlyjs()))
+    inputs = ", ".join(shown(name, 80) for name in summary.get("inputs", ()))
+    body = _body(tally, summary, figures, tiles)
+    page = page_of("Poisoning report", inputs, body, {n: f for n, (_, _, f) in figures.items()})
     path.write_text(page, encoding="utf-8", errors="replace")
 
 
 def _figures(
     tally: Tally, policy: Mapping[str, Any], speed: Sequence[tuple[float, int]]
-) -> dict[str, tuple[str, str, Figure]]:
+) -> dict[str, Card]:
     """Title, remark and figure of each plot, by its id in the page."""
-    found: dict[str, tuple[str, str, Figure]] = {
+    found: dict[str, Card] = {
         "risk": (
             "Risk over the stream",
             "Risk 2 is what one ordinary event in 100 reaches, 3 one in 1,000. "
@@ -115,53 +105,27 @@ def _figures(
     return found
 
 
-def _page(
+def _body(
     tally: Tally,
     summary: Mapping[str, Any],
-    figures: Mapping[str, tuple[str, str, Figure]],
+    figures: Mapping[str, Card],
     tiles: Sequence[Tile],
-    library: str,
 ) -> Iterator[str]:
-    inputs = ", ".join(shown(name, 80) for name in summary.get("inputs", ()))
-    yield "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>"
-    yield f'<meta http-equiv="Content-Security-Policy" content="{CSP}">'
-    yield "<meta name='viewport' content='width=device-width,initial-scale=1'>"
-    yield f"<title>Poisoning report · {inputs}</title><style>{STYLE}</style></head><body>"
-    yield f"<header><h1>Poisoning report</h1><p class='sub'>{inputs}</p></header><main>"
     yield "<section class='tiles'>"
     for tile in (*_tiles(tally), *tiles):
-        yield _tile(tile)
+        yield tile_of(tile)
     yield "</section>"
     yield _policy(summary)
     wide = [name for name in figures if name in WIDE]
     narrow = [name for name in figures if name not in WIDE]
-    yield from (_card(name, figures[name]) for name in wide[:2])
+    yield from (card(name, figures[name]) for name in wide[:2])
     yield "<section class='plots'>"
-    yield from (_card(name, figures[name]) for name in narrow)
+    yield from (card(name, figures[name]) for name in narrow)
     yield "</section>"
-    yield from (_card(name, figures[name]) for name in wide[2:])
+    yield from (card(name, figures[name]) for name in wide[2:])
     yield from _riskiest(tally)
     yield from _invalid(tally)
     yield _footer(summary)
-    yield "</main><script type='application/json' id='figures'>"
-    yield embedded({name: figure for name, (_, _, figure) in figures.items()})
-    yield f"</script><script>{library}</script><script>{SCRIPT}</script></body></html>\n"
-
-
-def _card(name: str, figure: tuple[str, str, Figure]) -> str:
-    title, remark, _ = figure
-    return (
-        f"<figure class='card'><figcaption><h2>{title}</h2><p>{remark}</p></figcaption>"
-        f"<div class='plot' id='plot-{name}'></div></figure>"
-    )
-
-
-def embedded(value: object) -> str:
-    """JSON that cannot end the script element it stands in."""
-    text = orjson.dumps(value).decode()
-    for char in "<>&\u2028\u2029":
-        text = text.replace(char, f"\\u{ord(char):04x}")
-    return text
 
 
 def _tiles(tally: Tally) -> list[Tile]:
@@ -183,14 +147,6 @@ def _tiles(tally: Tally) -> list[Tile]:
         ),
         ("invalid", f"{verdicts[INVALID]:,}", share(verdicts[INVALID]), COLOURS[INVALID]),
     ]
-
-
-def _tile(tile: Tile) -> str:
-    title, figure, remark, colour = (html.escape(part, quote=True) for part in tile)
-    return (
-        f"<div class='tile' style='--tone:{colour}'><span>{title}</span><b>{figure}</b>"
-        f"<small>{remark}</small></div>"
-    )
 
 
 def _policy(summary: Mapping[str, Any]) -> str:

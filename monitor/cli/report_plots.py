@@ -42,7 +42,8 @@ def shown(text: object, limit: int = 48) -> str:
     return html.escape(printable(text, limit), quote=True)
 
 
-def _layout(**extra: Any) -> dict[str, Any]:
+def layout_of(**extra: Any) -> dict[str, Any]:
+    """What all figures' layouts have in common, with what ``extra`` says."""
     return {
         "margin": {"l": 56, "r": 16, "t": 12, "b": 44},
         "legend": {
@@ -58,7 +59,8 @@ def _layout(**extra: Any) -> dict[str, Any]:
     }
 
 
-def _line(level: float, text: str, colour: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def level_line(level: float, text: str, colour: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A threshold across the figure: the shape, and the note beside it."""
     line = {"color": colour, "width": 1.5, "dash": "dash"}
     shape = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": level, "y1": level}
     note = {
@@ -106,14 +108,14 @@ def risk_over_time(tally: Tally, policy: Mapping[str, Any]) -> Figure:
             }
         )
     lines = [
-        _line(risk_of(policy["flag_at"]), f" flag at {policy['flag_at']:g}", COLOURS[FLAG]),
-        _line(
+        level_line(risk_of(policy["flag_at"]), f" flag at {policy['flag_at']:g}", COLOURS[FLAG]),
+        level_line(
             risk_of(policy["quarantine_at"]),
             f" quarantine at {policy['quarantine_at']:g}",
             COLOURS[QUARANTINE],
         ),
     ]
-    layout = _layout(
+    layout = layout_of(
         height=400,
         margin={"l": 56, "r": 130, "t": 12, "b": 44},
         xaxis={"title": {"text": "event"}, "rangemode": "tozero"},
@@ -145,7 +147,7 @@ def verdicts_over_time(tally: Tally) -> Figure:
         for verdict in (QUARANTINE, FLAG, INVALID)
         if tally.verdicts[verdict]
     ]
-    layout = _layout(
+    layout = layout_of(
         barmode="stack",
         bargap=0,
         xaxis={"title": {"text": f"event (bars of {width:,})"}},
@@ -154,7 +156,7 @@ def verdicts_over_time(tally: Tally) -> Figure:
     return {"data": traces, "layout": layout}
 
 
-def _bars(
+def bars(
     rows: Sequence[tuple[str, list[int]]], verdicts: Sequence[int], title: str, kind: str = "linear"
 ) -> Figure:
     """Horizontal stacked bars, first row on top. Positions are numbers: names may repeat."""
@@ -173,7 +175,7 @@ def _bars(
         }
         for verdict in verdicts
     ]
-    layout = _layout(
+    layout = layout_of(
         barmode="stack",
         height=max(220, 100 + 24 * len(rows)),
         xaxis={"title": {"text": title}, "type": kind, "rangemode": "tozero"},
@@ -193,7 +195,7 @@ def _bars(
 def by_class(tally: Tally) -> Figure:
     """Verdicts by label, the most frequent labels on top."""
     rows = sorted(tally.classes.items(), key=lambda item: (-sum(item[1]), item[0]))[:20]
-    return _bars(rows, (ACCEPT, FLAG, QUARANTINE), "events")
+    return bars(rows, (ACCEPT, FLAG, QUARANTINE), "events")
 
 
 def by_source(tally: Tally) -> Figure:
@@ -203,7 +205,7 @@ def by_source(tally: Tally) -> Figure:
         for name, counts in tally.top_sources(15)
         if counts[QUARANTINE] or counts[FLAG]
     ] or tally.top_sources(15)
-    figure = _bars(rows, (QUARANTINE, FLAG), "events")
+    figure = bars(rows, (QUARANTINE, FLAG), "events")
     figure["data"][-1] |= {
         "text": [f" {c[QUARANTINE]:,} of {sum(c):,} held back" for _, c in rows],
         "textposition": "outside",
@@ -217,13 +219,13 @@ def by_source(tally: Tally) -> Figure:
 def by_family(tally: Tally) -> Figure:
     """Flagged and quarantined events by the family that spoke loudest."""
     rows = sorted(tally.families.items(), key=lambda item: (-sum(item[1]), item[0]))
-    return _bars(rows, (QUARANTINE, FLAG), "events")
+    return bars(rows, (QUARANTINE, FLAG), "events")
 
 
 def by_detector(tally: Tally) -> Figure:
     """How often each detector is among the reasons."""
     rows = sorted(tally.detectors.items(), key=lambda item: (-sum(item[1]), item[0]))
-    return _bars(rows, (QUARANTINE, FLAG), "events it gave a reason for")
+    return bars(rows, (QUARANTINE, FLAG), "events it gave a reason for")
 
 
 def risk_distribution(tally: Tally) -> Figure:
@@ -258,7 +260,7 @@ def risk_distribution(tally: Tally) -> Figure:
             "hoverinfo": "skip",
         },
     ]
-    layout = _layout(
+    layout = layout_of(
         xaxis={"title": {"text": "risk"}},
         yaxis={
             "title": {"text": "share at or above"},
@@ -288,7 +290,7 @@ def risk_histogram(tally: Tally) -> Figure:
         }
         for verdict in (ACCEPT, FLAG, QUARANTINE)
     ]
-    layout = _layout(
+    layout = layout_of(
         barmode="overlay",
         bargap=0,
         xaxis={"title": {"text": "risk"}},
@@ -314,7 +316,7 @@ def throughput(points: Sequence[tuple[float, int]]) -> Figure:
         "line": {"color": COLOURS[ACCEPT], "width": 1.5},
         "hovertemplate": "%{y:,.0f} events/s after %{x:.1f} s<extra></extra>",
     }
-    layout = _layout(
+    layout = layout_of(
         height=260,
         xaxis={"title": {"text": "seconds"}},
         yaxis={"title": {"text": "events/s"}, "rangemode": "tozero"},

@@ -18,7 +18,7 @@ CONSOLE = "http://127.0.0.1:8765"
 RUNBOOKS = "https://wiki.example.com/poisoning-monitor/runbooks"
 """An example: deploy/runbooks has no public address. A dashboard's variable overrides it."""
 
-FAMILY_RUNBOOK = "${runbooks}/alerts.md#poisoningratehigh-"
+FAMILY_RUNBOOK = "${runbooks}/${__field.labels.family}.md"
 
 TITLES = {
     "poisoning-monitor-overview": "Poisoning monitor / Overview",

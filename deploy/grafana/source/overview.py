@@ -159,7 +159,7 @@ def _suspicion(board: build.Dashboard) -> build.Dashboard:
                 "&${__url_time_range}"
             ),
             build.DashboardLink("Runbook: ${__field.labels.family}")
-            .url(FAMILY_RUNBOOK + "${__field.labels.family}")
+            .url(FAMILY_RUNBOOK)
             .target_blank(True),
             build.DashboardLink("Held events of this family")
             .url("${console}/quarantine?status=open&family=${__field.labels.family}")

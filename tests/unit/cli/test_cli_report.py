@@ -11,8 +11,9 @@ from rich.console import Console
 
 from monitor.cli import report_data
 from monitor.cli.common import verdict_table
-from monitor.cli.report import embedded, write_report
+from monitor.cli.report import write_report
 from monitor.cli.report_data import MAX_BUCKETS, Sample, Timeline, read_decisions, tally
+from monitor.cli.report_page import embedded
 from monitor.cli.report_plots import printable, shown
 from monitor.config.policy import Policy
 from monitor.core.errors import StateError

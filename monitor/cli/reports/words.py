@@ -1,0 +1,94 @@
+"""What page and text say in the same words. Nothing here is escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from monitor.cli.reports.facts import Facts, Record, clock
+
+_LEFT_OUT = frozenset({"first_keys", "proposal"})
+
+
+def what_of(one: Record) -> str:
+    """Kind, family and state of an incident."""
+    kind = str(one["kind"]).replace("_", " ")
+    family = "" if one["family"] == one["kind"] else f" {one['family']}"
+    return f"{kind}{family}, {one['state']}"
+
+
+def rows_of(one: Record) -> Iterator[tuple[str, str]]:
+    """Title and text of what is known of an incident; the text is not escaped."""
+    yield "first event", f"{clock(one['first']['ts'])}, {one['first']['id']}"
+    yield "last event", f"{clock(one['last']['ts'])}, {one['last']['id']}"
+    yield "stood out", clock(one["opened"])
+    common = one["common"]
+    if common.get("pattern"):
+        yield (
+            "pattern",
+            ", ".join(
+                part["feature"]
+                if part["value"] is None
+                else f"{part['feature']} ≈ {part['value']:.4g}"
+                for part in common["pattern"]
+            ),
+        )
+    if common.get("flips"):
+        yield (
+            "flips",
+            ", ".join(
+                f"{flip['from']} → {flip['to']} ({flip['events']:,})" for flip in common["flips"]
+            ),
+        )
+    for name, rows, key in (
+        ("subjects", common.get("subjects", ()), "subject"),
+        ("labels", one["labels"], "label"),
+        ("sources", one["sources"]["top"], "source"),
+    ):
+        if rows:
+            yield name, ", ".join(f"{row[key]} ({row['events']:,})" for row in rows)
+    if one["families"]:
+        ranked = sorted(one["families"].items(), key=lambda item: (-item[1], item[0]))
+        yield "channels that spoke", ", ".join(f"{name} ({n:,})" for name, n in ranked)
+    yield "highest risk", f"{one['risk']:.2f}"
+
+
+def passed_text(facts: Facts) -> str:
+    """What reached the learner, in words."""
+    passed = facts.passed
+    assert passed is not None
+    whole, flagged = passed.before + passed.after, passed.flagged
+    if not whole and passed.judged_by == "sources":
+        return "None of what the incident's sources sent reached the learner."
+    when = "nothing of it was quarantined" if passed.noticed is None else (
+        f"{passed.before:,} of them before the first was quarantined, at {clock(passed.noticed)}"
+    )  # fmt: skip
+    what = (
+        "of all that the incident's sources sent"
+        if passed.judged_by == "sources"
+        else "that are known to be the incident's"
+    )
+    more = (
+        ""
+        if passed.judged_by == "sources"
+        else " Nobody stands out as its source, so more of its kind may have passed unseen."
+    )
+    return f"{whole:,} events {what} reached the learner, {when}; {flagged:,} were flagged.{more}"
+
+
+def changed(change: Record) -> list[str]:
+    """What a version of the policy changed, a sentence each; not escaped."""
+    return [
+        f"{one['path']}: {one['before']} → {one['after']}" for one in change["differences"]
+    ] or [str(change["kind"])]
+
+
+def details(action: Record) -> str:
+    """The details of an entry of the audit trail."""
+    told = []
+    for name, value in (action.get("details") or {}).items():
+        if value in (None, "", [], {}) or name in _LEFT_OUT:
+            continue
+        pairs = value.items() if isinstance(value, dict) else ()
+        said = ", ".join(f"{key}: {one}" for key, one in pairs) or value
+        told.append(f"{name.replace('_', ' ')} {said}")
+    return "; ".join(told)
