@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +21,7 @@ from monitor.cli.reports.facts import (
     Record,
     apart,
     backlog_of,
+    clock,
     seconds_of,
     sorted_actions,
     versions,
@@ -41,6 +43,10 @@ UNCHANGED = (
     "Changes of the policy are not known: the folder has no control ledger. (A replay judges by "
     "one policy and has none.)"
 )
+STALE = (
+    "The account stands as the service last told of it: {:,} events up to {}. It tells again when "
+    "an incident has grown by half. Plots, evidence and what passed are of all events since, too."
+)
 NO_TRAIL = (
     "Decisions by people are not known: the folder has no quarantine store, which keeps reviews, "
     "drills and logins."
@@ -49,6 +55,7 @@ NO_TRAIL = (
 
 class _Timed(msgspec.Struct, gc=False):
     ts: Any = None
+    incident: Any = None
 
 
 class Folder:
@@ -69,24 +76,28 @@ class Folder:
                 "`run --out` wrote"
             )
         self.path = path
+        self.finished = (path / common.INCIDENTS).is_file()
         self.incidents = [_with_runbook(one) for one in _incidents(path)]
 
-    def bounds(self) -> tuple[float, float]:
-        """The times of the earliest and the latest event; (0, 0) where none has a time."""
+    def bounds(self, ids: Collection[str] | None = None) -> tuple[float, float]:
+        """The times of the earliest and the latest event, of all or of the incidents ``ids``.
+
+        (0, 0) where none has a time.
+        """
         decode = msgspec.json.Decoder(_Timed).decode
-        first, last = None, None
+        first, last = math.inf, -math.inf
         with (self.path / DECISIONS).open("rb") as file:
             for number, line in enumerate(file, 1):
                 try:
-                    at = seconds_of(decode(line).ts)
+                    told = decode(line)
                 except msgspec.MsgspecError as error:
                     raise StateError(
                         f"{self.path / DECISIONS}: line {number} is not a decision record"
                     ) from error
-                if at is not None:
-                    first = at if first is None or at < first else first
-                    last = at if last is None or at > last else last
-        return (0.0, 0.0) if first is None or last is None else (first, last)
+                if ids is None or told.incident in ids:
+                    at = seconds_of(told.ts)
+                    first, last = (first, last) if at is None else (min(first, at), max(last, at))
+        return (first, last) if first <= last else (0.0, 0.0)
 
     def get(self, identifier: str) -> Record:
         """One incident. Raises UsageError."""
@@ -166,6 +177,8 @@ def incident_facts(path: Path, identifier: str, now: float) -> Facts:
     first, last = float(found["first"]["ts"]), float(found["last"]["ts"])
     around = max(AROUND * (last - first), LEAST_AROUND)
     of = Of.incident(found, folder.merged_into(found["id"]))
+    if not folder.finished:
+        last = max(last, folder.bounds(of.ids)[1])
     counted = folder.count(Counting(first - around, last + around, of))
     facts = _facts("incident", folder, counted, now)
     facts.incident, facts.passed = found, counted.passed()
@@ -173,6 +186,8 @@ def incident_facts(path: Path, identifier: str, now: float) -> Facts:
     facts.data_faults = [one for one in facts.data_faults if one["id"] != found["id"]]
     facts.people, missing = folder.people(first - around, max(now, last), found["id"])
     facts.missing += missing
+    if not folder.finished and last > found["last"]["ts"]:
+        facts.missing.append(STALE.format(found["events"], clock(found["last"]["ts"])))
     return facts
 
 
