@@ -10,6 +10,7 @@ from typing import Any
 
 from monitor.cli.report_data import ACCEPT, FLAG, QUARANTINE, WORDS, Sample, Tally, label_text
 from monitor.cli.reports.facts import Passed, Record, Traffic, seconds_of
+from monitor.decide.incident_facts import short
 
 STEPS = 120
 KEPT, TOLD, OF_ONE = 250, 25, 3
@@ -135,7 +136,7 @@ class Counting:
 
     def _follow(self, record: Mapping[str, Any], at: float, mine: bool, of: Of) -> None:
         """What the incident's sources sent, from the stream's beginning on."""
-        source = str(record.get("source"))
+        source = short(str(record.get("source")))  # as an incident names it
         theirs = source in of.sources
         if not (mine or theirs):
             return

@@ -35,7 +35,10 @@ DAYS = 12 * 86_400.0
 
 
 def lines() -> tuple[list[bytes], int]:
-    """The events, and how many are poison: two classes of four features; three colluders with hostile names plant a backdoor."""
+    """Two classes of four features; three colluders, whose names are hostile, plant a backdoor.
+
+    The lines, and how many of them are poison.
+    """
     rng = np.random.default_rng(3)
     y = rng.integers(0, 2, N)
     x = np.round(rng.normal(size=(N, 4)) + 2.5 * y[:, None] * [1.0, 0.5, 0.0, 0.0], 4)
