@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -30,6 +31,7 @@ from monitor.cli.reports.facts import (
 from monitor.core.desk import HeldFilter, ReviewStatus
 from monitor.core.errors import MonitorError, StateError, UsageError
 from monitor.core.runbooks import runbook
+from monitor.decide.incident_facts import short
 
 if TYPE_CHECKING:
     from monitor.store.held_store import HeldStore
@@ -53,8 +55,9 @@ NO_TRAIL = (
 )
 
 
-class _Timed(msgspec.Struct, gc=False):
+class _Glance(msgspec.Struct, gc=False):
     ts: Any = None
+    source: Any = None
     incident: Any = None
 
 
@@ -79,25 +82,35 @@ class Folder:
         self.finished = (path / common.INCIDENTS).is_file()
         self.incidents = [_with_runbook(one) for one in _incidents(path)]
 
-    def bounds(self, ids: Collection[str] | None = None) -> tuple[float, float]:
-        """The times of the earliest and the latest event, of all or of the incidents ``ids``.
-
-        (0, 0) where none has a time.
-        """
-        decode = msgspec.json.Decoder(_Timed).decode
+    def bounds(self) -> tuple[float, float]:
+        """The times of the earliest and the latest event; (0, 0) where none has a time."""
         first, last = math.inf, -math.inf
+        for told in self._glances():
+            at = seconds_of(told.ts)
+            first, last = (first, last) if at is None else (min(first, at), max(last, at))
+        return (first, last) if first <= last else (0.0, 0.0)
+
+    def events_of(self, ids: Collection[str]) -> tuple[float, Counter[str]]:
+        """The time of the latest event of the incidents ``ids``, and how many each source sent."""
+        last, sent = -math.inf, Counter[str]()
+        for told in self._glances():
+            if told.incident in ids:
+                at = seconds_of(told.ts)
+                last = last if at is None else max(last, at)
+                sent[short(str(told.source))] += 1
+        return last, sent
+
+    def _glances(self) -> Iterator[_Glance]:
+        """A little of each decision, in order: much faster than all of it."""
+        decode = msgspec.json.Decoder(_Glance).decode
         with (self.path / DECISIONS).open("rb") as file:
             for number, line in enumerate(file, 1):
                 try:
-                    told = decode(line)
+                    yield decode(line)
                 except msgspec.MsgspecError as error:
                     raise StateError(
                         f"{self.path / DECISIONS}: line {number} is not a decision record"
                     ) from error
-                if ids is None or told.incident in ids:
-                    at = seconds_of(told.ts)
-                    first, last = (first, last) if at is None else (min(first, at), max(last, at))
-        return (first, last) if first <= last else (0.0, 0.0)
 
     def get(self, identifier: str) -> Record:
         """One incident. Raises UsageError."""
@@ -176,9 +189,9 @@ def incident_facts(path: Path, identifier: str, now: float) -> Facts:
     found = folder.get(identifier)
     first, last = float(found["first"]["ts"]), float(found["last"]["ts"])
     around = max(AROUND * (last - first), LEAST_AROUND)
-    of = Of.incident(found, folder.merged_into(found["id"]))
-    if not folder.finished:
-        last = max(last, folder.bounds(of.ids)[1])
+    ids = folder.merged_into(found["id"])
+    latest, sent = folder.events_of(Of.incident(found, ids).ids)
+    of, last = Of.incident(found, ids, sent), max(last, latest)
     counted = folder.count(Counting(first - around, last + around, of))
     facts = _facts("incident", folder, counted, now)
     facts.incident, facts.passed = found, counted.passed()

@@ -336,7 +336,7 @@ def decision(ts: Any, source: str, verdict: str, **more: Any) -> dict[str, Any]:
 
 def test_what_passed_is_the_hostile_sources() -> None:
     """An account that is mostly honest since is not counted, whatever it sent of the incident."""
-    of = Of.incident(account(10, {"ring": 6, "mixed": 3, "stray": 1}))
+    of = Of.incident(account(10, {"ring": 6}), sent={"ring": 6, "mixed": 3, "stray": 1})
     assert of.sources == {"ring", "mixed"}
     counting = Counting(0.0, 100.0, of)
     for ts in range(5):
