@@ -34,8 +34,8 @@ from monitor.decide.incident_account import account
 from monitor.gate import Gate
 from monitor.runtime.inject import Stream
 
-DEVELOPED = ("electricity", "sea_abrupt", "agrawal_abrupt")
-OTHERS = ("weather", "phishing", "bananas", "segments")
+DEVELOPED = ("electricity", "sea_abrupt", "agrawal_abrupt", "bananas")
+OTHERS = ("weather", "phishing", "segments")
 HONEST = (*DEVELOPED, "sea_gradual", "agrawal_gradual", "rbf_drift", *OTHERS, "shuttle")
 TRUTH = {
     "flip": "label_flip",
@@ -46,6 +46,8 @@ TRUTH = {
     "frog": "boiling_frog",
     "gradient": "gradient",
     "replay": "replay",
+    "shilling_push_average": "shilling",
+    "shilling_nuke_bandwagon": "shilling",
 }
 PATTERNS = ("burst", "stealth")
 CALM = ("drift", "data_fault")

@@ -102,6 +102,6 @@ prepare "$python"
 unpack_prometheus
 # pytest takes the place of this shell, so that its summary is the last line and its exit code
 # ours. It starts the broker and stops it, by its own process id.
-# Two workers, each with a broker of its own.
+# Three workers, each with a broker of its own: many tests wait for brokers and browsers.
 # What is covered: add --cov, which takes a third longer.
-exec .cache/venv-test/bin/python -m pytest -n 2 "$@"
+exec .cache/venv-test/bin/python -m pytest -n 3 "$@"

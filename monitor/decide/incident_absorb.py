@@ -110,8 +110,8 @@ def _slid(shape: FloatArray, label: HashArray, start: int, traffic: Traffic) -> 
     """float64[8]: sums over events, by number t and displacement s, of 1, t, t², s, t·s, s².
 
     The last two are the sum of s·s' over neighbours s', and how many there are, as events that come
-    together tell less than as many that do not. ``s`` is how far an event lies from its class in the direction of the largest other class, in
-    distances between the two.
+    together tell less than as many that do not. ``s`` is how far an event lies from its class in
+    the direction of the largest other class, in distances between the two.
     """
     known = {value: at for at, value in enumerate(traffic.labels.tolist())}
     if len(known) < 2 or not shape.shape[1]:
@@ -127,8 +127,10 @@ def _slid(shape: FloatArray, label: HashArray, start: int, traffic: Traffic) -> 
     fits = (own >= 0) & (length > 0.1)
     s, t = s[fits], t[fits]
     sums: FloatArray = np.array(
-        [len(s), t.sum(), (t * t).sum(), s.sum(), (t * s).sum(), (s * s).sum()]
-        + [(s[1:] * s[:-1]).sum(), max(len(s) - 1, 0)]
+        [
+            *(len(s), t.sum(), (t * t).sum(), s.sum(), (t * s).sum(), (s * s).sum()),
+            *((s[1:] * s[:-1]).sum(), max(len(s) - 1, 0)),
+        ]
     )
     return sums
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -119,7 +120,7 @@ class Looking:
         """
         mean = self.suspects.nats[rows].mean(axis=0, dtype=np.float64)
         strongest = max(1.0, float(np.delete(mean, FAMILIES.index(Family.SYBIL)).max()))
-        return len(rows) * (strongest - 1.0 - np.log(strongest))
+        return len(rows) * (strongest - 1.0 - math.log(strongest))
 
     def _at_once(self, free: IntArray, names: HashArray) -> BoolArray:
         """bool[s]: sources of which a quarter of the events fall into the middle half of all.
@@ -153,6 +154,8 @@ class Looking:
 
     def _of_one_family(self, free: IntArray, more: float) -> Group | None:
         for place, family in enumerate(FAMILIES):
+            if family == Family.SYBIL:  # that is for sources that stand out
+                continue
             rows = free[self.suspects.family[free] == place]
             stray = self.chance(family)
             rate = max(stray * self.span, 2 * LEAST_RATE)

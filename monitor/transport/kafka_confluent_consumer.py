@@ -241,14 +241,23 @@ class ConfluentReader:
 
     def _watermarks(self, partitions: Sequence[int], seconds: float) -> list[tuple[int, int]]:
         deadline = time.monotonic() + seconds
-        found = []
-        for p in partitions:
+        return [self._watermark(partition, deadline) for partition in partitions]
+
+    def _watermark(self, partition: int, deadline: float) -> tuple[int, int]:
+        """A partition's ends. While its leader changes, the client does not ask again by itself."""
+        while True:
             left = max(0.1, deadline - time.monotonic())
-            answer = self._consumer.get_watermark_offsets(self._tp(p), left)
+            try:
+                answer = self._consumer.get_watermark_offsets(self._tp(partition), left)
+            except KafkaException as error:
+                if error.args[0].code() not in _PASSING or time.monotonic() > deadline:
+                    raise
+                time.sleep(_SLICE_SECONDS)
+                continue
             if answer is None:
                 raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
-            found.append(answer)
-        return found
+            low, high = answer
+            return low, high
 
     def beginnings(self, partitions: Sequence[int], seconds: float) -> dict[int, int]:
         """See :class:`~monitor.transport.kafka_port.Reader`."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from monitor.cli.report_data import ACCEPT, FLAG, QUARANTINE, WORDS, Sample, Tally, label_text
 from monitor.cli.reports.facts import Passed, Record, Traffic, seconds_of
+from monitor.decide.incident_facts import short
 
 STEPS = 120
 KEPT, TOLD, OF_ONE = 250, 25, 3
@@ -17,7 +18,8 @@ KEPT, TOLD, OF_ONE = 250, 25, 3
 PASSED_TOLD = 20
 SOURCES = 15
 THEIRS = 0.5
-"""Share of an incident's events that its named sources sent, from which on it is theirs."""
+"""Share of an incident's events that hostile sources sent, from which on it is theirs."""
+MOST_SOURCES, LEAST_OF_SOURCE = 10_000, 2
 FIELDS = (
     "id", "ts", "source", "label", "verdict", "action", "risk", "families", "reasons", "incident",
 )  # fmt: skip
@@ -25,23 +27,36 @@ FIELDS = (
 
 @dataclass(frozen=True, slots=True)
 class Of:
-    """Whose events are the incident's: its identifiers, its named sources, when it began."""
+    """Whose events are the incident's: its identifiers, sources that may be its, when it began."""
 
     ids: frozenset[str]
     sources: frozenset[str]
     began: float
 
     @classmethod
-    def incident(cls, account: Mapping[str, Any], merged: Iterable[str] = ()) -> Of:
-        """Of an incident's account; ``merged`` are incidents that became part of it."""
+    def incident(
+        cls,
+        account: Mapping[str, Any],
+        merged: Iterable[str] = (),
+        sent: Mapping[str, int] | None = None,
+    ) -> Of:
+        """Of an incident's account.
+
+        Parameters
+        ----------
+        account
+            It names its largest sources only.
+        merged
+            Incidents that became part of it.
+        sent
+            By source, how many of its events that sent, where all of them are known.
+        """
         ids = {account["id"], *(part["id"] for part in account.get("parts", ())), *merged}
-        top = account["sources"]["top"]
-        named = sum(row["events"] for row in top)
-        # Of those that it names, the ones that sent more than a stray event of it.
-        least = max(2.0, 0.02 * account["events"])
-        theirs = named >= THEIRS * max(account["events"], 1)
-        some = {row["source"] for row in top if row["events"] >= least} if theirs else set()
-        return cls(frozenset(ids), frozenset(some), float(account["first"]["ts"]))
+        rows = {row["source"]: row["events"] for row in account["sources"]["top"]}
+        known = rows if sent is None else sent
+        ranked = sorted(known, key=lambda name: (-known[name], name))[:MOST_SOURCES]
+        some = frozenset(name for name in ranked if known[name] >= LEAST_OF_SOURCE)
+        return cls(frozenset(ids), some, float(account["first"]["ts"]))
 
 
 @dataclass(slots=True)
@@ -68,6 +83,11 @@ class _Sent:
         self.flagged += verdict != ACCEPT
         if len(self.told) < PASSED_TOLD:
             self.told.append((int(record.get("line") or record.get("offset") or 0), _brief(record)))
+
+    @property
+    def sent(self) -> int:
+        """All that it sent."""
+        return sum(self.counts)
 
     @property
     def hostile(self) -> bool:
@@ -135,7 +155,7 @@ class Counting:
 
     def _follow(self, record: Mapping[str, Any], at: float, mine: bool, of: Of) -> None:
         """What the incident's sources sent, from the stream's beginning on."""
-        source = str(record.get("source"))
+        source = short(str(record.get("source")))  # as an incident names it
         theirs = source in of.sources
         if not (mine or theirs):
             return
@@ -179,7 +199,8 @@ class Counting:
         )
 
     def _of_incident(self) -> list[Record]:
-        ranked = sorted(self._sources.items(), key=lambda item: (-item[1].mine, item[0]))
+        some = self._sources.items()
+        ranked = sorted(some, key=lambda item: (not item[1].hostile, -item[1].mine, item[0]))
         return [
             {
                 "source": name,
@@ -196,10 +217,11 @@ class Counting:
     def passed(self) -> Passed:
         """What of the incident reached the learner."""
         hostile = [one for one in self._sources.values() if one.hostile]
-        some = hostile or [self._any]
+        theirs = sum(one.mine for one in hostile) >= THEIRS * max(self._any.sent, 1)
+        some = hostile if theirs else [self._any]
         told = sorted((item for one in some for item in one.told), key=lambda item: item[0])
         return Passed(
-            "sources" if hostile else "incident",
+            "sources" if theirs else "incident",
             sum(one.before for one in some),
             sum(one.after for one in some),
             sum(one.flagged for one in some),

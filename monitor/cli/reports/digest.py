@@ -116,12 +116,13 @@ def service_digest(client: Client, end: float | None, now: float) -> Digest:
     """The digest of the week before ``end``, by default before now."""
     asked = Asked(client)
     digest = _empty(client.url, now if end is None else end, now)
+    # First, and without it there is no digest: a service that is not there must not look calm.
+    _sort_incidents(digest, asked.incidents())
     for week in (digest.this, digest.before):
         counts = asked.try_("Held events", partial(asked.counts, since=week.start, until=week.end))
         if counts is not None:
             week.verdicts = {"quarantine": sum(counts["status"].values())}
             week.families = {n: {"quarantine": many} for n, many in counts["family"].items()}
-    _sort_incidents(digest, asked.try_("Incidents", asked.incidents) or [])
     policy = asked.try_(
         "Policy changes", lambda: asked.policies(digest.before.start, digest.this.end)
     )

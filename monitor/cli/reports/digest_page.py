@@ -52,10 +52,14 @@ def rows_of(digest: Digest) -> list[tuple[str, str, str]]:
         return name, told[0], told[1]
 
     rows = [row("events", *(UNKNOWN if w.events is None else f"{w.events:,}" for w in weeks))]
-    for verdict, name in (("quarantine", "held back"), ("flag", "flagged"), ("invalid", "invalid")):
+    for verdict, name in (
+        ("quarantine", "quarantined"),
+        ("flag", "flagged"),
+        ("invalid", "invalid"),
+    ):
         rows.append(row(name, *(_amount(week, verdict) for week in weeks)))
     # A service tells of held events only.
-    of = "held, flagged" if digest.this.events is not None else "held"
+    of = "quarantined, flagged" if digest.this.events is not None else "held"
     for family in sorted({name for week in weeks for name in week.families}):
         rows.append(row(f"{family}: {of}", *(_by_family(week, family) for week in weeks)))
     for name in sorted({name for week in weeks for name in week.incidents}):
@@ -136,7 +140,7 @@ def _tiles(digest: Digest) -> list[Tile]:
     held, was = _amount(this, "quarantine"), _amount(before, "quarantine")
     flagged, were = _amount(this, "flag"), _amount(before, "flag")
     return [
-        ("held back", held, f"{was} the week before", COLOURS[QUARANTINE]),
+        ("quarantined", held, f"{was} the week before", COLOURS[QUARANTINE]),
         ("flagged", flagged, f"{were} the week before", COLOURS[FLAG]),
         ("incidents", f"{begun:,}", f"{earlier:,} the week before", COLOURS[INVALID]),
         ("waiting for review", backlog, "held events", COLOURS[INVALID]),

@@ -85,7 +85,7 @@ def timeline(traffic: Traffic, about: bool) -> Figure:
     layout = layout_of(
         barmode="stack",
         bargap=0.05,
-        xaxis={"title": {"text": "the events' own time, UTC"}, "type": "date"},
+        xaxis=_axis(traffic),
         yaxis={"title": {"text": "events"}, "rangemode": "tozero"},
     )
     return {"data": traces, "layout": layout}
@@ -114,7 +114,7 @@ def risk(traffic: Traffic, about: bool) -> Figure:
         if points
     ]
     layout = layout_of(
-        xaxis={"title": {"text": "the events' own time, UTC"}, "type": "date"},
+        xaxis=_axis(traffic),
         yaxis={"title": {"text": "risk"}, "rangemode": "tozero"},
     )
     return {"data": traces, "layout": layout}
@@ -158,6 +158,14 @@ def compared(rows: Sequence[tuple[str, float, float]], title: str) -> Figure:
         yaxis={"title": {"text": title}, "rangemode": "tozero"},
     )
     return {"data": traces, "layout": layout}
+
+
+def _axis(traffic: Traffic) -> dict[str, Any]:
+    """The time of the report, the same in all its plots."""
+    bins = traffic.timeline
+    ends = (bins["start"], bins["start"] + bins["step"] * len(bins["accept"]))
+    title = {"text": "the events' own time, UTC"}
+    return {"title": title, "type": "date", "range": [clock(end, STAMP) for end in ends]}
 
 
 def _counts(row: Record) -> list[int]:
