@@ -349,6 +349,7 @@ def test_one_that_became_part_of_another_and_a_fault_of_the_data(
     )
     page = (tmp_path / "f.html").read_text()
     assert "deploy/runbooks/data_fault.md" in page and "Plotly" not in page
+    assert "Let through" not in page
 
 
 def test_a_week_knows_its_drills_and_reviews() -> None:
@@ -404,6 +405,7 @@ def test_what_passed_is_the_hostile_sources() -> None:
     passed = counting.passed()
     assert (passed.before, passed.after, passed.flagged, passed.noticed) == (6, 1, 1, 12.0)
     assert {event["source"] for event in passed.events} == {"ring"}
+    assert counting.passed(hostile=False).judged_by == "incident"
     rows = {row["source"]: row for row in counting.traffic().sources}
     assert rows["ring"]["hostile"] and not rows["mixed"]["hostile"]
 
