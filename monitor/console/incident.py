@@ -171,7 +171,7 @@ def _tiles(found: Account) -> None:
         for title, value, below in shown:
             with parts.div("tile"):
                 parts.text(title, "l")
-                tag(parts.text(value, "v"), f"incident-{title.lower()}")
+                tag(parts.text(value, "v"), f"incident-tile-{title.lower()}")
                 parts.text(below, "d").props["title"] = below
 
 
