@@ -89,6 +89,11 @@ class _Overview:
                     tag(self._by_family, "rates-family")
             with parts.div("stack"):
                 with parts.div("card"):
+                    with parts.div("spread"):
+                        parts.text("Open incidents", kind="h2")
+                        parts.link("All", "/incidents", "small")
+                    self._incidents = tag(parts.div("list"), "open-incidents")
+                with parts.div("card"):
                     parts.text("Families in the last minute", kind="h2")
                     self._family_bars = parts.div()
                 with parts.div("card"):
@@ -96,11 +101,6 @@ class _Overview:
                         parts.text("Held lately", kind="h2")
                         parts.link("All", "/quarantine", "small")
                     self._latest = tag(parts.div("list"), "latest")
-                with parts.div("card"):
-                    with parts.div("spread"):
-                        parts.text("Open incidents", kind="h2")
-                        parts.link("All", "/incidents", "small")
-                    self._incidents = tag(parts.div("list"), "open-incidents")
 
     def _dark(self, dark: bool) -> None:
         for chart in (self._by_verdict, self._by_family):
