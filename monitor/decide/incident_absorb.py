@@ -87,6 +87,7 @@ def absorbed(incident: Incident, suspects: Suspects, rows: IntArray, traffic: Tr
         square=incident.square + shape.T @ shape,
         slide=incident.slide + _slid(shape, suspects.label[rows], incident.events, traffic),
         gaps=incident.gaps + _gaps(seen, None if fresh else incident.last_seen),
+        timeline=incident.timeline.after(time, suspects.held[rows]),
         evidence=_evidence(incident.evidence, [note[0] for note in notes]),
     )
 
@@ -185,6 +186,7 @@ def united(older: Incident, younger: Incident) -> Incident:
         square=older.square + younger.square,
         slide=bigger.slide,
         gaps=bigger.gaps,
+        timeline=older.timeline.joined(younger.timeline),
         evidence=_evidence(older.evidence, list(younger.evidence)),
     )
 

@@ -34,7 +34,7 @@ PURE = 0.9
 """Share of the commonest label: a trigger has one, points placed on both sides have two."""
 VECTORS, COPIES, TRIGGER = 4.0, 2.0, 6.0
 CONFLICT, MOVED, WEIGHED = 2.6, 8.0, 0.8
-SLIDES, SLID, CLUMPED = 3.0, 0.4, 3.0
+SLIDES, SLID, CLUMPED = 3.0, 0.4, 10.0
 NOTHING = 2.0
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from monitor.core.types import FloatArray, HashArray, IntArray
 from monitor.decide.data_faults import Pipeline
 from monitor.decide.incident_facts import FAMILIES, SHAPES, Facts, Suspects
+from monitor.decide.incident_timeline import Timeline
 
 MOST_OPEN = 64
 MOST_CLOSED = 32
@@ -176,6 +177,8 @@ class Incident:
         float64[8], for the trend of the way its events are moved; see ``incident_family``.
     gaps
         float64[3], number, sum and sum of squares of counts in spans of events; see there.
+    timeline
+        When its events came.
     evidence
         Ids of its first events and of its last.
     told
@@ -228,6 +231,7 @@ class Incident:
     square: FloatArray
     slide: FloatArray
     gaps: FloatArray
+    timeline: Timeline
     evidence: tuple[str, ...]
     told: int
     told_as: str
@@ -254,6 +258,7 @@ class Incident:
             square=square,
             slide=np.zeros(8),
             gaps=np.zeros(3),
+            timeline=Timeline(),
             evidence=(),
             told=0,
             told_as="",
