@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from monitor.core.blast import AcceptedBatch
 from monitor.core.errors import TransportError
 from monitor.core.ports import AcceptedSource, Ledger
@@ -175,12 +177,28 @@ class AcceptedFollower(Following):
         new = together(self._new) if self._new else None
         try:
             self._store.add(new, self._stood, self._reached, self._begins)
-        except MovedError:  # read again from where the store stands
-            if self._source is not None:
-                self._start()
+        except MovedError:
+            self._catch_on(new)
             return
         self._new, self._waiting, self._begins = [], 0, {}
         self._stood = dict(self._reached)
+
+    def _catch_on(self, new: Segment | None) -> None:
+        """Another instance has stored some of what is waiting: go on with what it has not."""
+        self._stood = self._store.places()
+        if self._source is None or any(
+            self._reached.get(part, 0) < at for part, at in self._stood.items()
+        ):
+            self._new, self._waiting, self._begins = [], 0, {}
+            self._reached = dict(self._stood)
+            if self._source is not None:
+                self._source.start(self._stood)
+            return
+        if new is not None:
+            places = new.places
+            stood = np.array([self._stood.get(p, 0) for p in places.part.tolist()])
+            rest = new.take(np.flatnonzero(places.pos >= stood))
+            self._new, self._waiting = ([rest], len(rest)) if len(rest) else ([], 0)
 
     def _read_checkpoints(self, *, to_the_end: bool) -> None:
         if self._announced is None:
