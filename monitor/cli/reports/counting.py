@@ -214,11 +214,11 @@ class Counting:
             for name, one in ranked[:SOURCES]
         ]
 
-    def passed(self) -> Passed:
-        """What of the incident reached the learner."""
-        hostile = [one for one in self._sources.values() if one.hostile]
-        theirs = sum(one.mine for one in hostile) >= THEIRS * max(self._any.sent, 1)
-        some = hostile if theirs else [self._any]
+    def passed(self, *, hostile: bool = True) -> Passed:
+        """What of the incident reached the learner; of a drift nobody is ``hostile``."""
+        ring = [one for one in self._sources.values() if one.hostile and hostile]
+        theirs = sum(one.mine for one in ring) >= THEIRS * max(self._any.sent, 1)
+        some = ring if theirs else [self._any]
         told = sorted((item for one in some for item in one.told), key=lambda item: item[0])
         return Passed(
             "sources" if theirs else "incident",

@@ -104,7 +104,7 @@ def folder_digest(path: Path, end: float | None, now: float) -> Digest:
         week.families = counted["families"]
     _sort_incidents(digest, folder.incidents)
     people, missing = folder.people(digest.before.start, upto, None)
-    _decide(digest, people.policy, [*(people.actions or ()), *(people.drills or ())])
+    decide(digest, people.policy, [*(people.actions or ()), *(people.drills or ())])
     if people.actions is None:
         digest.this.reviews = digest.before.reviews = None
     digest.backlog = folder.backlog(digest.this.start)
@@ -129,7 +129,7 @@ def service_digest(client: Client, end: float | None, now: float) -> Digest:
     actions = asked.try_(
         "What people did", lambda: asked.audit(digest.before.start, digest.this.end)
     )
-    _decide(digest, policy, actions or [])
+    decide(digest, policy, actions or [])
     if actions is None:
         digest.this.reviews = digest.before.reviews = None
     digest.backlog = asked.try_("The backlog", lambda: asked.backlog(digest.this.start))
@@ -154,7 +154,7 @@ def _sort_incidents(digest: Digest, incidents: Iterable[Record]) -> None:
     digest.top, digest.data_faults = campaigns[:TOP], faults[:TOP]
 
 
-def _decide(
+def decide(
     digest: Digest, policy: list[Record] | None, actions: Iterable[Mapping[str, Any]]
 ) -> None:
     """Sort what people did into the weeks."""

@@ -32,6 +32,7 @@ from monitor.cli.reports.facts import (
 from monitor.core.blast import Asked
 from monitor.core.desk import HeldFilter, ReviewStatus
 from monitor.core.errors import MonitorError, StateError, UsageError
+from monitor.core.incident import IncidentKind
 from monitor.core.runbooks import runbook
 from monitor.decide.incident_facts import short
 
@@ -85,6 +86,8 @@ class Folder:
         self.path = path
         self.finished = (path / common.INCIDENTS).is_file()
         self.incidents = [_with_runbook(one) for one in _incidents(path)]
+        told = _lines(path / ALERTS)
+        self._merged = {a["id"]: a["merged_into"] for a in told if a.get("merged_into")}
 
     def bounds(self) -> tuple[float, float]:
         """The times of the earliest and the latest event; (0, 0) where none has a time."""
@@ -117,24 +120,23 @@ class Folder:
                     ) from error
 
     def get(self, identifier: str) -> Record:
-        """One incident. Raises UsageError."""
+        """One incident, also by the name of one that became part of it. Raises UsageError."""
+        into = identifier
+        for _ in self._merged:  # each may have become part of a later one
+            into = self._merged.get(into, into)
         for one in self.incidents:
-            if one["id"] == identifier or any(p["id"] == identifier for p in one.get("parts", ())):
+            if into in (one["id"], *(part["id"] for part in one.get("parts", ()))):
                 return one
         largest = ", ".join(one["id"] for one in apart(self.incidents)[0][:3])
         hint = f"; the largest are {largest}" if largest else ": none was found there"
         raise UsageError(f"--incident: {self.path} has no incident {identifier[:64]!r}{hint}")
 
     def merged_into(self, identifier: str) -> set[str]:
-        """Incidents that became part of one."""
-        gone: dict[str, str] = {}
-        for change in _lines(self.path / ALERTS):
-            if change.get("merged_into"):
-                gone[change["id"]] = change["merged_into"]
+        """An incident and those that became part of it."""
         found, before = {identifier}, 0
         while len(found) > before:
             before = len(found)
-            found |= {one for one, into in gone.items() if into in found}
+            found |= {one for one, into in self._merged.items() if into in found}
         return found
 
     def count(self, counting: Counting) -> Counting:
@@ -198,7 +200,9 @@ def incident_facts(path: Path, identifier: str, now: float) -> Facts:
     of, last = Of.incident(found, ids, sent), max(last, latest)
     counted = folder.count(Counting(first - around, last + around, of))
     facts = _facts("incident", folder, counted, now)
-    facts.incident, facts.passed = found, counted.passed()
+    facts.incident = found
+    if found["kind"] != IncidentKind.DATA_FAULT:  # whose events are everybody's
+        facts.passed = counted.passed(hostile=found["kind"] == IncidentKind.CAMPAIGN)
     facts.incidents = [one for one in facts.incidents if one["id"] != found["id"]]
     facts.data_faults = [one for one in facts.data_faults if one["id"] != found["id"]]
     try:

@@ -22,6 +22,7 @@ from monitor.cli.reports.tables import (
     why,
 )
 from monitor.cli.reports.words import passed_text, rows_of, taught, what_of
+from monitor.core.incident import IncidentKind
 
 WIDE = ("timeline", "risk")
 STYLE = """
@@ -92,7 +93,7 @@ def _tiles(facts: Facts, one: Record) -> list[Tile]:
         before = some if passed.before + passed.after else "of its sources' events"
     first, last = float(one["first"]["ts"]), float(one["last"]["ts"])
     sure = f"{100 * float(one['confidence']):.0f} % sure"
-    return [
+    tiles = [
         ("family", str(one["family"]), sure, COLOURS[INVALID]),
         ("events", f"{one['events']:,}", f"within {lasting(last - first)}", COLOURS[FLAG]),
         (
@@ -105,6 +106,7 @@ def _tiles(facts: Facts, one: Record) -> list[Tile]:
         ("sources", f"{one['sources']['estimate']:,}", "about", COLOURS[INVALID]),
         ("influence", f"{one['influence']:,.0f}", "ordinary events' worth", COLOURS[FLAG]),
     ]
+    return tiles[:1] if one["kind"] == IncidentKind.DATA_FAULT else tiles
 
 
 def _common(one: Record) -> Iterator[str]:

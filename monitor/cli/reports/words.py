@@ -18,8 +18,9 @@ def what_of(one: Record) -> str:
 
 def rows_of(one: Record) -> Iterator[tuple[str, str]]:
     """Title and text of what is known of an incident; the text is not escaped."""
-    yield "first event", f"{clock(one['first']['ts'])}, {one['first']['id']}"
-    yield "last event", f"{clock(one['last']['ts'])}, {one['last']['id']}"
+    for name in ("first", "last"):
+        told = (clock(one[name]["ts"]), str(one[name]["id"]))
+        yield f"{name} event", ", ".join(part for part in told if part)
     yield "stood out", clock(one["opened"])
     common = one["common"]
     if common.get("pattern"):

@@ -22,7 +22,9 @@ import pytest
 from monitor.admin.server import HttpServer
 from monitor.cli import wiring, wiring_desk
 from monitor.cli.app import execute
+from monitor.cli.reports import digest_page
 from monitor.cli.reports.counting import Counting, Of
+from monitor.cli.reports.digest import Digest, Week, decide
 from monitor.cli.reports.facts import lasting, versions
 from monitor.config.settings import load_settings
 from monitor.runtime.inject import Stream, honest_sources, inject
@@ -328,6 +330,57 @@ def test_what_is_not_there(
     assert "There is no event in this time." in said and "has no quarantine store" in said
 
 
+def told(folder: Path, *accounts: dict[str, Any]) -> None:
+    """A folder in which a service has told of incidents, and judged nothing."""
+    (folder / "decisions.jsonl").write_bytes(b"")
+    lines = [orjson.dumps({"type": "incident", "change": "opened", **one}) for one in accounts]
+    (folder / "alerts.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
+
+
+def test_one_that_became_part_of_another_and_a_fault_of_the_data(
+    ran: Ran, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = ran.incident | {"merged_into": None, "parts": []}
+    fault = {"kind": "data_fault", "family": "frozen", "text": "Feature 'b' holds one value."}
+    none = {"events": 0, "labels": [], "families": {}, "common": {}, "evidence": []}
+    told(
+        tmp_path,
+        base | {"id": "i-1"},
+        base | {"id": "i-3", "merged_into": "i-2"},
+        base | {"id": "i-2", "merged_into": "i-1"},
+        base | fault | none | {"id": "i-9", "sources": {"estimate": 0, "top": []}},
+    )
+    assert report("--dir", str(tmp_path), "--incident", "i-3", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["incident"]["id"] == "i-1"
+    assert (
+        report("--dir", str(tmp_path), "--incident", "i-9", "--out", str(tmp_path / "f.html")) == 0
+    )
+    page = (tmp_path / "f.html").read_text()
+    assert "deploy/runbooks/data_fault.md" in page and "Plotly" not in page
+    assert "Let through" not in page
+
+
+def test_a_week_knows_its_drills_and_reviews() -> None:
+    week, actions = Week(0.0, 10.0), []
+    for when, what, details in (
+        (1.0, "drill started", {"family": "backdoor", "canaries": 10, "recall": None}),
+        (2.0, "drill done", {"family": "backdoor", "canaries": 10, "recall": 0.5}),
+        (3.0, "drill done", {"family": "backdoor", "canaries": 30, "recall": 0.9}),
+        (4.0, "release", {"events": 3}),
+        (5.0, "confirm", {"events": 4}),
+        (10.0, "confirm", {"events": 100}),
+    ):
+        actions.append({"when": when, "what": what, "details": details})
+    digest = Digest("here", 0.0, week, Week(-10.0, 0.0))
+    decide(digest, None, actions)
+    assert week.drills == {"backdoor": {"canaries": 40, "recall": pytest.approx(0.8)}}
+    assert week.reviews == {"released": 3, "confirmed": 4} and digest.policy is None
+    digest.backlog = {"open": 3, "older_than_a_week": 1, "families": {"sybil": 2, "replay": 3}}
+    said = digest_page.text(digest)
+    assert "80 % of 40" in said and "3 held events wait for a review, 1 for over a week" in said
+    assert "drill" in digest_page.page(digest)
+
+
 def account(events: int, top: dict[str, int]) -> dict[str, Any]:
     rows = [{"source": name, "events": many} for name, many in top.items()]
     return {"id": "i-1", "events": events, "first": {"ts": 10.0}, "sources": {"top": rows}}
@@ -360,6 +413,7 @@ def test_what_passed_is_the_hostile_sources() -> None:
     passed = counting.passed()
     assert (passed.before, passed.after, passed.flagged, passed.noticed) == (6, 1, 1, 12.0)
     assert {event["source"] for event in passed.events} == {"ring"}
+    assert counting.passed(hostile=False).judged_by == "incident"
     rows = {row["source"]: row for row in counting.traffic().sources}
     assert rows["ring"]["hostile"] and not rows["mixed"]["hostile"]
 
