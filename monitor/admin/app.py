@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 
 from monitor.admin.audit_routes import audit_router, session_router
 from monitor.admin.auth import CSRF, Auth, Gatekeeper
+from monitor.admin.blast_routes import blast_router
 from monitor.admin.body import JSON, NDJSON, Shape, read_events
 from monitor.admin.desk import Desk
 from monitor.admin.desk_parts import OrjsonResponse
@@ -163,6 +164,7 @@ def create_app(
     app.include_router(policy_router(desk))
     app.include_router(quarantine_router(desk))
     app.include_router(drill_router(desk))
+    app.include_router(blast_router(desk))
     app.include_router(audit_router(desk))
     app.include_router(incident_router(incidents))
     app.include_router(session_router(auth))

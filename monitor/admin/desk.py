@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from monitor.core.blast import Asked, Checkpoint, Retracted, RetractionOutcome
 from monitor.core.desk import (
     Applied,
     AuditEntry,
@@ -126,6 +127,27 @@ class DrillDesk(Protocol):
         """The latest ones, the latest first."""
 
 
+class BlastDesk(Protocol):
+    """Looks accepted events up and takes them back; tells of stored models."""
+
+    def blast(self, asked: Asked, shown: int = 20) -> Mapping[str, Any]:
+        """What the meant events add up to, and which checkpoints are clean."""
+
+    def retract(
+        self, asked: Asked, *, who: str, why: str, key: str | None = None, dry_run: bool = False
+    ) -> RetractionOutcome:
+        """Tell the learner to take them back, each exactly once; ``key`` makes it repeatable."""
+
+    def retractions(self, limit: int = 50, before: float | None = None) -> Sequence[Retracted]:
+        """Requests for retraction, the latest first."""
+
+    def announce(self, checkpoint: Checkpoint, *, who: str) -> Checkpoint:
+        """Tell of a stored model."""
+
+    def checkpoints(self) -> Sequence[Checkpoint]:
+        """Stored models, the latest first."""
+
+
 class Desk(Protocol):
     """All that people see and do."""
 
@@ -140,6 +162,10 @@ class Desk(Protocol):
     @property
     def log(self) -> AuditDesk:
         """What people did."""
+
+    @property
+    def blast(self) -> BlastDesk:
+        """What the learner was given."""
 
     @property
     def drills(self) -> DrillDesk:

@@ -11,6 +11,8 @@ from typing import Annotated
 import typer
 
 from monitor.cli import (
+    blast,
+    checkpoint,
     common,
     demo,
     drill,
@@ -33,7 +35,8 @@ and lets it through, flags it or holds it back, each time with a reason.
 New here? Start with `poisoning-monitor demo`: a real stream with an attack in it, nothing to set
 up. Then `replay` judges a file of your own, and `run` is the service; `policy` and `quarantine`
 tune it and review what it holds back while it runs; `incidents` says what is going on, `report`
-writes it down, and `drill` tries an attack on it.
+writes it down, `blast` says what a source has already taught the model, and `drill` tries an
+attack on it.
 """
 
 EPILOG = """\
@@ -60,6 +63,8 @@ app.command("report", epilog=incident_report.EPILOG)(incident_report.command)
 app.add_typer(policy.app, name="policy")
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(incidents.app, name="incidents")
+app.command("blast", epilog=blast.EPILOG)(blast.command)
+app.add_typer(checkpoint.app, name="checkpoint")
 app.add_typer(token.app, name="token")
 
 

@@ -104,9 +104,12 @@ class Client:
         given = {name: value for name, value in parameters.items() if value is not None}
         return self._read(self._send("GET", path, params=given))
 
-    def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """What an address answers to a body."""
-        return self._read(self._send("POST", path, json=body))
+    def post(
+        self, path: str, body: Mapping[str, Any] | None = None, *, key: str | None = None
+    ) -> Any:
+        """What an address answers to a body; ``key`` makes it safe to ask again."""
+        headers = {} if key is None else {"idempotency-key": key}
+        return self._read(self._send("POST", path, json=body, headers=headers))
 
     def change(self, method: str, path: str, body: Mapping[str, Any], base: int) -> Any:
         """Change something of which ``base`` is the version that was looked at."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from monitor.admin.desk import Desk
 from monitor.cli.wiring import kafka_config, make_incidents, make_service
+from monitor.cli.wiring_blast import join_blast, make_blast
 from monitor.config.settings import Settings
 from monitor.core.errors import UsageError
 from monitor.core.ports import HeldSource, Ledger, Observer, Reviewer, Transport
@@ -32,6 +33,7 @@ from monitor.transport.local_ledger import LocalLedger
 from monitor.transport.local_release import REVIEWS, LocalReviewer
 
 if TYPE_CHECKING:
+    from monitor.runtime.blast import BlastRadius
     from monitor.runtime.quarantine import Outside, Quarantine
 
 
@@ -88,7 +90,9 @@ def make_quarantine(
     return Quarantine(store, follower, ends.reviewer, outside=outside, bulk=kept.max_bulk_events)
 
 
-def make_outside(control: PolicyControl, status: Status) -> Outside:
+def make_outside(
+    control: PolicyControl, status: Status, blast: BlastRadius | None = None
+) -> Outside:
     """What the quarantine asks of the policy: its promise and its history, and to count poison."""
     from monitor.runtime.quarantine import Outside  # noqa: PLC0415 - slow to import
 
@@ -96,6 +100,7 @@ def make_outside(control: PolicyControl, status: Status) -> Outside:
         promised=lambda: control.in_force.quarantine_at,
         confirmed=control.confirmed,
         changes=control.changes,
+        accepted=(lambda _: (0, {})) if blast is None else blast.accepted_of,
         notice=status.notice,
     )
 
@@ -183,11 +188,14 @@ class Manned:
     quarantine: Quarantine | None
     drills: Drills
     incidents: IncidentBoard
+    blast: BlastRadius | None
 
     def close(self) -> None:
-        """End the threads of drills, and those that follow the ledgers and the quarantine."""
+        """End the threads of drills, and those that follow the ledgers and the stores."""
         self.drills.close()
         self.control.close()
+        if self.blast is not None:
+            self.blast.stop()
         if self.quarantine is not None:
             self.quarantine.stop()
 
@@ -215,8 +223,9 @@ def make_manned(
     board = make_incidents()
     control = make_control(settings, gate, recent=recent, status=status, metrics=metrics)
     running: list[Service[Any]] = []  # the loop, which needs the quarantine as observer first
+    blast = make_blast(settings, transport, lambda: running[0], status.notice)
     quarantine = make_quarantine(
-        settings, transport, lambda: running[0], make_outside(control, status)
+        settings, transport, lambda: running[0], make_outside(control, status, blast)
     )
     note = quarantine.note if quarantine is not None else (lambda _: None)
     drills = Drills(
@@ -226,8 +235,11 @@ def make_manned(
         told=metrics.drill,
         schedule=Schedule(settings.drills.every_hours * 3600.0, settings.drills.plans()),
     )
-    watching = [*observers, metrics, recent, drills]
     metrics.watch_incidents(lambda: board.snapshot().count)
+    if blast is not None:
+        join_blast(blast, board, note)
+        metrics.watch_accepted(blast.size)
+    watching = [*observers, metrics, recent, drills, *([] if blast is None else [blast])]
     metrics.expect(detector.name for detector in gate.detectors)
     if quarantine is not None:
         metrics.watch_reviews(quarantine.observed)
@@ -243,5 +255,7 @@ def make_manned(
     running.append(service)
     if quarantine is not None:  # once topics and folders are there
         service.submit(lambda _: quarantine.start())
-    desk = LiveDesk.of(control, quarantine, drills, status.snapshot)
-    return Manned(service, desk, control, quarantine, drills, board)
+    if blast is not None:
+        service.submit(lambda _: blast.start())
+    desk = LiveDesk.of(control, quarantine, drills, status.snapshot, blast)
+    return Manned(service, desk, control, quarantine, drills, board, blast)

@@ -275,6 +275,16 @@ class TopicSettings(Section):
         min_length=1,
         description="Read and written, compacted: what people decided about held events.",
     )
+    retractions: str = Field(
+        default="feedback.retractions",
+        min_length=1,
+        description="Written: accepted events that the learner should take back.",
+    )
+    checkpoints: str = Field(
+        default="monitor.checkpoints",
+        min_length=1,
+        description="Read and written, compacted: stored models, and how far they have learned.",
+    )
 
 
 class KafkaSettings(Section):

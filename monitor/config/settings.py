@@ -24,6 +24,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from monitor.config.blast import BlastSettings
 from monitor.config.control import ControlSettings
 from monitor.config.drills import DrillSettings
 from monitor.config.http import HttpSettings
@@ -111,6 +112,10 @@ not 99999
     quarantine: QuarantineSettings = Field(
         default_factory=QuarantineSettings,
         description="The store in which people look through what was held back.",
+    )
+    blast: BlastSettings = Field(
+        default_factory=BlastSettings,
+        description="The index of accepted events: what a source has already taught the model.",
     )
     drills: DrillSettings = Field(
         default_factory=DrillSettings,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from monitor.core.blast import Retraction
 from monitor.core.errors import UsageError
 
 
@@ -54,10 +55,14 @@ class HeldBatch:
 
 @dataclass(frozen=True, slots=True)
 class Reviews:
-    """What becomes visible together: rows of the reviews ledger, and events for the learner."""
+    """What becomes visible together: rows of the reviews ledger, and events for the learner.
+
+    ``retracted`` are records that take accepted events back.
+    """
 
     rows: Sequence[tuple[bytes, bytes | None]] = ()
     released: Sequence[Original] = ()
+    retracted: Sequence[Retraction] = ()
 
 
 def held_key(partition: int, offset: int) -> str:

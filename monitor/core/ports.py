@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
+from monitor.core.blast import AcceptedBatch
 from monitor.core.held import HeldBatch, Reviews
 from monitor.core.types import DecisionBatch, RawBatch, Verdict
 
@@ -150,6 +151,19 @@ class HeldSource(Protocol):
 
     def read(self, timeout_seconds: float) -> HeldBatch:
         """The next records; waits for the first. Raises TransportError."""
+
+    def close(self) -> None:
+        """Let go of it; ``start`` may follow."""
+
+
+class AcceptedSource(Protocol):
+    """Brings what the learner was given, committed records only, from where reading stood."""
+
+    def start(self, places: Mapping[int, int]) -> None:
+        """Go on at ``places``, at the beginning where they are silent. Raises TransportError."""
+
+    def read(self, timeout_seconds: float) -> AcceptedBatch:
+        """The next events; waits for the first. Raises TransportError."""
 
     def close(self) -> None:
         """Let go of it; ``start`` may follow."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from monitor.core.desk import AuditEntry, Change
@@ -12,6 +12,7 @@ from monitor.runtime.control import PolicyControl
 from monitor.runtime.drill import Drills
 
 if TYPE_CHECKING:
+    from monitor.runtime.blast import BlastRadius
     from monitor.runtime.quarantine import Quarantine
 
 
@@ -21,6 +22,19 @@ class NoQuarantine:
     def __getattr__(self, name: str) -> Any:
         def refuse(*_: Any, **__: Any) -> Any:
             raise UsageError("There is no quarantine store here: set quarantine.enabled to true.")
+
+        return refuse
+
+
+class NoBlast:
+    """Stands where the index of accepted events would be; says how to turn it on."""
+
+    def __getattr__(self, name: str) -> Any:
+        def refuse(*_: Any, **__: Any) -> Any:
+            raise UsageError(
+                "There is no index of accepted events here: set blast.enabled to true; where "
+                "accepted events go to a pipe (local.to is -) nothing can be looked up."
+            )
 
         return refuse
 
@@ -50,6 +64,7 @@ class LiveDesk:
     log: Any
     drills: Drills
     counts: Callable[[], Mapping[str, Any]]
+    blast: Any = field(default_factory=NoBlast)
 
     @classmethod
     def of(
@@ -58,11 +73,14 @@ class LiveDesk:
         quarantine: Quarantine | None,
         drills: Drills,
         counts: Callable[[], Mapping[str, Any]],
+        blast: BlastRadius | None = None,
     ) -> LiveDesk:
-        """With or without a quarantine store."""
+        """With or without a quarantine store and an index of accepted events."""
+        lineage = NoBlast() if blast is None else blast
         if quarantine is None:
-            return cls(policy, NoQuarantine(), PolicyLog(policy.changes), drills, counts)
-        return cls(policy, quarantine, quarantine, drills, counts)
+            log = PolicyLog(policy.changes)
+            return cls(policy, NoQuarantine(), log, drills, counts, lineage)
+        return cls(policy, quarantine, quarantine, drills, counts, lineage)
 
     def status(self) -> Mapping[str, Any]:
         """Counts of this instance."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import random
 import time
 import uuid
 from collections import Counter
@@ -28,10 +27,11 @@ from monitor.core.desk import (
     ReviewOutcome,
     ReviewStatus,
 )
-from monitor.core.errors import MonitorError, TransportError, UsageError
+from monitor.core.errors import MonitorError, UsageError
 from monitor.core.held import Original, Reviews, held_key, parse_key
 from monitor.core.ports import CommitUnit, Reviewer
 from monitor.runtime.quarantine_follower import Clock, Follower
+from monitor.runtime.reviewing import operation, until_done
 from monitor.store.filters import is_open
 from monitor.store.held_store import HeldStore, Mark
 from monitor.store.ledger_rows import Operation, erase_row, operation_row, review_row
@@ -41,14 +41,12 @@ Confirmed = Callable[[Mapping[str, int], str, str], None]
 Changes = Callable[[int, float | None], Sequence[Change]]
 
 REMAINS = (
-    "Gone from the quarantine store. Beyond its reach: the topics or files of the stream "
-    "themselves, until their retention ends or somebody deletes them; entries of the audit trail; "
-    "backups; and other instances' stores until they have heard of it."
+    "Gone from the quarantine store and the index of accepted events. Beyond their reach: the "
+    "topics or files of the stream themselves, until their retention ends or somebody deletes "
+    "them; entries of the audit trail; backups; and other instances' stores until they have heard "
+    "of it."
 )
 MAX_PAGE = 1000
-_ATTEMPTS = 6
-_PAUSE_SECONDS = 0.3
-_MAX_WHY = 1000
 _SLICE = 20
 _MAX_BYTES = 16 << 20
 """Of events in one release's transaction; what is left goes into the next."""
@@ -67,6 +65,9 @@ class Outside:
         Told of confirmed events: numbers by source, who, why. Called after they are recorded.
     changes
         Policy changes for the audit trail, the latest first: at most so many, before a time.
+    accepted
+        How many events of a source the index of accepted events has, and up to which place of
+        each partition.
     notice
         Gets sentences for the operator.
     """
@@ -74,6 +75,7 @@ class Outside:
     promised: Callable[[], float] = lambda: 0.0
     confirmed: Confirmed | None = None
     changes: Changes | None = None
+    accepted: Callable[[str], tuple[int, Mapping[int, int]]] = lambda _: (0, {})
     notice: Callable[[str], None] = lambda _: None
 
 
@@ -173,11 +175,11 @@ class Quarantine:
         self, verb: str, chosen: HeldFilter, who: str, why: str, dry_run: bool
     ) -> ReviewOutcome:
         marks = self._chosen(chosen)
-        operation = self._operation(verb, who, why, needed=not dry_run)
+        what = self._operation(verb, who, why, needed=not dry_run)
         chosen_first = tuple(marks)
 
         def job() -> Reviews | None:
-            return self._reviews(operation, chosen, chosen_first)
+            return self._reviews(what, chosen, chosen_first)
 
         while not dry_run and (left := _open(marks)):
             self._until_done(job)
@@ -186,7 +188,7 @@ class Quarantine:
             if _open(marks) >= left:
                 break
         asked = (*chosen_first, *(chosen.keys or ()))
-        return _outcome(operation, asked, marks, dry_run=dry_run)
+        return _outcome(what, asked, marks, dry_run=dry_run)
 
     def _chosen(self, chosen: HeldFilter) -> dict[str, Mark]:
         if is_open(chosen):
@@ -207,11 +209,7 @@ class Quarantine:
         return found
 
     def _operation(self, verb: str, who: str, why: str, *, needed: bool) -> Operation:
-        if needed and not why.strip():
-            raise UsageError("Say why: the audit trail keeps it.")
-        if len(why) > _MAX_WHY:
-            raise UsageError(f"The reason must be shorter than {_MAX_WHY:,} characters.")
-        return Operation(uuid.uuid4().hex, verb, short(who), why.strip(), self._clock())
+        return operation(verb, who, why, self._clock(), needed=needed)
 
     def _reviews(
         self, operation: Operation, chosen: HeldFilter, wanted: Sequence[str]
@@ -244,38 +242,31 @@ class Quarantine:
         return tuple(found)
 
     def _until_done(self, job: Callable[[], Reviews | None]) -> None:
-        """Have it reviewed, again when somebody came in between; the ledger tells what was done."""
-        for attempt in range(_ATTEMPTS):
-            try:
-                self._reviewer.exclusively(job)
-                break
-            except TransportError as error:
-                if not getattr(error, "retry", False) or attempt + 1 == _ATTEMPTS:
-                    raise
-                time.sleep(random.uniform(0.0, _PAUSE_SECONDS * 2**attempt))
-        self._follower.sync_reviews()
+        until_done(self._reviewer, self._follower.sync_reviews, job)
 
     def erase(self, source: str, *, who: str, why: str, dry_run: bool = False) -> int:
-        """Remove what is stored of a source; how many events that were.
+        """Remove what is stored of a source, held and accepted; how many events that were.
 
         :data:`REMAINS` says what stays elsewhere.
         """
-        operation = self._operation("erase", who, why, needed=not dry_run)
+        what = self._operation("erase", who, why, needed=not dry_run)
         with contextlib.suppress(MonitorError):  # what cannot be reached cannot be erased either
             self._follower.sync_held()
         events, size, upto = self._store.erasable(source)
-        if dry_run or not events:
-            return events
+        indexed, accepted = self._outside.accepted(source)
+        if dry_run or not events + indexed:
+            return events + indexed
         digest = source_digest(short(source))
         details = {
             "source_sha256": digest,
             "events": events,
             "bytes": size,
+            "accepted_events": indexed,
             "remains": REMAINS,
         }
-        rows = [erase_row(operation, digest, upto), operation_row(operation, details)]
+        rows = [erase_row(what, digest, upto, accepted), operation_row(what, details)]
         self._until_done(lambda: Reviews(rows=rows))
-        return events
+        return events + indexed
 
     def audit(self, limit: int = 100, before: float | None = None) -> Sequence[AuditEntry]:
         """Changes, reviews, erasures and logins, the latest first."""

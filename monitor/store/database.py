@@ -24,8 +24,8 @@ _POSTGRES = {"postgres", "postgresql", "postgresql+psycopg"}
 _SQLITE = {"sqlite", "sqlite+pysqlite"}
 
 
-def parse_url(url: str) -> URL:
-    """The URL with the driver that is used here.
+def parse_url(url: str, setting: str = "quarantine.url") -> URL:
+    """The URL with the driver that is used here; ``setting`` is where it stands.
 
     Raises
     ------
@@ -41,15 +41,14 @@ def parse_url(url: str) -> URL:
         found = make_url(url)
     except ArgumentError:
         raise UsageError(
-            "quarantine.url is no URL; use sqlite:///path/to/file or "
-            "postgresql://user@host/database"
+            f"{setting} is no URL; use sqlite:///path/to/file or postgresql://user@host/database"
         ) from None
     if found.drivername in _POSTGRES:
         return found.set(drivername="postgresql+psycopg")
     if found.drivername in _SQLITE and found.database not in (None, "", ":memory:"):
         return found.set(drivername="sqlite")
     raise UsageError(
-        f"quarantine.url: {found.render_as_string()} is not supported; use "
+        f"{setting}: {found.render_as_string()} is not supported; use "
         "sqlite:///path/to/file or postgresql://user@host/database"
     )
 
@@ -64,21 +63,31 @@ class Database:
 
     Nothing is opened before it is first used, and every later use tries again.
 
+    Parameters
+    ----------
+    url
+        Where it is.
+    setting, called
+        The setting that says so, and what the database is called in sentences.
+
     Raises
     ------
     UsageError
         When the URL cannot be used, or its driver is not installed.
     """
 
-    def __init__(self, url: str) -> None:
-        self._url = parse_url(url)
+    def __init__(
+        self, url: str, setting: str = "quarantine.url", called: str = "quarantine store"
+    ) -> None:
+        self._url = parse_url(url, setting)
+        self._setting, self._called = setting, called
         self.is_sqlite = self._url.drivername == "sqlite"
         self._lock = threading.Lock()
         try:
             self._engine = _sqlite(self._url) if self.is_sqlite else _postgres(self._url)
         except (ModuleNotFoundError, NoSuchModuleError):
             raise UsageError(
-                "quarantine.url names PostgreSQL, whose driver is not installed: "
+                f"{setting} names PostgreSQL, whose driver is not installed: "
                 "pip install 'poisoning-monitor[postgres]'"
             ) from None
 
@@ -144,8 +153,8 @@ class Database:
                 os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
             except OSError as error:
                 raise TransportError(
-                    f"Cannot make {path}: {error.strerror or error}. Check quarantine.url and the "
-                    "folder's permissions."
+                    f"Cannot make {path}: {error.strerror or error}. Check {self._setting} and "
+                    "the folder's permissions."
                 ) from error
 
     @contextlib.contextmanager
@@ -155,7 +164,7 @@ class Database:
         except SQLAlchemyError as error:
             cause = str(getattr(error, "orig", None) or error).strip().splitlines() or [""]
             raise TransportError(
-                f"The quarantine store {self} does not work: {cause[0]}. Events are judged and "
+                f"The {self._called} {self} does not work: {cause[0]}. Events are judged and "
                 "held all the same; mend it, then it catches up."
             ) from error
 

@@ -4,6 +4,7 @@
 
     release/KEY, confirm/KEY    who reviewed the held event KEY, when, why, in which operation
     op/ID                       an operation as a whole, for the audit trail
+    retract/PLACE               who retracted the accepted event at this place, when, why, where
     erase/ID                    a source whose events are erased, known by its digest
     judged/INSTANCE             how many events an instance has judged, replaced now and then
 """
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 Row = tuple[bytes, bytes | None]
 
 VERSION = 1
+RETRACT = "retract"
 STATUS = {"release": ReviewStatus.RELEASED, "confirm": ReviewStatus.CONFIRMED}
 
 
@@ -47,6 +49,8 @@ class Facts:
     reviews: list[dict[str, Any]] = field(default_factory=list)
     operations: list[dict[str, Any]] = field(default_factory=list)
     erasures: list[tuple[str, Mapping[int, int]]] = field(default_factory=list)
+    erased_accepted: list[tuple[str, Mapping[int, int]]] = field(default_factory=list)
+    retractions: list[dict[str, Any]] = field(default_factory=list)
     judged: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -67,10 +71,31 @@ def operation_row(operation: Operation, details: Mapping[str, Any]) -> Row:
     return _row(f"op/{o.id}", verb=o.verb, who=o.who, why=o.why, when=o.when, details=details)
 
 
-def erase_row(operation: Operation, digest: str, upto: Mapping[int, int]) -> Row:
-    """A source's events up to ``upto``, by partition, are erased."""
+def retract_row(operation: Operation, partition: int, offset: int) -> Row:
+    """One accepted event's retraction; the key is its place in the accepted topic."""
+    o = operation
+    key = f"{RETRACT}/{held_key(partition, offset)}"
+    return _row(key, who=o.who, why=o.why, when=o.when, op=o.id)
+
+
+def erase_row(
+    operation: Operation,
+    digest: str,
+    upto: Mapping[int, int],
+    accepted: Mapping[int, int] | None = None,
+) -> Row:
+    """A source's events are erased: held ones up to ``upto``, accepted ones up to ``accepted``.
+
+    Both by partition, the first of the input and the second of the accepted topic.
+    """
     places = {str(part): pos for part, pos in upto.items()}
-    return _row(f"erase/{operation.id}", source_sha256=digest, upto=places)
+    more = {str(part): pos for part, pos in (accepted or {}).items()}
+    return _row(
+        f"erase/{operation.id}",
+        source_sha256=digest,
+        upto=places,
+        **({"accepted": more} if more else {}),
+    )
 
 
 def judged_row(instance: str, began: float, events: int) -> Row:
@@ -112,13 +137,21 @@ def _read(facts: Facts, kind: str, name: str, said: Mapping[str, Any]) -> None:
         row = {"id": name, "what": str(said["verb"]), "details": details}
         facts.operations.append(row | _who(said))
     elif kind == "erase":
-        upto = {int(part): int(pos) for part, pos in said["upto"].items()}
-        facts.erasures.append((str(said["source_sha256"]), upto))
+        digest = str(said["source_sha256"])
+        facts.erasures.append((digest, _places(said["upto"])))
+        facts.erased_accepted.append((digest, _places(said.get("accepted") or {})))
+    elif kind == RETRACT:
+        part, pos = parse_key(name)
+        facts.retractions.append({"part": part, "pos": pos, "op": str(said["op"])})
     elif kind == "judged":
         began, events = float(said["began"]), int(said["events"])
         facts.judged.append({"instance": name, "began": began, "events": events})
     else:
         raise ValueError("this version knows no such row")
+
+
+def _places(said: Mapping[str, Any]) -> dict[int, int]:
+    return {int(part): int(pos) for part, pos in said.items()}
 
 
 def _who(said: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,35 +26,36 @@ SCHEMA_VERSION = 1
 metadata = MetaData()
 
 
-def _place() -> list[Column[Any]]:
-    """The input partition and offset, which name an event."""
+def place_columns() -> list[Column[Any]]:
+    """A partition and an offset, which name an event."""
     return [
         Column("part", Integer, primary_key=True, autoincrement=False),
         Column("pos", BigInteger, primary_key=True, autoincrement=False),
     ]
 
 
-def _required(name: str, kind: Any) -> Column[Any]:
+def required(name: str, kind: Any) -> Column[Any]:
+    """A column that every row has a value in."""
     return Column(name, kind, nullable=False)
 
 
 held = Table(
     "held",
     metadata,
-    *_place(),
-    _required("held_at", Double),
-    _required("day", Integer),
-    _required("event_id", Text),
-    _required("source", Text),
+    *place_columns(),
+    required("held_at", Double),
+    required("day", Integer),
+    required("event_id", Text),
+    required("source", Text),
     Column("subject", Text),
-    _required("label", Text),
-    _required("ts", Double),
-    _required("risk", Double),
-    _required("policy_version", BigInteger),
+    required("label", Text),
+    required("ts", Double),
+    required("risk", Double),
+    required("policy_version", BigInteger),
     Column("incident", Text),
-    _required("status", Text),
-    _required("reason", Text),
-    _required("size", BigInteger),
+    required("status", Text),
+    required("reason", Text),
+    required("size", BigInteger),
     Index("held_by_time", "held_at", "part", "pos"),
     Index("held_by_source", "source", "held_at"),
     Index("held_by_subject", "subject", "held_at"),
@@ -68,11 +69,11 @@ held = Table(
 body = Table(
     "body",
     metadata,
-    *_place(),
-    _required("decision", Text),
+    *place_columns(),
+    required("decision", Text),
     Column("value", LargeBinary),
     Column("record_key", LargeBinary),
-    _required("headers", LargeBinary),
+    required("headers", LargeBinary),
     Column("stamp", BigInteger),
 )
 """What is large: the decision, and the record as it came."""
@@ -80,7 +81,7 @@ body = Table(
 tag = Table(
     "tag",
     metadata,
-    *_place(),
+    *place_columns(),
     Column("kind", Integer, primary_key=True, autoincrement=False),
     Column("name", Text, primary_key=True),
     Index("tag_by_name", "kind", "name", "part", "pos"),
@@ -91,12 +92,12 @@ FAMILY, DETECTOR = 0, 1
 review = Table(
     "review",
     metadata,
-    *_place(),
-    _required("status", Text),
-    _required("who", Text),
-    _required("why", Text),
-    _required("at", Double),
-    _required("op", Text),
+    *place_columns(),
+    required("status", Text),
+    required("who", Text),
+    required("why", Text),
+    required("at", Double),
+    required("op", Text),
     Index("review_by_status", "status"),
 )
 """The first review of each event. Kept when the event is forgotten: its name can come again."""
@@ -105,11 +106,11 @@ audit = Table(
     "audit",
     metadata,
     Column("id", Text, primary_key=True),
-    _required("at", Double),
-    _required("who", Text),
-    _required("what", Text),
-    _required("why", Text),
-    _required("details", Text),
+    required("at", Double),
+    required("who", Text),
+    required("what", Text),
+    required("why", Text),
+    required("details", Text),
     Index("audit_by_time", "at"),
 )
 
@@ -118,7 +119,7 @@ erased = Table(
     metadata,
     Column("source_sha256", Text, primary_key=True),
     Column("part", Integer, primary_key=True, autoincrement=False),
-    _required("upto", BigInteger),
+    required("upto", BigInteger),
 )
 """Events of this source up to this offset are not stored again."""
 
@@ -126,7 +127,7 @@ place = Table(
     "place",
     metadata,
     Column("part", Integer, primary_key=True, autoincrement=False),
-    _required("next", BigInteger),
+    required("next", BigInteger),
 )
 """Where reading the quarantine goes on."""
 
@@ -134,14 +135,14 @@ judged = Table(
     "judged",
     metadata,
     Column("instance", Text, primary_key=True),
-    _required("began", Double),
-    _required("events", BigInteger),
+    required("began", Double),
+    required("events", BigInteger),
 )
 
 counter = Table(
-    "counter", metadata, Column("name", Text, primary_key=True), _required("n", BigInteger)
+    "counter", metadata, Column("name", Text, primary_key=True), required("n", BigInteger)
 )
-meta = Table("meta", metadata, Column("name", Text, primary_key=True), _required("value", Text))
+meta = Table("meta", metadata, Column("name", Text, primary_key=True), required("value", Text))
 
 
 def upsert(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:

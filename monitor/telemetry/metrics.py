@@ -19,6 +19,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 
 from monitor.config.policy import Policy
+from monitor.core.blast import IndexSize
 from monitor.core.desk import Observed
 from monitor.core.drill import Drill
 from monitor.core.errors import RejectCode
@@ -26,7 +27,7 @@ from monitor.core.ports import CommitUnit, PartitionCommit
 from monitor.core.types import Action, DecisionBatch, Family, Mode, RawBatch, Verdict
 from monitor.telemetry.histogram import ArrayHistogram
 from monitor.telemetry.meter import DetectorClock
-from monitor.telemetry.reviews import ReviewedShare
+from monitor.telemetry.reviews import IndexGauges, ReviewedShare
 from monitor.telemetry.scraped import MAX_CLASSES, PREFIX, Snapshot, StateBytes, StatusCollector
 from monitor.telemetry.times import age, arrivals, place
 
@@ -220,6 +221,10 @@ class Metrics:
     def watch_incidents(self, ask: Callable[[], Mapping[tuple[str, str], int]]) -> None:
         """Show at each scrape what ``ask`` gives, which is as :meth:`set_incidents` takes it."""
         self._ask_incidents = ask
+
+    def watch_accepted(self, ask: Callable[[], IndexSize]) -> None:
+        """Show the index of accepted events; see :class:`IndexGauges`. Once."""
+        self.registry.register(IndexGauges(PREFIX, ask))
 
     def set_incidents(self, counts: Mapping[tuple[str, str], int]) -> None:
         """Show how many incidents there are by (state, family); what is not named is 0.

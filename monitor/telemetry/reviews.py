@@ -1,23 +1,26 @@
-"""What reviews say of the false-positive promise, read from the quarantine store now and then."""
+"""What is read from a store now and then: what reviews say of the promise, and index sizes."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
 
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from monitor.core.blast import IndexSize
 from monitor.core.desk import Observed
 
 THRESHOLD = "quarantine"
 """Only held events are reviewed."""
+T = TypeVar("T")
 
 
-class ReviewedShare(Collector):
-    """The observed false-positive share, for scrapes of any frequency.
+class SlowAnswer(Collector, Generic[T]):
+    """What a store says, for scrapes of any frequency.
 
     The store is asked at most once in ``every_seconds``, in a thread of its own: a scrape waits
     for it a moment, then tells what is known, and nothing once that is ``stale_seconds`` old.
@@ -37,7 +40,7 @@ class ReviewedShare(Collector):
     def __init__(
         self,
         prefix: str,
-        ask: Callable[[], Observed],
+        ask: Callable[[], T],
         *,
         every_seconds: float = 15.0,
         stale_seconds: float = 120.0,
@@ -49,7 +52,7 @@ class ReviewedShare(Collector):
         self._lock = threading.Lock()
         self._asking: threading.Thread | None = None
         self._asked_at = float("-inf")
-        self._known: tuple[float, Observed] | None = None
+        self._known: tuple[float, T] | None = None
 
     def describe(self) -> Iterator[Metric]:
         """Names only, without asking."""
@@ -68,7 +71,7 @@ class ReviewedShare(Collector):
             running = self._asking is not None and self._asking.is_alive()
             if not running and self._clock() - self._asked_at >= self._every:
                 self._asked_at = self._clock()
-                self._asking = threading.Thread(target=self._read, name="reviews", daemon=True)
+                self._asking = threading.Thread(target=self._read, name="metrics", daemon=True)
                 self._asking.start()
             asking = self._asking
         if asking is not None:
@@ -80,6 +83,13 @@ class ReviewedShare(Collector):
         except Exception:  # the store's own pages say what is wrong with it
             return
         self._known = (self._clock(), found)
+
+    def _families(self, found: T | None) -> Iterator[Metric]:
+        raise NotImplementedError
+
+
+class ReviewedShare(SlowAnswer[Observed]):
+    """The observed false-positive share."""
 
     def _families(self, found: Observed | None) -> Iterator[Metric]:
         share = GaugeMetricFamily(
@@ -97,3 +107,38 @@ class ReviewedShare(Collector):
             reviewed.add_metric([THRESHOLD], found.released + found.confirmed)
         yield share
         yield reviewed
+
+
+class IndexGauges(SlowAnswer[IndexSize]):
+    """The index of accepted events: how much it holds, and how far behind it is."""
+
+    def _families(self, found: IndexSize | None) -> Iterator[Metric]:
+        made: tuple[tuple[Metric, str], ...] = (
+            (
+                GaugeMetricFamily(
+                    self._prefix + "accepted_index_events", "Accepted events in the index."
+                ),
+                "events",
+            ),
+            (
+                GaugeMetricFamily(self._prefix + "accepted_index_bytes", "Bytes of the index."),
+                "bytes",
+            ),
+            (
+                GaugeMetricFamily(
+                    self._prefix + "accepted_index_lag_events",
+                    "Accepted events that are not in the index yet, about.",
+                ),
+                "behind",
+            ),
+            (
+                CounterMetricFamily(
+                    self._prefix + "retractions", "Accepted events that were taken back."
+                ),
+                "retracted",
+            ),
+        )
+        for family, name in made:
+            if found is not None:
+                family.add_metric([], getattr(found, name))  # type: ignore[attr-defined]
+            yield family

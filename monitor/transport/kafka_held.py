@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
-from monitor.core.errors import TransportError
 from monitor.core.held import HeldBatch, HeldRecord, Original
 from monitor.transport.kafka_config import KafkaConfig
-from monitor.transport.kafka_port import Reader, as_transport_error, make_client
+from monitor.transport.kafka_follower import TopicFollower
 from monitor.transport.kafka_records import FIRST_HOLD_HEADER, Rows
 
 log = logging.getLogger(__name__)
 
-_CLOSE_SECONDS = 0.2
-_MAX_RECORDS = 500
-_LOOK_SECONDS = 30.0
 
-
-class KafkaHeld:
+class KafkaHeld(TopicFollower):
     """The quarantine topic as a :class:`~monitor.core.ports.HeldSource`; parts are partitions.
 
     Raises
@@ -31,51 +24,7 @@ class KafkaHeld:
     """
 
     def __init__(self, config: KafkaConfig) -> None:
-        self._config = config
-        self._client = make_client(config)
-        self._topic = config.topics.quarantine
-        self._reader: Reader | None = None
-        self._places: dict[int, int] = {}
-        self._looked = 0.0
-
-    def start(self, places: Mapping[int, int]) -> None:
-        """Go on at these offsets, at the beginning of partitions without one.
-
-        Raises
-        ------
-        TransportError
-            When the brokers fail, or the topic is not there (yet).
-        """
-        self.close()
-        try:
-            self._open(places)
-        except Exception as error:
-            self.close()
-            raise self._error(error) from error
-
-    def _open(self, places: Mapping[int, int]) -> None:
-        count = self._count()
-        if not count:
-            raise TransportError(f"there is no topic {self._topic!r} yet")
-        partitions = range(count)
-        self._reader = reader = self._client.reader(self._topic, partitions)
-        ends = reader.ends(partitions, self._config.request_timeout_seconds)
-        self._places = {p: places.get(p, 0) for p in partitions}
-        for p, place in self._places.items():
-            if place > ends[p]:
-                log.warning("%s was made anew: reading partition %d again", self._topic, p)
-                self._places[p] = 0
-            elif place:
-                # What the brokers have deleted already is passed over.
-                reader.seek(p, place)
-        self._looked = time.monotonic()
-
-    def _count(self) -> int:
-        admin = self._client.admin()
-        try:
-            return admin.partition_counts([self._topic]).get(self._topic, 0)
-        finally:
-            admin.close()
+        super().__init__(config, config.topics.quarantine)
 
     def read(self, timeout_seconds: float) -> HeldBatch:
         """The next records, a few hundred at most.
@@ -85,32 +34,8 @@ class KafkaHeld:
         TransportError
             When the brokers fail; ``start`` again then.
         """
-        reader = self._reader
-        if reader is None:
-            raise TransportError(f"reading {self._topic!r}: start() comes first")
-        try:
-            found = reader.poll(_MAX_RECORDS, timeout_seconds)
-            records = [record for rows in found.values() for record in held_records(rows)]
-            for p in self._places:
-                self._places[p] = reader.position(p) or self._places[p]
-            batch = HeldBatch(records, dict(self._places))
-            if not found and time.monotonic() - self._looked > _LOOK_SECONDS:
-                self._looked = time.monotonic()
-                if self._count() > len(self._places):  # somebody added partitions
-                    self.start(batch.places)
-            return batch
-        except Exception as error:  # the client fails in many ways
-            raise self._error(error) from error
-
-    def _error(self, error: BaseException) -> TransportError:
-        return as_transport_error(error, f"reading {self._topic!r}", self._config, self._client)
-
-    def close(self) -> None:
-        """Release the connection."""
-        reader, self._reader = self._reader, None
-        if reader is not None:
-            with contextlib.suppress(Exception):
-                reader.close(_CLOSE_SECONDS)
+        found = self.poll(timeout_seconds)
+        return HeldBatch([r for rows in found.values() for r in held_records(rows)], self.places)
 
 
 def held_records(rows: Rows) -> Iterator[HeldRecord]:

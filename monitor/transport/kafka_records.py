@@ -33,6 +33,8 @@ class Topics:
     state: str = "monitor.state"
     control: str = "monitor.control"
     reviews: str = "monitor.reviews"
+    retractions: str = "feedback.retractions"
+    checkpoints: str = "monitor.checkpoints"
 
     def names(self) -> dict[str, str]:
         """Topic name by role, in a fixed order."""

@@ -16,6 +16,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from monitor.core.blast import Retraction
 from monitor.core.errors import MonitorError, TransportError
 from monitor.core.held import Original, Reviews
 from monitor.transport.kafka_config import KafkaConfig
@@ -49,7 +50,8 @@ class KafkaReviewer:
         self._config = replace(config, instance=INSTANCE)
         self._client = make_client(self._config)
         self._lock = threading.Lock()
-        self._partitions = self._largest = 0
+        self._partitions: dict[str, int] = {}
+        self._largest = 0
 
     def exclusively(self, job: Callable[[], Reviews | None]) -> None:
         """Cut the others off, run ``job``, and commit what it returns in one transaction.
@@ -92,19 +94,24 @@ class KafkaReviewer:
             admin = self._client.admin()
             try:
                 self._largest = largest_record(admin, self._config)
-                found = admin.partition_counts([topics.accepted, topics.reviews])
+                needed = [topics.accepted, topics.reviews, topics.retractions]
+                found = admin.partition_counts(needed)
             finally:
                 admin.close()
-            if len(found) < 2:
+            if len(found) < len(needed):
                 raise TransportError("reviewing: the topics are not there yet; start the service")
-            self._partitions = found[topics.accepted]
+            self._partitions = found
         made.append(self._client.producer(self._largest))
 
     def _commit(self, producer: Producer, reviews: Reviews) -> None:
         topics = self._config.topics
         deadline = time.monotonic() + self._config.commit_deadline_seconds
         producer.begin()
-        for records in _released(reviews.released, topics.accepted, self._partitions):
+        home = self._partitions[topics.accepted]
+        for records in _released(reviews.released, topics.accepted, home):
+            producer.send(records)
+        home = self._partitions[topics.retractions]
+        for records in _retracted(reviews.retracted, topics.retractions, home):
             producer.send(records)
         keys, values = [key for key, _ in reviews.rows], [value for _, value in reviews.rows]
         producer.send(Outgoing(topics.reviews, 0, keys, values))
@@ -127,6 +134,15 @@ def _released(originals: Sequence[Original], topic: str, partitions: int) -> Ite
             headers=[[(_name(name), value) for name, value in o.headers] for o in some],
             timestamps=[o.timestamp for o in some],
         )
+
+
+def _retracted(retracted: Sequence[Retraction], topic: str, partitions: int) -> Iterator[Outgoing]:
+    """Records for the learner, each in the partition of the event that it takes back."""
+    by_home: dict[int, list[Retraction]] = defaultdict(list)
+    for one in retracted:
+        by_home[one.partition % partitions].append(one)
+    for home, some in sorted(by_home.items()):
+        yield Outgoing(topic, home, [one.key for one in some], [one.value for one in some])
 
 
 def _name(name: Any) -> str:

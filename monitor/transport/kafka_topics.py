@@ -11,8 +11,8 @@ from monitor.transport.kafka_port import Admin, NewTopic
 
 log = logging.getLogger(__name__)
 
-_COMPACTED = ("state", "control", "reviews")
-_SINGLE_PARTITION = ("control", "audit", "reviews")
+_COMPACTED = ("state", "control", "reviews", "checkpoints")
+_SINGLE_PARTITION = ("control", "audit", "reviews", "checkpoints")
 # Held and refused records carry a few headers more than they came with.
 HEADER_ROOM = 64 * 1024
 

@@ -61,8 +61,9 @@ __all__ = [
 Fsync = Literal["commit", "snapshot", "never"]
 _HIDDEN = ".monitor"
 _ACCEPTED, _DECISIONS, _ALERTS, _SPOOL = "accepted", "decisions", "alerts", "input"
+_RETRACTIONS = "retractions"
 _ROUTES = {Action.PASS: _ACCEPTED, Action.HOLD: "quarantined", Action.REJECT: "invalid"}
-_NAMES = (*_ROUTES.values(), _DECISIONS, _ALERTS)
+_NAMES = (*_ROUTES.values(), _DECISIONS, _ALERTS, _RETRACTIONS)
 _RANGE_LINES = 1024
 
 
@@ -80,7 +81,7 @@ class LocalTransport:
         Recorded lines, or a file or pipe that is still being written.
     folder
         Gets ``accepted.jsonl``, ``quarantined.jsonl``, ``invalid.jsonl``, ``decisions.jsonl``,
-        ``alerts.jsonl``, and ``.monitor`` with journal, snapshots and lock. Made where missing.
+        ``alerts.jsonl``, ``retractions.jsonl``, and ``.monitor`` with journal, snapshots and lock.
     accepted
         Another file for accepted events, or a descriptor (1 for standard output).
     identity
@@ -116,6 +117,7 @@ class LocalTransport:
         self.folder = folder
         self._hidden = folder / _HIDDEN
         self._accepted = folder / f"{_ACCEPTED}.jsonl" if accepted is None else accepted
+        self.accepted_path = self._accepted if isinstance(self._accepted, Path) else None
         self._identity = identity
         self._overwrite = overwrite
         self._fsync = fsync
@@ -174,7 +176,7 @@ class LocalTransport:
 
     def _check(self, journal: Journal) -> None:
         written = [self.folder / f"{name}.jsonl" for name in _NAMES]
-        written += [self._accepted] if isinstance(self._accepted, Path) else []
+        written += [self.accepted_path] if self.accepted_path is not None else []
         for path in self._inputs:
             if path.resolve() in {output.resolve() for output in written}:
                 raise UsageError(f"{path} is both input and output: give another output.")
@@ -330,8 +332,15 @@ class LocalTransport:
             with contextlib.suppress(OSError):
                 self._spool.forget({part.next_offset, max(last.snapshot_offset, 0)})
 
-    def release(self, lines: Sequence[bytes], rows: Sequence[tuple[bytes, bytes | None]]) -> None:
+    def release(
+        self,
+        lines: Sequence[bytes],
+        rows: Sequence[tuple[bytes, bytes | None]],
+        retracted: Sequence[bytes] = (),
+    ) -> None:
         """Add released lines to the accepted ones and ``rows`` to the reviews ledger, as one.
+
+        And lines that take accepted ones back to ``retractions.jsonl``.
 
         Only between micro-batches, in the loop's thread. Standard output cannot take part: what
         it was given comes again when the process dies at this very moment.
@@ -341,7 +350,8 @@ class LocalTransport:
         TransportError
             When the disk fails; then nothing was released, or the next start completes it.
         """
-        self._reviews.release(self._opened(), self._outputs, _ACCEPTED, (lines, rows))
+        what = {_ACCEPTED: lines, _RETRACTIONS: retracted}
+        self._reviews.release(self._opened(), self._outputs, what, rows)
 
     def _write(self, part: PartitionCommit) -> None:
         values = part.raw.values

@@ -54,27 +54,29 @@ class ReviewsOut:
         self,
         journal: Journal,
         outputs: Mapping[str, Output],
-        accepted: str,
-        what: tuple[Sequence[bytes], Sequence[Row]],
+        what: Mapping[str, Sequence[bytes]],
+        rows: Sequence[Row],
     ) -> None:
-        """Commit released lines with their rows. Raises TransportError."""
+        """Commit lines, by output, with their rows. Raises TransportError."""
         self.usable()
         self.settle(journal)
-        lines, rows = what
-        if not lines and not rows:
+        written = {name: outputs[name] for name, lines in what.items() if lines}
+        if not written and not rows:
             return
-        output, last = outputs[accepted], journal.last
-        before = output.size
+        last = journal.last
+        before = {name: output.size for name, output in written.items()}
         try:
-            output.append(lines)
-            output.sync()
-            lengths = {**last.lengths, accepted: output.size}
+            for name, output in written.items():
+                output.append(what[name])
+                output.sync()
+            lengths = {**last.lengths, **{name: out.size for name, out in written.items()}}
             entry = msgspec.structs.replace(last, lengths=lengths, reviews=tuple(rows))
             journal.append(entry, sync=True)
         except BaseException:
             self._torn = True
             journal.undo()
-            output.cut(before)
+            for name, output in written.items():
+                output.cut(before[name])
             self._torn = False
             raise
         self.settle(journal)
@@ -87,8 +89,10 @@ class ReviewsOut:
 class Releasing(Protocol):
     """A transport that takes lines between micro-batches."""
 
-    def release(self, lines: Sequence[bytes], rows: Sequence[Row]) -> None:
-        """Make both visible as one."""
+    def release(
+        self, lines: Sequence[bytes], rows: Sequence[Row], retracted: Sequence[bytes] = ()
+    ) -> None:
+        """Make all of it visible as one."""
 
 
 class LocalReviewer:
@@ -129,14 +133,16 @@ class LocalReviewer:
             reviews = job()
             if reviews is None:
                 return
-            if not reviews.released:
+            if not reviews.released and not reviews.retracted:
                 self._ledger.append(reviews.rows)
                 return
             lines = [original.value or b"" for original in reviews.released]
-            self._in_loop(lines, reviews.rows)
+            self._in_loop(lines, reviews.rows, [one.value for one in reviews.retracted])
 
-    def _in_loop(self, lines: Sequence[bytes], rows: Sequence[Row]) -> None:
-        future = self._submit(lambda _: self._transport.release(lines, rows))
+    def _in_loop(
+        self, lines: Sequence[bytes], rows: Sequence[Row], retracted: Sequence[bytes] = ()
+    ) -> None:
+        future = self._submit(lambda _: self._transport.release(lines, rows, retracted))
         try:
             future.result(_LOOP_SECONDS)
         except TimeoutError:

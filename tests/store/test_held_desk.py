@@ -207,7 +207,7 @@ def test_a_large_release_goes_in_several_transactions(place, monkeypatch):
     # When it fails on the way, asking again does the rest.
     place.hold(*(record(100 + i, label="ham") for i in range(30)))
     wait(lambda: desk.search(HeldFilter(label="ham")).total == 30)
-    monkeypatch.setattr("monitor.runtime.quarantine._ATTEMPTS", 1)
+    monkeypatch.setattr("monitor.runtime.reviewing._ATTEMPTS", 1)
     place.reviewer.failures = ["before", None, "after", None]
     for _ in range(2):
         with pytest.raises(TransportError):
@@ -362,7 +362,7 @@ def test_a_callback_that_fails_does_not_undo_a_confirmation(place):
 
 
 def test_the_follower_comes_back_after_failures(place, monkeypatch):
-    monkeypatch.setattr("monitor.runtime.quarantine_follower._FIRST_PAUSE", 0.005)
+    monkeypatch.setattr("monitor.runtime.following._FIRST_PAUSE", 0.005)
     desk = holding(place, 3)
     source = desk._follower._source
     place.stream.failing = source.failing = TransportError("no broker")

@@ -105,6 +105,9 @@ class Facts:
         Those of the same time; faults of the data apart from the others.
     evidence
         Decision records of the riskiest events.
+    blast
+        Accepted events like the incident's, and what checkpoints of the model have learned of them,
+        as ``blast --incident`` says; None where nobody can tell.
     missing
         What could not be known, and why: sentences.
     """
@@ -119,6 +122,7 @@ class Facts:
     data_faults: list[Record] = field(default_factory=list)
     traffic: Traffic | None = None
     passed: Passed | None = None
+    blast: Record | None = None
     evidence: list[Record] = field(default_factory=list)
     people: People = field(default_factory=People)
     missing: list[str] = field(default_factory=list)

@@ -14,6 +14,7 @@ import msgspec
 import orjson
 
 from monitor.cli import common
+from monitor.cli.blast_folder import blast_of
 from monitor.cli.report_data import read_decisions
 from monitor.cli.reports.counting import Counting, Of
 from monitor.cli.reports.facts import (
@@ -28,6 +29,7 @@ from monitor.cli.reports.facts import (
     versions,
     within,
 )
+from monitor.core.blast import Asked
 from monitor.core.desk import HeldFilter, ReviewStatus
 from monitor.core.errors import MonitorError, StateError, UsageError
 from monitor.core.incident import IncidentKind
@@ -42,6 +44,8 @@ CONTROL = Path(".monitor") / "control.jsonl"
 AROUND, LEAST_AROUND = 0.15, 30.0
 """How much of an incident's length is shown before and behind it, and at least how many seconds."""
 MOST_ACTIONS = 1_000
+SHOWN = 20
+TAUGHT = "What the incident has taught the model"
 UNCHANGED = (
     "Changes of the policy are not known: the folder has no control ledger. (A replay judges by "
     "one policy and has none.)"
@@ -201,6 +205,10 @@ def incident_facts(path: Path, identifier: str, now: float) -> Facts:
         facts.passed = counted.passed(hostile=found["kind"] == IncidentKind.CAMPAIGN)
     facts.incidents = [one for one in facts.incidents if one["id"] != found["id"]]
     facts.data_faults = [one for one in facts.data_faults if one["id"] != found["id"]]
+    try:
+        facts.blast = blast_of(path, Asked(incident=found["id"]), SHOWN)
+    except MonitorError as error:
+        facts.missing.append(f"{TAUGHT} could not be read: {error}")
     facts.people, missing = folder.people(first - around, max(now, last), found["id"])
     facts.missing += missing
     if not folder.finished and last > found["last"]["ts"]:

@@ -21,7 +21,7 @@ from monitor.cli.reports.tables import (
     time_of,
     why,
 )
-from monitor.cli.reports.words import passed_text, rows_of, what_of
+from monitor.cli.reports.words import passed_text, rows_of, taught, what_of
 from monitor.core.incident import IncidentKind
 
 WIDE = ("timeline", "risk")
@@ -64,7 +64,24 @@ def _incident(facts: Facts, figures: Mapping[str, Card]) -> Iterator[str]:
     yield from _common(one)
     yield from _plots(figures)
     yield from _passed(facts)
+    yield from _taught(facts.blast)
     yield from _evidence(facts)
+
+
+def _taught(blast: Record | None) -> Iterator[str]:
+    if blast is None:
+        return
+    yield "<section class='card'><h2>What it has taught the model</h2>"
+    yield from (f"<p class='none'>{long(said)}</p>" for said in taught(blast))
+    rows = [
+        (name, ", ".join(f"{key} ({many:,})" for key, many in blast[name]["top"].items()))
+        for name in ("sources", "labels", "subjects")
+        if blast[name]["distinct"]
+    ]
+    if rows:
+        told = "".join(f"<dt>{name}</dt><dd>{long(said)}</dd>" for name, said in rows)
+        yield f"<dl class='facts'>{told}</dl>"
+    yield "</section>"
 
 
 def _tiles(facts: Facts, one: Record) -> list[Tile]:

@@ -30,9 +30,8 @@ NOT_WHOLE = (
     "were held, and the latest that were flagged. A report on the folder of a local run or of a "
     "replay (--dir) has all of them."
 )
-NOT_PASSED = (
-    "What passed before the incident was noticed cannot be told from here, for the same reason."
-)
+SHOWN = 20
+TAUGHT = "What the incident has taught the model"
 
 
 class Asked:
@@ -145,7 +144,9 @@ def incident_facts(client: Client, identifier: str, now: float) -> Facts:
     facts.incidents = [one for one in facts.incidents if one["id"] not in ids]
     facts.data_faults = [one for one in facts.data_faults if one["id"] not in ids]
     facts.people = asked.people(first - around, max(now, last), found["id"])
-    facts.missing += [NOT_WHOLE, NOT_PASSED, *asked.missing]
+    what = {"incident": found["id"], "shown": SHOWN}
+    facts.blast = asked.try_(TAUGHT, partial(client.post, "/v1/blast", what))
+    facts.missing += [NOT_WHOLE, *asked.missing]
     return facts
 
 

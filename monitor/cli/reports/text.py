@@ -12,7 +12,7 @@ from typing import Any
 
 from monitor.cli.report_plots import printable
 from monitor.cli.reports.facts import PLAIN_VERDICTS, Facts, People, Record, clock
-from monitor.cli.reports.words import changed, details, passed_text, rows_of, what_of
+from monitor.cli.reports.words import changed, details, passed_text, rows_of, taught, what_of
 
 WIDTH = 78
 MOST, FEW = 10, 5
@@ -51,6 +51,8 @@ def _lines(facts: Facts) -> Iterator[str]:
             yield from wrapped(f"{name}: {value}")
         if facts.passed is not None:
             yield from wrapped(f"let through: {passed_text(facts)}")
+        for said in () if facts.blast is None else taught(facts.blast):
+            yield from wrapped(said)
         yield f"what to do: {safe(one['runbook'])}"
     else:
         yield f"From {clock(facts.start)} to {clock(facts.end)}"

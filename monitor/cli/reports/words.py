@@ -76,6 +76,33 @@ def passed_text(facts: Facts) -> str:
     return f"{whole:,} events {what} reached the learner, {when}; {flagged:,} were flagged.{more}"
 
 
+def taught(blast: Record) -> Iterator[str]:
+    """What accepted events like the incident's have taught the model, a sentence each."""
+    many, back, first = blast["events"], blast["retracted"], blast["first"]
+    if not many:
+        yield "No accepted event is like the incident's: the model has learned none of it."
+        return
+    behind = blast["index"]["behind"]
+    yield (
+        f"{many:,} accepted events are like the incident's, by source and label or by pattern, "
+        f"within its time: the first is {first['id']} of {first['source']}, "
+        f"{clock(first['ts'])}. {back:,} of them were taken back."
+        + (f" About {behind:,} accepted events are not looked at yet." if behind else "")
+    )
+    stored = blast["checkpoints"]
+    if not stored["known"]:
+        yield "No checkpoint of the model is known; tell of them with `checkpoint add`."
+    elif stored["last_clean"] is None:
+        yield "No checkpoint that is known is clean: all have learned some of it."
+    else:
+        sure = "" if stored["certain"] else ", as far as the index goes back"
+        names = ", ".join(one["name"] for one in stored["tainted"]) or "none"
+        yield (
+            f"The last clean checkpoint is {stored['last_clean']['name']}{sure}; those that have "
+            f"learned some of it: {names}."
+        )
+
+
 def changed(change: Record) -> list[str]:
     """What a version of the policy changed, a sentence each; not escaped."""
     return [

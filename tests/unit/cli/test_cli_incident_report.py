@@ -123,6 +123,11 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ran]:
         assert told.status_code == 200, told.text
         review = {"filter": held | {"status": "open"}, "why": f"Poison {EVIL}"}
         assert client.post("/v1/quarantine/confirm", json=review).status_code == 200
+        checkpoint = {"name": "before", "offsets": {"0": 100}}
+        assert client.post("/v1/checkpoints", json=checkpoint).status_code == 201
+        asked = {"incident": found["id"]}
+        until(lambda: client.post("/v1/blast", json=asked).json()["checkpoints"]["known"])
+        until(lambda: not client.post("/v1/blast", json=asked).json()["index"]["behind"])
         yield Ran(url, folder / "out", found, poison)
 
 
@@ -198,14 +203,16 @@ def test_incident_from_the_folder(ran: Ran, tmp_path: Path) -> None:
     assert [e["id"] for e in passed["events"]] == [d["id"] for d in ring if d["action"] == "pass"][
         : len(passed["events"])
     ]
+    # `blast --dir` wants the incidents of a finished replay; a service's folder has none.
+    assert made["blast"] is None and made["missing"][0].startswith("What the incident has taught")
     told = [event["risk"] for event in made["evidence"]]
     assert told == sorted(told, reverse=True) and all(e["reasons"] for e in made["evidence"])
     assert made["people"]["reviews"]["confirmed"] >= 50
     changes = [d for c in made["people"]["policy"] for d in c["differences"]]
     assert {"path": "quarantine_at", "before": 0.001, "after": 0.002} in changes
-    assert [a["what"] for a in made["people"]["actions"]] == ["confirm"]
+    assert [a["what"] for a in made["people"]["actions"]] == ["checkpoint", "confirm"]
     stale = made["incident"]["events"] < len(mine)
-    assert ["last told of it" in said for said in made["missing"]] == [True] * stale
+    assert ["last told of it" in said for said in made["missing"][1:]] == [True] * stale
     page = read(out)
     for said in ("Incident report", "Let through", "Decisions by people", "alert(1)"):
         assert said in page.text, said
@@ -221,6 +228,7 @@ def test_incident_by_http(ran: Ran, tmp_path: Path) -> None:
     assert report(*about, "--out", str(out), "--out", str(data)) == 0
     made = json.loads(data.read_bytes())
     assert made["origin"] == ran.url and made["passed"] is None
+    assert made["blast"]["checkpoints"]["last_clean"]["name"] == "before"
     assert not made["traffic"]["whole"] and "accept" in made["traffic"]["verdicts"]
     assert made["traffic"]["verdicts"]["quarantine"] > 50
     assert made["evidence"][0]["reasons"][0]["text"], "an event's page has the sentence"

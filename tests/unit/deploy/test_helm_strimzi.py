@@ -12,7 +12,7 @@ from monitor.transport.kafka_config import KafkaConfig
 from monitor.transport.kafka_topics import HEADER_ROOM, _topic_configs
 from tests.unit.deploy.charts import DEPLOY, Object, check
 
-SINGLE = {"control", "audit", "reviews"}
+SINGLE = {"control", "audit", "reviews", "checkpoints"}
 
 
 def documents(name: str) -> list[Object]:
@@ -73,7 +73,7 @@ def test_the_monitor_has_the_rights_that_were_tried_on_a_broker() -> None:
 
 def test_nobody_else_may_write_what_the_monitor_or_the_learner_believes() -> None:
     believed = {
-        *("feedback.accepted", "feedback.quarantine"),
+        *("feedback.accepted", "feedback.quarantine", "feedback.retractions"),
         *("monitor.state", "monitor.control", "monitor.reviews"),
     }
     for item in documents("users.yaml"):

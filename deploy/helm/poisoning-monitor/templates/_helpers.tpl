@@ -165,6 +165,8 @@ http:
   {{- end }}
 quarantine:
   dir: /data/monitor-data
+blast:
+  dir: /data/monitor-data
 {{- end -}}
 
 {{/* The settings file: those above and the values' own, which may not contradict. */}}
@@ -194,7 +196,7 @@ quarantine:
 {{- range $key, $value := .value -}}
 {{- if kindIs "map" $value -}}
 {{- include "monitor.noSecrets" (dict "path" (printf "%s.%s" $path $key) "value" $value) -}}
-{{- else if or (regexMatch "(password|secret|hash_seed)$" $key) (and (eq $path "config.quarantine") (eq $key "url")) -}}
+{{- else if or (regexMatch "(password|secret|hash_seed)$" $key) (and (has $path (list "config.quarantine" "config.blast")) (eq $key "url")) -}}
 {{- fail (printf "%s.%s: a secret does not go into a ConfigMap; give it by extraEnv from a secret, or by the value meant for it" $path $key) -}}
 {{- end -}}
 {{- end -}}
@@ -225,6 +227,11 @@ quarantine:
 {{- end }}
 {{- with $v.quarantine.postgres.existingSecret }}
 - name: MONITOR_QUARANTINE__URL
+  valueFrom:
+    secretKeyRef:
+      name: {{ . }}
+      key: {{ $v.quarantine.postgres.key }}
+- name: MONITOR_BLAST__URL
   valueFrom:
     secretKeyRef:
       name: {{ . }}

@@ -1,0 +1,113 @@
+"""The blast radius of a run's folder: its files are read directly, without an index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from monitor.core.blast import Asked
+from monitor.core.desk import MissingError
+from monitor.core.errors import UsageError
+from monitor.lineage.asking import wanted_of
+from monitor.lineage.checkpoints import read_checkpoints
+from monitor.lineage.columns import packed
+from monitor.lineage.reading import segment_of
+from monitor.lineage.segment import TIME, Segment, stored
+from monitor.lineage.survey import Survey
+from monitor.transport.local_accepted import LocalAccepted, checkpoints_path
+from monitor.transport.local_ledger import LocalLedger
+
+
+def blast_of(folder: Path, asked: Asked, shown: int) -> dict[str, Any]:
+    """What :meth:`~monitor.runtime.blast.desk.BlastRadius.blast` says, of a folder.
+
+    An event counts as accepted at its own time.
+
+    Raises
+    ------
+    UsageError
+        When the folder holds no run, or for conditions that cannot be.
+    MissingError
+        For an incident that is not in the folder.
+    """
+    if not (folder / "accepted.jsonl").is_file():
+        raise UsageError(f"--dir: {folder} holds no accepted.jsonl; give the folder of a replay")
+    segments = list(_segments(folder))
+
+    def spread(feature: str) -> float:
+        if not segments:
+            return 0.0
+        values = segments[-1].numbers.column(feature)
+        known = values[np.isfinite(values)]
+        return float(known.std(dtype=np.float64)) if len(known) else 0.0
+
+    incident = None if asked.incident is None else _incident(folder, asked.incident)
+    survey = Survey(wanted_of(asked, incident, spread), shown, _Retracted(folder))
+    read = 0
+    for segment in segments:
+        survey.add(segment)
+        read += len(segment)
+    checkpoints: list[Any] = []
+    if checkpoints_path(folder).is_file():
+        ledger = LocalLedger(checkpoints_path(folder))
+        try:
+            checkpoints = read_checkpoints(ledger.catch_up())
+        finally:
+            ledger.close()
+    by_name = {one.name: one for one in checkpoints}
+    found = survey.result(list(by_name.values()), {0: 0})
+    found["index"] = {
+        "topic": "accepted.jsonl",
+        "events": read,
+        "complete_from": {"0": 0},
+        "read_up_to": {"0": read},
+        "behind": 0,
+    }
+    found["asked"] = asked.plain()
+    return found
+
+
+def _segments(folder: Path) -> Iterator[Segment]:
+    """All accepted lines, compressed: a folder may hold many millions of them."""
+    source = LocalAccepted(folder)
+    source.start({})
+    while True:
+        batch = source.read(0.0)
+        if not len(batch.values):
+            return
+        made = segment_of(batch)
+        ts = made.times[0]
+        # Nobody wrote down when it was accepted.
+        yield stored(len(made), made.packed() | {TIME: packed((ts, ts))})
+
+
+class _Retracted:
+    """Which lines are named in ``retractions.jsonl``."""
+
+    def __init__(self, folder: Path) -> None:
+        self._known: set[tuple[int, int]] = set()
+        path = folder / "retractions.jsonl"
+        if path.is_file():
+            with path.open("rb") as stream:
+                for line in stream:
+                    at = orjson.loads(line)["accepted"]
+                    self._known.add((int(at["partition"]), int(at["offset"])))
+
+    def __call__(self, places: list[tuple[int, int]]) -> dict[tuple[int, int], str]:
+        return {place: "" for place in places if place in self._known}
+
+
+def _incident(folder: Path, name: str) -> dict[str, Any]:
+    path = folder / "incidents.jsonl"
+    if path.is_file():
+        with path.open("rb") as stream:
+            for line in stream:
+                found: dict[str, Any] = orjson.loads(line)
+                parts = found.get("parts", ())
+                if found["id"] == name or any(part["id"] == name for part in parts):
+                    return found
+    raise MissingError(f"No incident {name!r} is in {path}.")
