@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from monitor.cli import (
+    audit,
     common,
     demo,
     drill,
@@ -59,6 +60,7 @@ app.add_typer(policy.app, name="policy")
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(incidents.app, name="incidents")
 app.add_typer(token.app, name="token")
+app.add_typer(audit.app, name="audit")
 
 
 def _version(wanted: bool) -> None:

@@ -20,6 +20,7 @@ from monitor.admin.lockout import Lockout
 from monitor.admin.server import HttpServer, Tls
 from monitor.admin.session import Sessions
 from monitor.admin.tokens import TokenFile
+from monitor.cli import common
 from monitor.config.settings import Settings, as_dict
 from monitor.console import add_console
 from monitor.core.errors import UsageError
@@ -36,6 +37,7 @@ from monitor.runtime.parties import UNTRACED, Tracing
 from monitor.runtime.service import Service
 from monitor.runtime.status import Status
 from monitor.runtime.watchdog import Watchdog
+from monitor.state.audit import Chaining
 from monitor.telemetry.metrics import Metrics
 from monitor.telemetry.traces import Traces, from_environment
 from monitor.transport.local import (
@@ -312,7 +314,17 @@ def make_service(
         exchange_events=settings.state.exchange_min_events,
         policies=policies,
         tracing=tracing,
+        chaining=chaining(settings, transport),
     )
+
+
+def chaining(settings: Settings, transport: Transport) -> Chaining | None:
+    """What the audit chains are called; None where there are none."""
+    if not settings.audit.enabled:
+        return None
+    local = isinstance(transport, LocalTransport)
+    stream = "local" if local else settings.kafka.topics.input
+    return Chaining(stream, common.version())
 
 
 def field_names(kind: type[Any]) -> set[str]:

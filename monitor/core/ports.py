@@ -30,13 +30,19 @@ class Resume:
 
 @dataclass(frozen=True, slots=True)
 class PartitionCommit:
-    """One judged batch of one partition: everything that must become visible together."""
+    """One judged batch of one partition: everything that must become visible together.
+
+    ``audit`` are the records that it adds to the chain ``chain``, which is empty where there is
+    none.
+    """
 
     raw: RawBatch
     decisions: DecisionBatch
     next_offset: int
     stamp: bytes
     snapshot: bytes | None = None
+    audit: tuple[bytes, ...] = ()
+    chain: str = ""
 
 
 @dataclass(frozen=True, slots=True)

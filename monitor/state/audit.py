@@ -77,13 +77,13 @@ def digests(records: Sequence[bytes]) -> bytes:
     >>> digests([b"a", b"b"])[:2].hex(), len(digests([b"a", b"b"]))
     ('ca97', 32)
     """
-    found = []
-    # A copy of an empty one is made faster than a new one.
+    found, copy = [], _EMPTY.copy
     for record in records:
-        machine = _EMPTY.copy()
+        machine = copy()  # of an empty one: faster than a new one
         machine.update(record)
-        found.append(machine.digest()[:DIGEST_BYTES])
-    return b"".join(found)
+        found.append(machine.digest())
+    whole = np.frombuffer(b"".join(found), dtype=np.uint8).reshape(-1, 32)
+    return whole[:, :DIGEST_BYTES].tobytes()
 
 
 def seal(head: Head, chain: str, kind: str, fields: Mapping[str, Any]) -> tuple[bytes, Head]:

@@ -169,7 +169,9 @@ def _check_joints(
 
 
 def _one_each(chain: str, run: Sequence[Entry], findings: list[Finding]) -> list[Entry]:
-    """One entry a number: of several the one that joins its neighbours."""
+    """One entry a number: of several the one that joins its neighbours, and is in its place."""
+    straight = in_order([entry.seq for entry in run])
+    placed = {id(entry) for place, entry in enumerate(run) if place in straight}
     by_seq: dict[int, list[Entry]] = defaultdict(list)
     for entry in run:
         by_seq[entry.seq].append(entry)
@@ -179,10 +181,11 @@ def _one_each(chain: str, run: Sequence[Entry], findings: list[Finding]) -> list
             chosen.add(id(same[0]))
             continue
 
-        def worth(entry: Entry, seq: int = seq) -> tuple[bool, bool, bool]:
+        def worth(entry: Entry, seq: int = seq) -> tuple[bool, ...]:
             joins = any(entry.joins(before) for before in by_seq.get(seq - 1, ()))
             joined = any(after.joins(entry) for after in by_seq.get(seq + 1, ()))
-            return joined, joins or entry.begins, entry.hash == entry.computed
+            intact = entry.hash == entry.computed
+            return joined, joins or entry.begins, intact, id(entry) in placed
 
         best = max(same, key=worth)
         chosen.add(id(best))

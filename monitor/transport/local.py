@@ -60,9 +60,10 @@ __all__ = [
 
 Fsync = Literal["commit", "snapshot", "never"]
 _HIDDEN = ".monitor"
-_ACCEPTED, _DECISIONS, _ALERTS, _SPOOL = "accepted", "decisions", "alerts", "input"
+_ACCEPTED, _DECISIONS, _ALERTS = "accepted", "decisions", "alerts"
+_AUDIT, _SPOOL = "audit", "input"
 _ROUTES = {Action.PASS: _ACCEPTED, Action.HOLD: "quarantined", Action.REJECT: "invalid"}
-_NAMES = (*_ROUTES.values(), _DECISIONS, _ALERTS)
+_NAMES = (*_ROUTES.values(), _DECISIONS, _ALERTS, _AUDIT)
 _RANGE_LINES = 1024
 
 
@@ -80,7 +81,8 @@ class LocalTransport:
         Recorded lines, or a file or pipe that is still being written.
     folder
         Gets ``accepted.jsonl``, ``quarantined.jsonl``, ``invalid.jsonl``, ``decisions.jsonl``,
-        ``alerts.jsonl``, and ``.monitor`` with journal, snapshots and lock. Made where missing.
+        ``alerts.jsonl``, ``audit.jsonl``, and ``.monitor`` with journal, snapshots and lock. Made
+        where missing.
     accepted
         Another file for accepted events, or a descriptor (1 for standard output).
     identity
@@ -352,6 +354,7 @@ class LocalTransport:
             elif len(rows):
                 self._outputs[name].append([values[row] for row in rows.tolist()])
         self._outputs[_DECISIONS].append(part.decisions.records)
+        self._outputs[_AUDIT].append(part.audit)
         if part.decisions.changes:
             self._outputs[_ALERTS].append([c.encoded() for c in part.decisions.changes])
 
