@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from monitor.cli import common
 from monitor.config.settings import Settings
+from monitor.core.desk import AuditEntry
 from monitor.core.errors import UsageError
-from monitor.state.audit_keys import load_public
+from monitor.core.ports import ChainLog, Transport
+from monitor.runtime.audit_anchors import Anchor, FileAnchor, HttpAnchor
+from monitor.runtime.audit_keeper import MONITOR, AuditKeeper, Writing
+from monitor.state.audit_keys import SigningKey, load_public
 from monitor.state.audit_verify import Report
-from monitor.transport.audit_folder import Trust, verify_folder
+from monitor.transport.audit_folder import DESK, Trust, verify_folder
+from monitor.transport.local import LocalTransport
+from monitor.transport.local_chain import LocalChainLog
 
 
 def trust(keys: Sequence[Path], anchors: Path | None, *, restarts: bool) -> Trust:
@@ -30,3 +40,65 @@ def verified(place: Path | None, settings: Settings, by: Trust) -> Report:
     if place is None:
         raise UsageError("say which folder: audit verify DIR")
     return verify_folder(place, by)
+
+
+def make_keeper(
+    settings: Settings, transport: Transport, notice: Callable[[str], None]
+) -> AuditKeeper | None:
+    """What writes the chain of people's actions and the heads of all; None where it is off.
+
+    Raises
+    ------
+    UsageError
+        When the key cannot be used.
+    """
+    audit = settings.audit
+    if not audit.enabled:
+        return None
+    key = None if audit.key_file is None else SigningKey.load(Path(audit.key_file))
+    anchors: list[Anchor] = []
+    if audit.anchor_file is not None:
+        anchors.append(FileAnchor(Path(audit.anchor_file)))
+    if audit.anchor_url is not None:
+        anchors.append(HttpAnchor(audit.anchor_url, audit.anchor_timeout_seconds))
+    log, chain = _chain_log(settings, transport)
+    by = Writing(
+        *(chain, common.version(), key),
+        every_seconds=audit.head_every_seconds,
+        every_records=audit.head_every_records,
+        anchors=anchors,
+    )
+    keeper = AuditKeeper(log, by, notice=notice)
+    keeper.record(AuditEntry(time.time(), MONITOR, "service start", ""))
+    return keeper
+
+
+def _chain_log(settings: Settings, transport: Transport) -> tuple[ChainLog, str]:
+    if isinstance(transport, LocalTransport):
+        return LocalChainLog(transport.folder / DESK), "desk-local"
+    from monitor.cli.wiring import kafka_config  # noqa: PLC0415 - each needs the other
+    from monitor.transport.kafka_chain import KafkaChainLog  # noqa: PLC0415 - slow to import
+
+    chain = f"desk-{settings.kafka.instance or socket.gethostname()}"
+    return KafkaChainLog(kafka_config(settings), chain), chain
+
+
+def make_sealer(settings: Settings, transport: Transport) -> AuditKeeper | None:
+    """What signs and anchors the heads of a replay at its end; None where neither is asked for."""
+    audit = settings.audit
+    if audit.key_file is None and audit.anchor_file is None and audit.anchor_url is None:
+        return None
+    return make_keeper(settings, transport, lambda text: print(text, file=sys.stderr))
+
+
+def recorder(keeper: AuditKeeper | None) -> Callable[[AuditEntry], None]:
+    """Takes what somebody did."""
+    return keeper.record if keeper is not None else lambda _: None
+
+
+def end(keeper: AuditKeeper | None) -> None:
+    """Write down that the service ends, and the last heads."""
+    if keeper is None:
+        return
+    keeper.record(AuditEntry(time.time(), MONITOR, "service stop", ""), wait_seconds=0.0)
+    keeper.close()

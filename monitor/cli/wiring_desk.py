@@ -12,13 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from monitor.admin.desk import Desk
+from monitor.cli import wiring_audit
 from monitor.cli.wiring import kafka_config, make_incidents, make_service
+from monitor.config.policy import Policy
 from monitor.config.settings import Settings
+from monitor.core.desk import AuditEntry
 from monitor.core.errors import UsageError
 from monitor.core.ports import HeldSource, Ledger, Observer, Reviewer, Transport
 from monitor.gate import Gate
+from monitor.runtime.audit_keeper import AuditKeeper
+from monitor.runtime.audited import AuditedControl, AuditedTrail, applied
 from monitor.runtime.control import PolicyControl
-from monitor.runtime.desk import LiveDesk
+from monitor.runtime.desk import LiveDesk, PolicyLog
 from monitor.runtime.drill import Drills, Schedule
 from monitor.runtime.incident_board import IncidentBoard
 from monitor.runtime.parties import UNTRACED, Tracing
@@ -88,7 +93,9 @@ def make_quarantine(
     return Quarantine(store, follower, ends.reviewer, outside=outside, bulk=kept.max_bulk_events)
 
 
-def make_outside(control: PolicyControl, status: Status) -> Outside:
+def make_outside(
+    control: PolicyControl, status: Status, audited: Callable[[AuditEntry], None] = lambda _: None
+) -> Outside:
     """What the quarantine asks of the policy: its promise and its history, and to count poison."""
     from monitor.runtime.quarantine import Outside  # noqa: PLC0415 - slow to import
 
@@ -96,6 +103,7 @@ def make_outside(control: PolicyControl, status: Status) -> Outside:
         promised=lambda: control.in_force.quarantine_at,
         confirmed=control.confirmed,
         changes=control.changes,
+        audited=audited,
         notice=status.notice,
     )
 
@@ -160,15 +168,16 @@ def make_control(
     recent: RecentEvents | None,
     status: Status,
     metrics: Metrics,
-) -> PolicyControl:
+    told: Sequence[Callable[[Policy], None]] = (),
+) -> AuditedControl:
     """The live policy: follows and writes the control ledger once the service runs."""
-    return PolicyControl(
+    return AuditedControl(
         control_ledger(settings),
         gate,
         instance=instance_name(settings),
         two_person=settings.control.two_person,
         recent=recent,
-        told=(status.use, metrics.set_policy),
+        told=(status.use, metrics.set_policy, *told),
         notice=status.notice,
     )
 
@@ -183,6 +192,7 @@ class Manned:
     quarantine: Quarantine | None
     drills: Drills
     incidents: IncidentBoard
+    keeper: AuditKeeper | None = None
 
     def close(self) -> None:
         """End the threads of drills, and those that follow the ledgers and the quarantine."""
@@ -190,6 +200,7 @@ class Manned:
         self.control.close()
         if self.quarantine is not None:
             self.quarantine.stop()
+        wiring_audit.end(self.keeper)
 
 
 def make_manned(
@@ -213,16 +224,25 @@ def make_manned(
     """
     recent = RecentEvents(gate.detectors, settings.control.whatif_events)
     board = make_incidents()
-    control = make_control(settings, gate, recent=recent, status=status, metrics=metrics)
+    keeper = wiring_audit.make_keeper(settings, transport, status.notice)
+    audited = wiring_audit.recorder(keeper)
+    control = make_control(
+        *(settings, gate),
+        recent=recent,
+        status=status,
+        metrics=metrics,
+        told=[lambda policy: audited(applied(policy))],
+    )
+    control.tell = audited
     running: list[Service[Any]] = []  # the loop, which needs the quarantine as observer first
     quarantine = make_quarantine(
-        settings, transport, lambda: running[0], make_outside(control, status)
+        settings, transport, lambda: running[0], make_outside(control, status, audited)
     )
-    note = quarantine.note if quarantine is not None else (lambda _: None)
+    trail = AuditedTrail(PolicyLog(control.changes) if quarantine is None else quarantine, audited)
     drills = Drills(
         lambda: running[0],
         gate.config.limits,
-        note=note,
+        note=trail.note,
         told=metrics.drill,
         schedule=Schedule(settings.drills.every_hours * 3600.0, settings.drills.plans()),
     )
@@ -234,7 +254,7 @@ def make_manned(
         settings,
         gate,
         transport,
-        observers=[*watching, board, *([] if quarantine is None else [quarantine])],
+        observers=[*watching, board, *(one for one in (quarantine, keeper) if one is not None)],
         status=status,
         policies=control,
         tracing=tracing,
@@ -242,5 +262,8 @@ def make_manned(
     running.append(service)
     if quarantine is not None:  # once topics and folders are there
         service.submit(lambda _: quarantine.start())
+    if keeper is not None:
+        service.submit(lambda _: keeper.start())
     desk = LiveDesk.of(control, quarantine, drills, status.snapshot)
-    return Manned(service, desk, control, quarantine, drills, board)
+    desk = dataclasses.replace(desk, log=trail)
+    return Manned(service, desk, control, quarantine, drills, board, keeper)

@@ -148,6 +148,25 @@ class Ledger(Protocol):
         """Let go of it."""
 
 
+class ChainLog(Protocol):
+    """Where a process writes a chain of its own, and nobody else while it does."""
+
+    def open(self) -> bytes | None:
+        """Take the chain over from whoever wrote it before: its last record.
+
+        None for a chain that was not begun. Raises TransportError.
+        """
+
+    def append(self, lines: Sequence[bytes]) -> None:
+        """Add records, all or none; durable when it returns.
+
+        After a TransportError they may be there all the same: :meth:`open` tells.
+        """
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
 class HeldSource(Protocol):
     """Brings what was held back, committed records only, from where reading stood."""
 

@@ -67,6 +67,8 @@ class Outside:
         Told of confirmed events: numbers by source, who, why. Called after they are recorded.
     changes
         Policy changes for the audit trail, the latest first: at most so many, before a time.
+    audited
+        Told of reviews and erasures when they are done, for the audit chain.
     notice
         Gets sentences for the operator.
     """
@@ -74,6 +76,7 @@ class Outside:
     promised: Callable[[], float] = lambda: 0.0
     confirmed: Confirmed | None = None
     changes: Changes | None = None
+    audited: Callable[[AuditEntry], None] = lambda _: None
     notice: Callable[[str], None] = lambda _: None
 
 
@@ -186,7 +189,15 @@ class Quarantine:
             if _open(marks) >= left:
                 break
         asked = (*chosen_first, *(chosen.keys or ()))
-        return _outcome(operation, asked, marks, dry_run=dry_run)
+        outcome = _outcome(operation, asked, marks, dry_run=dry_run)
+        if outcome.done and not dry_run:
+            self._audited(operation, {"events": len(outcome.done), "keys": outcome.done})
+        return outcome
+
+    def _audited(self, operation: Operation, details: Mapping[str, Any]) -> None:
+        o = operation
+        told = {"operation": o.id, **details}
+        self._outside.audited(AuditEntry(o.when, o.who, o.verb, o.why, told))
 
     def _chosen(self, chosen: HeldFilter) -> dict[str, Mark]:
         if is_open(chosen):
@@ -275,6 +286,7 @@ class Quarantine:
         }
         rows = [erase_row(operation, digest, upto), operation_row(operation, details)]
         self._until_done(lambda: Reviews(rows=rows))
+        self._audited(operation, details)
         return events
 
     def audit(self, limit: int = 100, before: float | None = None) -> Sequence[AuditEntry]:

@@ -173,6 +173,7 @@ class LocalTransport:
         for path in self._hidden.iterdir():
             if path.name != "lock":
                 path.unlink()
+        (self.folder / "audit-desk.jsonl").unlink(missing_ok=True)
 
     def _check(self, journal: Journal) -> None:
         written = [self.folder / f"{name}.jsonl" for name in _NAMES]

@@ -95,7 +95,7 @@ def apply(rows, kind, i, j, other):
     return rows
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.data(), SIZES, st.integers(0, 4), st.sampled_from([3, 5, 1000]))
 def test_a_tampered_decision_is_found_and_named(data, sizes, gap_every, window):
     lines, decisions, _ = chain(sizes, gap_every)
@@ -132,7 +132,7 @@ def test_a_tampered_decision_is_found_and_named(data, sizes, gap_every, window):
         assert check.checked == len(decisions) - (kind in ("change", "drop"))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.data(), st.integers(2, 9))
 def test_a_tampered_record_is_found_and_named(data, n):
     lines, _, _ = chain([3] * n)
