@@ -67,13 +67,16 @@ class Verification:
     restarts
         Whether a chain may have been begun anew.
     expires
-        Whether the source keeps records and decisions for a time only.
+        Whether decisions are kept for a time only.
+    cut
+        Whether audit records are, so that those in front may be gone.
     """
 
     fetch: Callable[[int], bytes]
     trusted: Mapping[str, str] | None = None
     restarts: bool = False
     expires: bool = False
+    cut: bool = False
     _entries: dict[str, list[Entry]] = field(default_factory=lambda: defaultdict(list))
     _told: list[tuple[str, Opened]] = field(default_factory=list)
     _links: dict[str, Links] = field(default_factory=dict)
@@ -108,7 +111,7 @@ class Verification:
     def link(self) -> None:
         """All lines are there: check how they hang together."""
         for chain, entries in self._entries.items():
-            links = check_links(chain, entries, whole=not self.expires)
+            links = check_links(chain, entries, whole=not self.cut)
             self._links[chain] = links
             restarts = [f for f in links.findings if f.kind == "restart"]
             self._findings += [f for f in links.findings if not (self.restarts and f in restarts)]
@@ -173,6 +176,14 @@ class Verification:
     def chains(self) -> list[str]:
         """Chains that hold decisions."""
         return [c for c, links in self._links.items() if any(self._decided(links))]
+
+    def last_offset(self, chain: str) -> int:
+        """The position of the last decision in ``chain``, −1 for none."""
+        runs = self._links[chain].runs if chain in self._links else []
+        if not runs:
+            return -1
+        *_, last = opened(self.fetch(runs[-1][-1].at)).record.offsets()
+        return last
 
     def _decided(self, links: Links) -> Iterator[Expected]:
         for run in links.runs:
