@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from monitor.admin.audit_routes import audit_router, session_router
 from monitor.admin.auth import CSRF, Auth, Gatekeeper
 from monitor.admin.body import JSON, NDJSON, Shape, read_events
+from monitor.admin.chain_routes import ChainsView, chain_router
 from monitor.admin.desk import Desk
 from monitor.admin.desk_parts import OrjsonResponse
 from monitor.admin.drill_routes import drill_router
@@ -117,6 +118,7 @@ def create_app(
     auth: Auth | None = None,
     hosts: Sequence[str] = (),
     incidents: IncidentsView | None = None,
+    chains: ChainsView | None = None,
 ) -> FastAPI:
     """The application.
 
@@ -138,6 +140,8 @@ def create_app(
         Names by which the service is known, beside this machine's own.
     incidents
         What flagged events were grouped into; without it their addresses answer 503.
+    chains
+        The audit chains and the lives of events; without it their addresses answer 503.
     """
     auth = Auth() if auth is None else auth
     if desk is not None:
@@ -164,6 +168,7 @@ def create_app(
     app.include_router(quarantine_router(desk))
     app.include_router(drill_router(desk))
     app.include_router(audit_router(desk))
+    app.include_router(chain_router(chains))
     app.include_router(incident_router(incidents))
     app.include_router(session_router(auth))
     _describe(app, auth)

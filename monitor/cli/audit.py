@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
 
+import orjson
 import typer
 from rich import box
 from rich.table import Table
@@ -32,6 +34,15 @@ EPILOG = """\
 
 `poisoning-monitor audit verify --config monitor.yaml --public-key audit.pub --anchors heads.jsonl`
 """
+EXPORT_EPILOG = """\
+**Example**
+
+`poisoning-monitor audit export result --from 2026-05-01 --to 2026-05-02 --out may-1.jsonl`
+"""
+DirArgument = Annotated[
+    Path | None,
+    typer.Argument(metavar="[DIR]", help="Folder of a replay or a local service."),
+]
 PublicOption = Annotated[
     list[Path] | None,
     typer.Option(
@@ -124,6 +135,106 @@ def _print_keys(out: Any, report: Any) -> None:
         out.print(f"{count:,} records are signed by key {key}{vouched}")
     if not report.keys:
         out.print("nothing is signed: whoever could write all of it could have written it anew")
+
+
+@app.command("export", epilog=EXPORT_EPILOG)
+def export(
+    *,
+    directory: DirArgument = None,
+    since: Annotated[
+        str, typer.Option("--from", metavar="TIME", help="From this time of the events on, UTC.")
+    ],
+    until: Annotated[
+        str, typer.Option("--to", metavar="TIME", help="Up to this time, not including it.")
+    ],
+    out: Annotated[str, typer.Option("--out", metavar="FILE", help="- is standard output.")] = "-",
+    config: common.ConfigOption = None,
+    debug: common.DebugOption = False,
+) -> int:
+    """Write decisions and what people did, with the records that prove them, as JSON lines.
+
+    `audit verify FILE` checks it, anywhere, with the public key alone. TIME is like 2026-05-01,
+    2026-05-01T12:00:00Z, or Unix seconds; that of decisions is their event's own. Exit code 1
+    when a decision is not as the chain has it.
+    """
+    from monitor.cli import wiring_audit  # noqa: PLC0415 - heavy
+
+    start, stop = _time("--from", since), _time("--to", until)
+    source = wiring_audit.source_of(directory, load_settings(config))
+    counts: Any = {}
+    stream = sys.stdout.buffer if out == "-" else Path(out).open("xb")  # noqa: SIM115
+    try:
+        for row in wiring_audit.exported(source, start, stop):
+            counts = row
+            stream.write(orjson.dumps(row) + b"\n")
+        stream.flush()
+    finally:
+        if out != "-":
+            stream.close()
+    told = f"{counts['decisions']:,} decisions, {counts['records']:,} audit records"
+    typer.echo(f"{told}, {counts['unproven']:,} not as the chain has them", err=True)
+    return 1 if counts["unproven"] else 0
+
+
+def _time(option: str, text: str) -> float:
+    from monitor.admin.desk_schemas import moment  # noqa: PLC0415 - slow to import
+
+    try:
+        return float(moment(text))
+    except ValueError as error:
+        raise UsageError(f"{option}: {text!r} {error}") from None
+
+
+@app.command("show")
+def show(
+    *,
+    identifier: Annotated[str, typer.Argument(metavar="ID", help="The event's own id.")],
+    directory: Annotated[
+        Path | None,
+        typer.Option("--dir", metavar="DIR", help="Folder of a replay or a local service."),
+    ] = None,
+    config: common.ConfigOption = None,
+    as_json: JsonOption = False,
+    debug: common.DebugOption = False,
+) -> int:
+    """Tell the life of an event: where it came from, what judged it, what people did with it.
+
+    Without --dir the topics of --config are read, from their beginning, or its local folder.
+    """
+    from monitor.cli import wiring_audit  # noqa: PLC0415 - heavy
+
+    found = wiring_audit.lives(directory, load_settings(config), identifier)
+    if as_json:
+        print_json({"events": found})
+    else:
+        out = common.console()
+        for life in found:
+            _print_life(out, life)
+        if not found:
+            out.print(Text(f"no event with the id {identifier!r} was decided about here"))
+    return 0 if found else 1
+
+
+def _print_life(out: Any, life: dict[str, Any]) -> None:
+    place = next(name for name in ("line", "offset") if name in life)
+    rows = {
+        "event": f"{life['id']} of source {life['source']}",
+        "place": f"{life['topic']}, partition {life['partition']}, {place} {life[place]}",
+        "signed by": life["key_id"] or "nobody",
+        "verdict": f"{life['verdict']}, action {life['action']}",
+        "judged by": f"policy {life['policy_version']}, state {life['state'] or 'unknown'}, "
+        f"version {life['software'] or 'unknown'}",
+        "audit": "not in the chain as it is"
+        if life["audit"] is None
+        else f"record {life['audit']['record']} of {life['audit']['chain']}",
+        "incident": life["incident"] or "none",
+    }
+    for reason in life["decision"].get("reasons", []):
+        rows.setdefault("because", reason["text"])
+    for name, text in rows.items():
+        out.print(Text(f"{name:10} {text}"))
+    for review in life["reviews"]:
+        out.print(Text(f"{'review':10} {review['status']} by {review['who']}: {review['why']}"))
 
 
 @keys.command("create")

@@ -29,6 +29,7 @@ from monitor.core.ports import Meter, Observer, Transport
 from monitor.core.schema import SchemaSpec
 from monitor.detectors import default_detectors
 from monitor.gate import Gate, GateConfig
+from monitor.runtime.chains import Chains
 from monitor.runtime.control import PolicyControl
 from monitor.runtime.detector_watch import DetectorWatch
 from monitor.runtime.incident_board import IncidentBoard
@@ -267,6 +268,7 @@ def make_app(
     desk: Desk | None = None,
     *,
     incidents: IncidentBoard | None = None,
+    chains: Chains | None = None,
 ) -> FastAPI:
     """What the HTTP interface answers with. Raises UsageError when nobody could log in."""
     auth = make_auth(settings)
@@ -279,6 +281,7 @@ def make_app(
         auth=auth,
         hosts=settings.http.allowed_hosts,
         incidents=incidents,
+        chains=chains,
     )
     if settings.http.console:
         add_console(app, status, desk, auth)

@@ -5,21 +5,31 @@ from __future__ import annotations
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from monitor.cli import common
 from monitor.config.settings import Settings
 from monitor.core.desk import AuditEntry
 from monitor.core.errors import UsageError
-from monitor.core.ports import ChainLog, Transport
+from monitor.core.ports import ChainLog, Ledger, Transport
 from monitor.runtime.audit_anchors import Anchor, FileAnchor, HttpAnchor
 from monitor.runtime.audit_keeper import MONITOR, AuditKeeper, Writing
+from monitor.runtime.chains import Chains, remembered
+from monitor.runtime.status import Status
+from monitor.state.audit_export import Source, export, verify_export
 from monitor.state.audit_keys import SigningKey, load_public
+from monitor.state.audit_lineage import lineage
 from monitor.state.audit_verify import Report
-from monitor.transport.audit_folder import DESK, Trust, verify_folder
+from monitor.transport.audit_folder import DESK, Trust, folder_source, verify_folder
 from monitor.transport.local import LocalTransport
 from monitor.transport.local_chain import LocalChainLog
+from monitor.transport.local_ledger import LocalLedger
+from monitor.transport.local_release import REVIEWS
+
+if TYPE_CHECKING:
+    from monitor.runtime.quarantine import Quarantine
 
 
 def trust(keys: Sequence[Path], anchors: Path | None, *, restarts: bool) -> Trust:
@@ -37,12 +47,78 @@ def verified(place: Path | None, settings: Settings, by: Trust) -> Report:
     """Check a folder, or what the settings name."""
     if place is None and settings.transport == "local":
         place = Path(settings.local.out_dir)
+    if place is not None and place.is_file():
+        with place.open("rb") as stream:
+            return verify_export(stream, by.keys, by.anchors)
     if place is not None:
         return verify_folder(place, by)
     from monitor.cli.wiring import kafka_config  # noqa: PLC0415 - each needs the other
     from monitor.transport.audit_topics import verify_topics  # noqa: PLC0415 - slow to import
 
     return verify_topics(kafka_config(settings), by)
+
+
+def source_of(place: Path | None, settings: Settings) -> Source:
+    """Chains and decisions of a folder, or of what the settings name."""
+    if place is None and settings.transport == "local":
+        place = Path(settings.local.out_dir)
+    if place is not None:
+        return folder_source(place)
+    from monitor.cli.wiring import kafka_config  # noqa: PLC0415 - each needs the other
+    from monitor.transport.audit_topics import topics_source  # noqa: PLC0415 - slow to import
+
+    return topics_source(kafka_config(settings))
+
+
+def reviews_of(place: Path | None, settings: Settings) -> list[dict[str, Any]]:
+    """What people said about held events, by key, as the reviews ledger has it."""
+    from monitor.store.ledger_rows import read_rows  # noqa: PLC0415 - slow to import
+
+    ledger: Ledger
+    if place is not None or settings.transport == "local":
+        path = (place or Path(settings.local.out_dir)) / ".monitor" / REVIEWS
+        if not path.is_file():
+            return []
+        ledger = LocalLedger(path)
+    else:
+        from monitor.cli.wiring import kafka_config  # noqa: PLC0415
+        from monitor.transport.kafka_ledger import KafkaLedger  # noqa: PLC0415
+
+        config = kafka_config(settings)
+        ledger = KafkaLedger(config, config.topics.reviews)
+    try:
+        found = read_rows(ledger.catch_up()).reviews
+    finally:
+        ledger.close()
+    names = ("status", "who", "why", "at")
+    said = {f"{row['part']}-{row['pos']}": row for row in found}  # one that is repeated is one
+    return [{"key": key, **{name: row[name] for name in names}} for key, row in said.items()]
+
+
+def exported(source: Source, since: float, until: float) -> Iterator[Mapping[str, Any]]:
+    """Rows of an export."""
+    return export(source, since, until)
+
+
+def lives(place: Path | None, settings: Settings, event_id: str) -> list[dict[str, Any]]:
+    """What there is to tell of events with an id."""
+    reviews = reviews_of(place, settings)
+    return lineage(source_of(place, settings), event_id, reviews=reviews)
+
+
+def make_chains(
+    settings: Settings, keeper: AuditKeeper | None, quarantine: Quarantine | None, status: Status
+) -> Chains:
+    """What the HTTP interface tells of the chains, and of an event's life."""
+    if settings.transport == "local":
+        folder = Path(settings.local.out_dir)
+        return Chains(keeper, lambda name: _looked_up(folder, settings, name))
+    stream = settings.kafka.topics.input
+    return Chains(keeper, lambda name: remembered(stream, name, quarantine, status.flagged))
+
+
+def _looked_up(folder: Path, settings: Settings, name: str) -> list[dict[str, Any]]:
+    return lineage(folder_source(folder), name, reviews=reviews_of(folder, settings))
 
 
 def make_keeper(

@@ -22,6 +22,7 @@ from monitor.core.ports import HeldSource, Ledger, Observer, Reviewer, Transport
 from monitor.gate import Gate
 from monitor.runtime.audit_keeper import AuditKeeper
 from monitor.runtime.audited import AuditedControl, AuditedTrail, applied
+from monitor.runtime.chains import Chains
 from monitor.runtime.control import PolicyControl
 from monitor.runtime.desk import LiveDesk, PolicyLog
 from monitor.runtime.drill import Drills, Schedule
@@ -192,6 +193,7 @@ class Manned:
     quarantine: Quarantine | None
     drills: Drills
     incidents: IncidentBoard
+    chains: Chains
     keeper: AuditKeeper | None = None
 
     def close(self) -> None:
@@ -266,4 +268,5 @@ def make_manned(
         service.submit(lambda _: keeper.start())
     desk = LiveDesk.of(control, quarantine, drills, status.snapshot)
     desk = dataclasses.replace(desk, log=trail)
-    return Manned(service, desk, control, quarantine, drills, board, keeper)
+    chains = wiring_audit.make_chains(settings, keeper, quarantine, status)
+    return Manned(service, desk, control, quarantine, drills, board, chains, keeper)

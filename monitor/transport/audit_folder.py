@@ -9,6 +9,7 @@ from pathlib import Path
 
 from monitor.core.errors import StateError, UsageError
 from monitor.state.audit import Head
+from monitor.state.audit_export import Source
 from monitor.state.audit_verify import Report, Verification
 from monitor.state.recovery import Stamp
 from monitor.transport.local_journal import Entry, last_entry
@@ -148,3 +149,15 @@ def verify_folder(folder: Path, trust: Trust | None = None) -> Report:
     for block in there.lines(DECISIONS).blocks():
         decisions.feed(block)
     return check.report(there.notes)
+
+
+def folder_source(folder: Path) -> Source:
+    """What there is in ``folder`` for an export, or for looking an event up."""
+    there = AuditFolder(folder)
+    lines = [*there.lines(AUDIT).remembered(), *there.desk]
+
+    def decisions() -> Iterator[tuple[str, Sequence[bytes]]]:
+        for block in there.lines(DECISIONS).blocks():
+            yield CHAIN, block
+
+    return Source(str(folder), "line", lines, decisions)

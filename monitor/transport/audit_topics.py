@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from monitor.core.errors import MonitorError, StateError, UsageError
 from monitor.state.audit import Head
+from monitor.state.audit_export import Source
 from monitor.state.audit_match import place_of
 from monitor.state.audit_verify import Report, Verification
 from monitor.state.recovery import Stamp
@@ -156,8 +157,7 @@ def _compare(topics: AuditTopics, check: Verification, settled: _Stretch) -> Non
     for p, rows in topics.rows(topics.stretch(config.topics.decisions)):
         by_chain: dict[str, list[bytes]] = defaultdict(list)
         for offset, key, value in zip(rows.offsets, rows.keys, rows.values, strict=True):
-            chain = f"{config.topics.input}-{(key or b'').partition(b'-')[0].decode('latin-1')}"
-            record = value or b""
+            chain, record = _chain(config, key), value or b""
             if offset >= settled.ends[p]:
                 if chain not in last:
                     last[chain] = check.last_offset(chain)
@@ -167,3 +167,29 @@ def _compare(topics: AuditTopics, check: Verification, settled: _Stretch) -> Non
             by_chain[chain].append(record)
         for chain, records in by_chain.items():
             check.decisions(chain).feed(records)
+
+
+def _chain(config: KafkaConfig, key: bytes | None) -> str:
+    """The chain of a decision by its key, ``partition-offset``."""
+    return f"{config.topics.input}-{(key or b'').partition(b'-')[0].decode('latin-1')}"
+
+
+def topics_source(config: KafkaConfig) -> Source:
+    """What there is in the topics for an export, or for looking an event up."""
+    topics = AuditTopics(config)
+    # First: so that the audit records reach as far.
+    settled = topics.stretch(config.topics.decisions)
+    lines = [
+        value or b""
+        for _, rows in topics.rows(topics.stretch(config.topics.audit))
+        for value in rows.values
+    ]
+
+    def decisions() -> Iterator[tuple[str, Sequence[bytes]]]:
+        for _, rows in topics.rows(settled):
+            by_chain: dict[str, list[bytes]] = defaultdict(list)
+            for key, value in zip(rows.keys, rows.values, strict=True):
+                by_chain[_chain(config, key)].append(value or b"")
+            yield from by_chain.items()
+
+    return Source(config.topics.input, "offset", lines, decisions)

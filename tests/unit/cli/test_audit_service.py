@@ -12,6 +12,7 @@ import time
 import numpy as np
 import orjson
 import pytest
+from fastapi.testclient import TestClient
 
 from monitor.cli import wiring, wiring_desk
 from monitor.cli.app import execute
@@ -114,6 +115,16 @@ def made(tmp_path_factory):
             desk.quarantine.confirm(HeldFilter(source="s8"), who="ana", why="stolen")
             assert desk.quarantine.erase("s8", who="cas", why="asked to") > 0
             wait(lambda: Takes.kept)
+            app = wiring.make_app(
+                *(settings, manned.service, wiring.make_status()),
+                wiring.make_metrics(settings, wiring.make_status(), live=False),
+                manned.desk,
+                chains=manned.chains,
+            )
+            with TestClient(app, base_url="http://127.0.0.1") as client:
+                (place / "life.json").write_bytes(client.get("/v1/lineage/e7").content)
+                (place / "heads.json").write_bytes(client.get("/v1/audit/heads").content)
+                assert client.get("/v1/lineage/nobody").status_code == 404
         with running(settings, 0):
             more = b"".join(event(EVENTS + i) + b"\n" for i in range(30))
             with (place / "in.jsonl").open("ab") as stream:
@@ -213,6 +224,67 @@ def test_a_tail_that_was_cut_off_is_missed(made, capsys, tmp_path):
     report, found = verified(capsys, folder)
     assert found == {"truncated"}
     assert report["findings"][0]["place"] == f"record {len(audit)}"
+
+
+def exported(place, capsys, tmp_path):
+    """An export of the events 20 to 69, and the options to verify it."""
+    seconds = [orjson.loads(event(i))["ts"] for i in (20, 70)]
+    out = tmp_path / "part.jsonl"
+    asked = ["audit", "export", str(place / "out"), "--out", str(out)]
+    assert execute([*asked, "--from", str(seconds[0]), "--to", str(seconds[1])]) == 0
+    return out, public(place, capsys)
+
+
+def test_an_export_proves_itself(made, capsys, tmp_path):
+    out, given = exported(made, capsys, tmp_path)
+    rows = [orjson.loads(row) for row in out.open("rb")]
+    chosen = [orjson.loads(row["line"])["id"] for row in rows if row["type"] == "decision"]
+    assert chosen == [f"e{i}" for i in range(20, 70)]
+    report, found = verified(capsys, out, *given)
+    assert not found
+    assert report["keys"] and report["heads"] and not report["notes"]
+    decided = {c["chain"]: (c["decisions"], c["records"]) for c in report["chains"]}
+    assert decided["local-0"][0] == 50
+    assert not verified(capsys, out, *given, "--anchors", str(made / "anchors.jsonl"))[1]
+
+    def edited(change):
+        lines = out.read_bytes().split(b"\n")[:-1]
+        change(lines)
+        other = tmp_path / "other.jsonl"
+        other.write_bytes(b"".join(line + b"\n" for line in lines))
+        return verified(capsys, other, *given)[1]
+
+    assert edited(lambda rows: rows.__setitem__(5, rows[5].replace(b"hold", b"pass"))) == {
+        "changed"
+    }
+    assert edited(lambda rows: rows.pop(5)) == {"truncated"}
+    (at, *_) = [i for i, row in enumerate(rows) if row["type"] == "record"]
+    wrong = edited(lambda rows: rows.__setitem__(at, rows[at].replace(b"version", b"Version", 1)))
+    assert wrong
+    assert execute(["audit", "verify", str(made / "in.jsonl")]) == 2
+
+
+def test_the_life_of_an_event(made, capsys):
+    assert execute(["audit", "show", "e7", "--dir", str(made / "out"), "--json"]) == 0
+    (life,) = orjson.loads(capsys.readouterr().out)["events"]
+    assert (life["line"], life["verdict"], life["policy_version"]) == (8, "quarantine", 1)
+    assert life["audit"] == {"chain": "local-0", "record": 1, "index": 7}
+    assert life["state"] == "empty@0"
+    assert [(r["status"], r["who"], r["why"]) for r in life["reviews"]] == [
+        ("released", "ana", "known")
+    ]
+    assert [(a["what"], a["chain"]) for a in life["actions"]] == [("release", "desk-local")]
+    # The interface told the same while the service ran, and where the chain stood.
+    (asked,) = orjson.loads((made / "life.json").read_bytes())["events"]
+    assert asked == life
+    told = orjson.loads((made / "heads.json").read_bytes())["heads"]["local-0"]
+    lines = (made / "out/audit.jsonl").read_bytes().split(b"\n")
+    assert opened(lines[told["seq"] - 1]).hash == told["hash"]
+    assert execute(["audit", "show", "e7", "--dir", str(made / "out")]) == 0
+    out = capsys.readouterr().out
+    assert "record 1 of local-0" in out
+    assert "released by ana: known" in out
+    assert execute(["audit", "show", "nobody", "--dir", str(made / "out")]) == 1
 
 
 @pytest.mark.parametrize("kind", ["changed", "dropped", "signature"])
