@@ -14,6 +14,7 @@ from monitor.admin.audit_routes import audit_router, session_router
 from monitor.admin.auth import CSRF, Auth, Gatekeeper
 from monitor.admin.blast_routes import blast_router
 from monitor.admin.body import JSON, NDJSON, Shape, read_events
+from monitor.admin.chain_routes import ChainsView, chain_router
 from monitor.admin.desk import Desk
 from monitor.admin.desk_parts import OrjsonResponse
 from monitor.admin.drill_routes import drill_router
@@ -118,6 +119,7 @@ def create_app(
     auth: Auth | None = None,
     hosts: Sequence[str] = (),
     incidents: IncidentsView | None = None,
+    chains: ChainsView | None = None,
 ) -> FastAPI:
     """The application.
 
@@ -139,6 +141,8 @@ def create_app(
         Names by which the service is known, beside this machine's own.
     incidents
         What flagged events were grouped into; without it their addresses answer 503.
+    chains
+        The audit chains and the lives of events; without it their addresses answer 503.
     """
     auth = Auth() if auth is None else auth
     if desk is not None:
@@ -166,6 +170,7 @@ def create_app(
     app.include_router(drill_router(desk))
     app.include_router(blast_router(desk))
     app.include_router(audit_router(desk))
+    app.include_router(chain_router(chains))
     app.include_router(incident_router(incidents))
     app.include_router(session_router(auth))
     _describe(app, auth)

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from monitor.cli import (
+    audit,
     blast,
     checkpoint,
     common,
@@ -66,6 +67,7 @@ app.add_typer(incidents.app, name="incidents")
 app.command("blast", epilog=blast.EPILOG)(blast.command)
 app.add_typer(checkpoint.app, name="checkpoint")
 app.add_typer(token.app, name="token")
+app.add_typer(audit.app, name="audit")
 
 
 def _version(wanted: bool) -> None:

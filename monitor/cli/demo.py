@@ -68,7 +68,7 @@ def demo(settings: Settings, options: DemoOptions) -> int:
     stop = threading.Event()
     try:
         given = (settings, manned.service, status, metrics, manned.desk)
-        http.start(wiring.make_app(*given, incidents=manned.incidents))
+        http.start(wiring.make_app(*given, incidents=manned.incidents, chains=manned.chains))
         console.print(f"serving the console on {http.url} and {http.url}/metrics", markup=False)
         view = demo_view.DemoView(stream, status, collected, http.url)
         with (

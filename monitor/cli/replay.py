@@ -105,7 +105,7 @@ def replay(
     TransportError
         When the disk fails.
     """
-    from monitor.cli import wiring  # noqa: PLC0415 - heavy imports, not needed for --help
+    from monitor.cli import wiring, wiring_audit  # noqa: PLC0415 - heavy, not needed for --help
 
     console = common.console(err=True)
     common.existing_folder_or_new(out)
@@ -138,11 +138,16 @@ def replay(
     ):
         board = wiring.make_incidents()
         observers: list[Observer] = [pace, ProgressObserver(advance), board]
+        sealer = wiring_audit.make_sealer(settings, transport)
+        observers += [] if sealer is None else [sealer]
         service = wiring.make_service(
             settings, wiring.make_gate(settings, local=True), transport, observers=observers
         )
         pace.start()
         service.run(stop)
+        if sealer is not None:
+            sealer.start()
+            wiring_audit.end(sealer)
     if signals:
         again = "" if inputs == ["-"] else "; the same command goes on from there"
         console.print(f"interrupted after {done + pace.events:,} events{again}")

@@ -51,7 +51,7 @@ def serve(settings: Settings) -> int:
     try:
         if http is not None:
             given = (settings, manned.service, status, metrics, manned.desk)
-            http.start(wiring.make_app(*given, incidents=manned.incidents))
+            http.start(wiring.make_app(*given, incidents=manned.incidents, chains=manned.chains))
         log.info(
             "starting",
             version=common.version(),

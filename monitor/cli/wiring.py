@@ -20,6 +20,7 @@ from monitor.admin.lockout import Lockout
 from monitor.admin.server import HttpServer, Tls
 from monitor.admin.session import Sessions
 from monitor.admin.tokens import TokenFile
+from monitor.cli import common
 from monitor.config.settings import Settings, as_dict
 from monitor.console import add_console
 from monitor.core.errors import UsageError
@@ -28,6 +29,7 @@ from monitor.core.ports import Meter, Observer, Transport
 from monitor.core.schema import SchemaSpec
 from monitor.detectors import default_detectors
 from monitor.gate import Gate, GateConfig
+from monitor.runtime.chains import Chains
 from monitor.runtime.control import PolicyControl
 from monitor.runtime.detector_watch import DetectorWatch
 from monitor.runtime.incident_board import IncidentBoard
@@ -36,6 +38,7 @@ from monitor.runtime.parties import UNTRACED, Tracing
 from monitor.runtime.service import Service
 from monitor.runtime.status import Status
 from monitor.runtime.watchdog import Watchdog
+from monitor.state.audit import Chaining
 from monitor.telemetry.metrics import Metrics
 from monitor.telemetry.traces import Traces, from_environment
 from monitor.transport.local import (
@@ -265,6 +268,7 @@ def make_app(
     desk: Desk | None = None,
     *,
     incidents: IncidentBoard | None = None,
+    chains: Chains | None = None,
 ) -> FastAPI:
     """What the HTTP interface answers with. Raises UsageError when nobody could log in."""
     auth = make_auth(settings)
@@ -277,6 +281,7 @@ def make_app(
         auth=auth,
         hosts=settings.http.allowed_hosts,
         incidents=incidents,
+        chains=chains,
     )
     if settings.http.console:
         add_console(app, status, desk, auth, incidents=incidents)
@@ -312,7 +317,17 @@ def make_service(
         exchange_events=settings.state.exchange_min_events,
         policies=policies,
         tracing=tracing,
+        chaining=chaining(settings, transport),
     )
+
+
+def chaining(settings: Settings, transport: Transport) -> Chaining | None:
+    """What the audit chains are called; None where there are none."""
+    if not settings.audit.enabled:
+        return None
+    local = isinstance(transport, LocalTransport)
+    stream = "local" if local else settings.kafka.topics.input
+    return Chaining(stream, common.version())
 
 
 def field_names(kind: type[Any]) -> set[str]:

@@ -12,14 +12,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from monitor.admin.desk import Desk
+from monitor.cli import wiring_audit
 from monitor.cli.wiring import kafka_config, make_incidents, make_service
 from monitor.cli.wiring_blast import join_blast, make_blast
+from monitor.config.policy import Policy
 from monitor.config.settings import Settings
+from monitor.core.desk import AuditEntry
 from monitor.core.errors import UsageError
 from monitor.core.ports import HeldSource, Ledger, Observer, Reviewer, Transport
 from monitor.gate import Gate
+from monitor.runtime.audit_keeper import AuditKeeper
+from monitor.runtime.audited import AuditedControl, AuditedTrail, applied
+from monitor.runtime.chains import Chains
 from monitor.runtime.control import PolicyControl
-from monitor.runtime.desk import LiveDesk
+from monitor.runtime.desk import LiveDesk, PolicyLog
 from monitor.runtime.drill import Drills, Schedule
 from monitor.runtime.incident_board import IncidentBoard
 from monitor.runtime.parties import UNTRACED, Tracing
@@ -91,7 +97,10 @@ def make_quarantine(
 
 
 def make_outside(
-    control: PolicyControl, status: Status, blast: BlastRadius | None = None
+    control: PolicyControl,
+    status: Status,
+    blast: BlastRadius | None = None,
+    audited: Callable[[AuditEntry], None] = lambda _: None,
 ) -> Outside:
     """What the quarantine asks of the policy: its promise and its history, and to count poison."""
     from monitor.runtime.quarantine import Outside  # noqa: PLC0415 - slow to import
@@ -101,6 +110,7 @@ def make_outside(
         confirmed=control.confirmed,
         changes=control.changes,
         accepted=(lambda _: (0, {})) if blast is None else blast.accepted_of,
+        audited=audited,
         notice=status.notice,
     )
 
@@ -165,15 +175,16 @@ def make_control(
     recent: RecentEvents | None,
     status: Status,
     metrics: Metrics,
-) -> PolicyControl:
+    told: Sequence[Callable[[Policy], None]] = (),
+) -> AuditedControl:
     """The live policy: follows and writes the control ledger once the service runs."""
-    return PolicyControl(
+    return AuditedControl(
         control_ledger(settings),
         gate,
         instance=instance_name(settings),
         two_person=settings.control.two_person,
         recent=recent,
-        told=(status.use, metrics.set_policy),
+        told=(status.use, metrics.set_policy, *told),
         notice=status.notice,
     )
 
@@ -189,6 +200,8 @@ class Manned:
     drills: Drills
     incidents: IncidentBoard
     blast: BlastRadius | None
+    chains: Chains
+    keeper: AuditKeeper | None = None
 
     def close(self) -> None:
         """End the threads of drills, and those that follow the ledgers and the stores."""
@@ -198,6 +211,7 @@ class Manned:
             self.blast.stop()
         if self.quarantine is not None:
             self.quarantine.stop()
+        wiring_audit.end(self.keeper)
 
 
 def make_manned(
@@ -221,23 +235,32 @@ def make_manned(
     """
     recent = RecentEvents(gate.detectors, settings.control.whatif_events)
     board = make_incidents()
-    control = make_control(settings, gate, recent=recent, status=status, metrics=metrics)
+    keeper = wiring_audit.make_keeper(settings, transport, status.notice)
+    audited = wiring_audit.recorder(keeper)
+    control = make_control(
+        *(settings, gate),
+        recent=recent,
+        status=status,
+        metrics=metrics,
+        told=[lambda policy: audited(applied(policy))],
+    )
+    control.tell = audited
     running: list[Service[Any]] = []  # the loop, which needs the quarantine as observer first
     blast = make_blast(settings, transport, lambda: running[0], status.notice)
     quarantine = make_quarantine(
-        settings, transport, lambda: running[0], make_outside(control, status, blast)
+        settings, transport, lambda: running[0], make_outside(control, status, blast, audited)
     )
-    note = quarantine.note if quarantine is not None else (lambda _: None)
+    trail = AuditedTrail(PolicyLog(control.changes) if quarantine is None else quarantine, audited)
     drills = Drills(
         lambda: running[0],
         gate.config.limits,
-        note=note,
+        note=trail.note,
         told=metrics.drill,
         schedule=Schedule(settings.drills.every_hours * 3600.0, settings.drills.plans()),
     )
     metrics.watch_incidents(lambda: board.snapshot().count)
     if blast is not None:
-        join_blast(blast, board, note)
+        join_blast(blast, board, trail.note)
         metrics.watch_accepted(blast.size)
     watching = [*observers, metrics, recent, drills, *([] if blast is None else [blast])]
     metrics.expect(detector.name for detector in gate.detectors)
@@ -247,7 +270,7 @@ def make_manned(
         settings,
         gate,
         transport,
-        observers=[*watching, board, *([] if quarantine is None else [quarantine])],
+        observers=[*watching, board, *(one for one in (quarantine, keeper) if one is not None)],
         status=status,
         policies=control,
         tracing=tracing,
@@ -257,5 +280,9 @@ def make_manned(
         service.submit(lambda _: quarantine.start())
     if blast is not None:
         service.submit(lambda _: blast.start())
+    if keeper is not None:
+        service.submit(lambda _: keeper.start())
     desk = LiveDesk.of(control, quarantine, drills, status.snapshot, blast)
-    return Manned(service, desk, control, quarantine, drills, board, blast)
+    desk = dataclasses.replace(desk, log=trail)
+    chains = wiring_audit.make_chains(settings, keeper, quarantine, status)
+    return Manned(service, desk, control, quarantine, drills, board, blast, chains, keeper)

@@ -24,6 +24,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from monitor.config.audit import AuditSettings
 from monitor.config.blast import BlastSettings
 from monitor.config.control import ControlSettings
 from monitor.config.drills import DrillSettings
@@ -121,6 +122,10 @@ not 99999
         default_factory=DrillSettings,
         description="Attacks that the service tries on a copy of its state, to know what it would "
         "catch.",
+    )
+    audit: AuditSettings = Field(
+        default_factory=AuditSettings,
+        description="A chain of hashes over all decisions and over what people do.",
     )
     http: HttpSettings = Field(
         default_factory=HttpSettings,

@@ -31,13 +31,19 @@ class Resume:
 
 @dataclass(frozen=True, slots=True)
 class PartitionCommit:
-    """One judged batch of one partition: everything that must become visible together."""
+    """One judged batch of one partition: everything that must become visible together.
+
+    ``audit`` are the records that it adds to the chain ``chain``, which is empty where there is
+    none.
+    """
 
     raw: RawBatch
     decisions: DecisionBatch
     next_offset: int
     stamp: bytes
     snapshot: bytes | None = None
+    audit: tuple[bytes, ...] = ()
+    chain: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +144,25 @@ class Ledger(Protocol):
 
     def catch_up(self) -> Sequence[tuple[bytes, bytes | None]]:
         """Rows since the last call up to the present end; from the beginning the first time."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+class ChainLog(Protocol):
+    """Where a process writes a chain of its own, and nobody else while it does."""
+
+    def open(self) -> bytes | None:
+        """Take the chain over from whoever wrote it before: its last record.
+
+        None for a chain that was not begun. Raises TransportError.
+        """
+
+    def append(self, lines: Sequence[bytes]) -> None:
+        """Add records, all or none; durable when it returns.
+
+        After a TransportError they may be there all the same: :meth:`open` tells.
+        """
 
     def close(self) -> None:
         """Let go of it."""

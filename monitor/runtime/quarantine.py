@@ -68,6 +68,8 @@ class Outside:
     accepted
         How many events of a source the index of accepted events has, and up to which place of
         each partition.
+    audited
+        Told of reviews and erasures when they are done, for the audit chain.
     notice
         Gets sentences for the operator.
     """
@@ -76,6 +78,7 @@ class Outside:
     confirmed: Confirmed | None = None
     changes: Changes | None = None
     accepted: Callable[[str], tuple[int, Mapping[int, int]]] = lambda _: (0, {})
+    audited: Callable[[AuditEntry], None] = lambda _: None
     notice: Callable[[str], None] = lambda _: None
 
 
@@ -188,7 +191,15 @@ class Quarantine:
             if _open(marks) >= left:
                 break
         asked = (*chosen_first, *(chosen.keys or ()))
-        return _outcome(what, asked, marks, dry_run=dry_run)
+        outcome = _outcome(what, asked, marks, dry_run=dry_run)
+        if outcome.done and not dry_run:
+            self._audited(what, {"events": len(outcome.done), "keys": outcome.done})
+        return outcome
+
+    def _audited(self, operation: Operation, details: Mapping[str, Any]) -> None:
+        o = operation
+        told = {"operation": o.id, **details}
+        self._outside.audited(AuditEntry(o.when, o.who, o.verb, o.why, told))
 
     def _chosen(self, chosen: HeldFilter) -> dict[str, Mark]:
         if is_open(chosen):
@@ -266,6 +277,7 @@ class Quarantine:
         }
         rows = [erase_row(what, digest, upto, accepted), operation_row(what, details)]
         self._until_done(lambda: Reviews(rows=rows))
+        self._audited(what, details)
         return events + indexed
 
     def audit(self, limit: int = 100, before: float | None = None) -> Sequence[AuditEntry]:

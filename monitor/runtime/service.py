@@ -41,7 +41,8 @@ from monitor.runtime.parties import (
     lively,
 )
 from monitor.runtime.process import settled
-from monitor.state.recovery import Stamp, advance, recover, seal
+from monitor.state.audit import Chaining, Head, Judging, extend
+from monitor.state.recovery import Stamp, advance, recover, seal, snapshot_digest
 from monitor.state.schedule import SnapshotRule, due
 from monitor.transport.local_output import OutputClosedError
 
@@ -96,6 +97,8 @@ class Service(Generic[G]):
         Where the policy comes from while the service runs; None leaves the gate's own in force.
     tracing
         Told how each micro-batch goes along.
+    chaining
+        What the audit chains of the partitions are called; None for none.
     """
 
     def __init__(
@@ -114,6 +117,7 @@ class Service(Generic[G]):
         digests: bool = False,
         policies: Policies[G] | None = None,
         tracing: Tracing = UNTRACED,
+        chaining: Chaining | None = None,
     ) -> None:
         self._gate = gate
         self._transport = transport
@@ -128,6 +132,7 @@ class Service(Generic[G]):
         self._digests = digests
         self._policies = policies
         self._tracing = tracing
+        self._chaining = chaining
         self._overload = overload
         self._held: Mapping[int, _Held[G]] = {}
         self._jobs = Jobs()
@@ -342,11 +347,16 @@ class Service(Generic[G]):
             decisions, state = self._gate.step(held.state, raw)
         else:
             decisions, state = self._gate.let_by(held.state, raw), held.state
-        judged = self._stage(seconds, "gate", began, raw.partition)
         policy = decisions.policy_version
+        lines, head = self._chained(held.stamp, raw, decisions)
+        judged = self._stage(seconds, "gate", began, raw.partition)
         store = due(held.stamp, len(raw), policy, self._rule)
+        snapshot = None
         if store:
             state = self._exchanged(raw.partition, state)
+            gate = self._gate
+            body = gate.pieces(state) if isinstance(gate, InPieces) else gate.dump(state)
+            snapshot = seal(raw.partition, raw.next_offset, body)
         stamp = advance(
             held.stamp,
             raw.next_offset,
@@ -356,15 +366,24 @@ class Service(Generic[G]):
             digest=self._gate.digest(state) if self._digests else "",
             judged=is_judged,
             view=self._gate.view_digest(state) if isinstance(self._gate, Sharing) else "",
+            snapshot_digest="" if snapshot is None else snapshot_digest(snapshot),
+            audit=head,
         )
-        snapshot = None
-        if store:
-            gate = self._gate
-            body = gate.pieces(state) if isinstance(gate, InPieces) else gate.dump(state)
-            snapshot = seal(raw.partition, raw.next_offset, body)
         self._stage(seconds, "snapshot", judged, raw.partition)
-        part = PartitionCommit(raw, decisions, raw.next_offset, stamp.encode(), snapshot)
+        chain = self._chaining.name(raw.partition) if self._chaining is not None else ""
+        part = PartitionCommit(
+            raw, decisions, raw.next_offset, stamp.encode(), snapshot, lines, chain
+        )
         return part, _Held(state, stamp)
+
+    def _chained(
+        self, stamp: Stamp, raw: RawBatch, decisions: DecisionBatch
+    ) -> tuple[tuple[bytes, ...], Head]:
+        """What the batch adds to its partition's audit chain, and where that stands then."""
+        if self._chaining is None:
+            return (), stamp.audit
+        by = Judging(raw.partition, decisions.policy_version, stamp.state)
+        return extend(stamp.audit, self._chaining, by, decisions.offset, decisions.records)
 
     def _stage(
         self, seconds: dict[str, float], name: str, began: float, partition: int | None = None

@@ -176,7 +176,7 @@ class _Folding:
         """One record."""
         kind = key.split(b"/", 1)[0]
         name = key[:80].decode("utf-8", "replace")
-        if value is None:
+        if value is None or kind == b"audit":  # where an instance's own audit chain stands
             return
         try:
             found = msgspec.json.decode(value, type=_Formatted).format

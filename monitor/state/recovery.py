@@ -17,7 +17,8 @@ import numpy as np
 from monitor.core.errors import StateError
 from monitor.core.ports import Resume
 from monitor.core.types import Header, RawBatch
-from monitor.state.snapshots import SNAPSHOT_VERSION, seal, unseal
+from monitor.state.audit import Head
+from monitor.state.snapshots import SNAPSHOT_VERSION, seal, snapshot_digest, unseal
 
 __all__ = [
     "SNAPSHOT_VERSION",
@@ -27,12 +28,14 @@ __all__ = [
     "recover",
     "recut",
     "seal",
+    "snapshot_digest",
     "unseal",
 ]
 
-STAMP_VERSION = 2
-READABLE_STAMPS = (1, STAMP_VERSION)
-"""Version 1 knew no batches that were let by unjudged, and names no view."""
+STAMP_VERSION = 3
+READABLE_STAMPS = (1, 2, STAMP_VERSION)
+"""Version 1 knew no batches that were let by unjudged, and names no view; neither it nor version 2
+knew of an audit chain, or what the snapshot is worth."""
 FROM_EMPTY = -1
 
 G = TypeVar("G")
@@ -66,6 +69,12 @@ class Stamp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     view
         Digest of what was known of the other partitions, in hexadecimal digits; empty for
         nothing. It changes with snapshots only.
+    snapshot_digest
+        SHA-256, 32 hexadecimal digits of it, of the snapshot as it is stored; empty for none.
+    audit
+        Where the partition's chain of audit records stands (:mod:`monitor.state.audit`). It is
+        kept here and not in the gate's state because it follows from what was written, which a
+        replay need not give again: batches that were let by, or judged by a forgotten policy.
     """
 
     partition: int
@@ -78,6 +87,8 @@ class Stamp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     digest: str = ""
     policy_version: int = 0
     view: str = ""
+    snapshot_digest: str = ""
+    audit: Head = Head()
     version: int = STAMP_VERSION
 
     def encode(self) -> bytes:
@@ -113,6 +124,13 @@ class Stamp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         """Input position at which the replay begins."""
         return self.start_offset if self.snapshot_offset == FROM_EMPTY else self.snapshot_offset
 
+    @property
+    def state(self) -> str:
+        """What the next batch is judged by: the state stored last, and where that was."""
+        if self.snapshot_offset == FROM_EMPTY:
+            return f"empty@{self.start_offset}"
+        return f"{self.snapshot_digest or 'unknown'}@{self.snapshot_offset}"
+
 
 def _check(stamp: Stamp) -> None:
     ends = (stamp.replay_from, *stamp.boundaries)
@@ -146,10 +164,12 @@ def advance(
     digest: str = "",
     judged: bool = True,
     view: str = "",
+    snapshot_digest: str = "",
+    audit: Head | None = None,
 ) -> Stamp:
     """The stamp after a batch of ``count`` > 0 records that ends before ``next_offset``.
 
-    ``view`` is that of the state after it.
+    ``view`` is that of the state after it, ``audit`` where its chain stands then; None leaves it.
     """
     passed = stamp.unjudged if judged else (*stamp.unjudged, next_offset)
     if next_offset <= stamp.next_offset or count <= 0:
@@ -167,6 +187,8 @@ def advance(
         policy_version=policy_version,
         digest=digest,
         view=view,
+        snapshot_digest=snapshot_digest if snapshot else stamp.snapshot_digest,
+        audit=stamp.audit if audit is None else audit,
     )
 
 
@@ -279,6 +301,11 @@ def _body(stamp: Stamp, snapshot: bytes | None) -> bytes:
         raise StateError(
             f"The snapshot of partition {stamp.partition} at offset {stamp.snapshot_offset} is "
             "missing: restore it from a copy, or delete the stored state to start empty."
+        )
+    if stamp.snapshot_digest and snapshot_digest(snapshot) != stamp.snapshot_digest:
+        raise StateError(
+            f"The snapshot of partition {stamp.partition} at offset {stamp.snapshot_offset} is not "
+            "the one that was stored: restore it from a copy, or start with empty state."
         )
     partition, offset, body = unseal(snapshot)
     if (partition, offset) != (stamp.partition, stamp.snapshot_offset):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import itertools
 import struct
@@ -77,6 +78,11 @@ def unseal(data: bytes, max_bytes: int = MAX_BODY_BYTES) -> tuple[int, int, byte
             f"{SNAPSHOT_VERSION}: use the version that wrote it, or start with empty state."
         )
     return found.partition, found.next_offset, body
+
+
+def snapshot_digest(data: bytes) -> str:
+    """32 hexadecimal digits of the SHA-256 of a sealed snapshot: what audit records call it."""
+    return hashlib.sha256(data).hexdigest()[:32]
 
 
 def _inflated(packed: memoryview, max_bytes: int) -> bytes:

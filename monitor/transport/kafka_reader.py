@@ -42,7 +42,7 @@ def read_states(
     try:
         # Under read_committed this is the end of what is settled, not of the log.
         ends = reader.ends(partitions, config.request_timeout_seconds)
-        progress = _Progress(config, "reading the state topic")
+        progress = Progress(config, "reading the state topic")
         # Transaction markers take up offsets without being records: only the position counts.
         while any((reader.position(p) or 0) < ends[p] for p in partitions):
             for p, rows in reader.poll(_STATE_RECORDS, _POLL_SECONDS).items():
@@ -137,7 +137,7 @@ def read_range(
                     "or start with another kafka.group_id"
                 )
             reader.seek(partition, start)
-            progress = _Progress(config, f"reading partition {partition} of {topic!r} again")
+            progress = Progress(config, f"reading partition {partition} of {topic!r} again")
             while (position := reader.position(partition) or start) < stop:
                 progress.made(position)
                 found = reader.poll(_RANGE_RECORDS, _POLL_SECONDS).get(partition)
@@ -152,7 +152,7 @@ def read_range(
         raise TransportError(f"reading partition {partition} again: {error!r}") from error
 
 
-class _Progress:
+class Progress:
     """Raises when a position stands still for longer than the request timeout."""
 
     def __init__(
@@ -162,6 +162,7 @@ class _Progress:
         self._position, self._since = -1, clock()
 
     def made(self, position: int) -> None:
+        """Reading stands at ``position``. Raises TransportError when that is where it has stood."""
         now = self._clock()
         if position != self._position:
             self._position, self._since = position, now

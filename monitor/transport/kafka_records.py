@@ -159,6 +159,9 @@ def outgoing(
         home = raw.partition % partitions[topics.alerts]
         told = [(c.incident["id"].encode(), c.encoded()) for c in decisions.changes]
         yield Outgoing(topics.alerts, home, *zip(*told, strict=True))
+    if part.audit:
+        home = raw.partition % partitions[topics.audit]
+        yield Outgoing(topics.audit, home, [part.chain.encode()] * len(part.audit), part.audit)
 
 
 class _Columns(NamedTuple):

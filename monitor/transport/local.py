@@ -60,10 +60,10 @@ __all__ = [
 
 Fsync = Literal["commit", "snapshot", "never"]
 _HIDDEN = ".monitor"
-_ACCEPTED, _DECISIONS, _ALERTS, _SPOOL = "accepted", "decisions", "alerts", "input"
-_RETRACTIONS = "retractions"
+_ACCEPTED, _DECISIONS, _ALERTS = "accepted", "decisions", "alerts"
+_RETRACTIONS, _AUDIT, _SPOOL = "retractions", "audit", "input"
 _ROUTES = {Action.PASS: _ACCEPTED, Action.HOLD: "quarantined", Action.REJECT: "invalid"}
-_NAMES = (*_ROUTES.values(), _DECISIONS, _ALERTS, _RETRACTIONS)
+_NAMES = (*_ROUTES.values(), _DECISIONS, _ALERTS, _RETRACTIONS, _AUDIT)
 _RANGE_LINES = 1024
 
 
@@ -81,7 +81,8 @@ class LocalTransport:
         Recorded lines, or a file or pipe that is still being written.
     folder
         Gets ``accepted.jsonl``, ``quarantined.jsonl``, ``invalid.jsonl``, ``decisions.jsonl``,
-        ``alerts.jsonl``, ``retractions.jsonl``, and ``.monitor`` with journal, snapshots and lock.
+        ``alerts.jsonl``, ``retractions.jsonl``, ``audit.jsonl``, and ``.monitor`` with journal,
+        snapshots and lock.
     accepted
         Another file for accepted events, or a descriptor (1 for standard output).
     identity
@@ -173,6 +174,7 @@ class LocalTransport:
         for path in self._hidden.iterdir():
             if path.name != "lock":
                 path.unlink()
+        (self.folder / "audit-desk.jsonl").unlink(missing_ok=True)
 
     def _check(self, journal: Journal) -> None:
         written = [self.folder / f"{name}.jsonl" for name in _NAMES]
@@ -363,6 +365,7 @@ class LocalTransport:
                 self._outputs[name].append([values[row] for row in rows.tolist()])
         self._outputs[_DECISIONS].append(part.decisions.records)
         self._outputs[_ALERTS].append([c.encoded() for c in part.decisions.changes])
+        self._outputs[_AUDIT].append(part.audit)
 
     def _sync(self) -> None:
         for output in self._outputs.values():

@@ -106,7 +106,7 @@ class LocalLedger:
             return
         try:
             with self._locked(fcntl.LOCK_EX) as fd:
-                size = _whole(fd)
+                size = whole_lines(fd)
                 os.ftruncate(fd, size)
                 try:
                     write_all(fd, encode_rows(rows))
@@ -210,7 +210,7 @@ class LocalLedger:
             fcntl.flock(fd, fcntl.LOCK_UN)
 
 
-def _whole(fd: int) -> int:
+def whole_lines(fd: int) -> int:
     """Bytes up to the last newline: what a killed process left behind it does not count."""
     end = os.fstat(fd).st_size
     while end > 0:

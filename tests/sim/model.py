@@ -52,7 +52,7 @@ class Store:
     records: dict[int, list[tuple[int, bytes]]]
     committed: dict[int, Committed] = field(default_factory=dict)
     outputs: dict[str, list[tuple[int, int, bytes]]] = field(
-        default_factory=lambda: {n: [] for n in ("accepted", "quarantined", "invalid", "decisions")}
+        default_factory=lambda: {n: [] for n in (*NAMES.values(), "decisions", "audit")}
     )
     batches: list[tuple[int, list[int]]] = field(default_factory=list)
     stamps: list[bytes] = field(default_factory=list)
@@ -88,6 +88,8 @@ class Store:
                 (raw.partition, int(at), record)
                 for at, record in zip(raw.offset.tolist(), decisions.records, strict=True)
             )
+            place = raw.partition, int(raw.offset[0])
+            self.outputs["audit"].extend((*place, line) for line in part.audit)
             done = self.committed[raw.partition]
             done.next_offset, done.stamp = part.next_offset, part.stamp
             if part.snapshot is not None:

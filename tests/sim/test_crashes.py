@@ -12,7 +12,9 @@ import pytest
 from monitor.core.errors import StateError, TransportError
 from monitor.core.types import RawBatch
 from monitor.runtime.service import Service
+from monitor.state.audit import Chaining
 from monitor.state.recovery import Stamp
+from tests.checks.audit_whole import chains_whole
 from tests.sim.model import STEPS, Crash, ModelTransport, RebalancedError, Store, crash_at
 from tests.sim.toy import ToyGate
 
@@ -44,6 +46,7 @@ def service(transport: ModelTransport) -> Service:
         linger_seconds=0.0,
         snapshot_every_batches=5,
         digests=True,
+        chaining=Chaining("feedback", "1"),
     )
 
 
@@ -56,6 +59,7 @@ def check_ledger(store: Store) -> None:
             offsets = [at for p, at, _ in output if p == partition]
             assert offsets == sorted(set(offsets))
     assert len(store.outputs["decisions"]) == len(every)
+    assert chains_whole(store.outputs["audit"], store.outputs["decisions"]) == len(every)
 
 
 def check_decisions(store: Store) -> None:

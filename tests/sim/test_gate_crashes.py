@@ -11,6 +11,8 @@ import pytest
 from monitor.core.errors import TransportError
 from monitor.gate import Gate, GateConfig
 from monitor.runtime.service import Service
+from monitor.state.audit import Chaining
+from tests.checks.audit_whole import chains_whole
 from tests.sim.model import STEPS, Crash, ModelTransport, Store
 
 
@@ -41,7 +43,13 @@ def run_to_the_end(store: Store, rng: random.Random, chance: float) -> int:
     while True:
         gate = Gate(GateConfig(warmup_events=64))
         transport = ModelTransport(store, fault, churn=0.0 if chance == 0.0 else 0.1)
-        service = Service(gate, transport, batch_events=32, snapshot_every_batches=4, digests=True)
+        service = Service(
+            *(gate, transport),
+            batch_events=32,
+            snapshot_every_batches=4,
+            digests=True,
+            chaining=Chaining("feedback", "1"),
+        )
         try:
             service.run(threading.Event())
         except (Crash, TransportError):
@@ -58,3 +66,4 @@ def test_crashes_change_no_decision(seed: int) -> None:
     assert run_to_the_end(calm, random.Random(seed), 0.0) == 0
     assert stormy.outputs == calm.outputs
     assert len(calm.outputs["decisions"]) == len(values)
+    assert chains_whole(calm.outputs["audit"], calm.outputs["decisions"]) == len(values)

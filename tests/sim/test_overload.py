@@ -20,8 +20,10 @@ from monitor.core.types import Action, Mode, RawBatch, Verdict
 from monitor.gate import Gate, GateConfig
 from monitor.runtime.overload import Overload
 from monitor.runtime.service import Service
+from monitor.state.audit import Chaining
 from monitor.state.recovery import Stamp, advance, begin
 from monitor.telemetry.metrics import Metrics
+from tests.checks.audit_whole import chains_whole
 from tests.sim.model import STEPS, Crash, ModelTransport, Store
 from tests.sim.toy import ToyGate
 from tests.unit.test_gate_steps import values
@@ -121,6 +123,7 @@ def test_crashes_in_an_overload(seed: int) -> None:
             snapshot_every_batches=7,
             overload=overload(),
             digests=True,
+            chaining=Chaining("feedback", "1"),
         )
         try:
             service.run(threading.Event())
@@ -129,6 +132,7 @@ def test_crashes_in_an_overload(seed: int) -> None:
         else:
             break
     assert deaths
+    assert chains_whole(store.outputs["audit"], store.outputs["decisions"])
     assert 0 < check(store) < sum(map(len, store.records.values()))
 
 

@@ -14,6 +14,7 @@ import pytest
 from monitor.core.types import RawBatch
 from monitor.gate import Gate, GateConfig
 from monitor.runtime.service import Service
+from monitor.state.audit import Chaining
 from monitor.state.partition import GateState
 from monitor.state.recovery import Stamp
 from monitor.state.view import Exchanged
@@ -138,6 +139,7 @@ def gate_service(transport: Any) -> Service[Any]:
         snapshot_every_batches=4,
         exchange_events=64,
         digests=True,
+        chaining=Chaining("feedback", "1"),
     )
 
 
@@ -175,6 +177,7 @@ def toy_service(transport: Any, exchanges: Exchanges) -> Service[Any]:
         snapshot_every_batches=4,
         exchange_events=16,
         digests=True,
+        chaining=Chaining("feedback", "1"),
     )
 
 

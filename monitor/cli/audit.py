@@ -1,0 +1,271 @@
+"""``audit``: check the chain of what was decided and done, export it, and look an event up."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from monitor.cli import common
+from monitor.cli.desk_options import JsonOption
+from monitor.cli.desk_view import print_json
+from monitor.config.settings import load_settings
+from monitor.core.errors import UsageError
+
+app = typer.Typer(
+    help="Check the chain of what was decided and done, and export it.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+keys = typer.Typer(help="The key that signs the chain's heads.", no_args_is_help=True)
+app.add_typer(keys, name="keys")
+MOST_SHOWN = 50
+EPILOG = """\
+**Examples**
+
+`poisoning-monitor audit verify result`
+
+`poisoning-monitor audit verify --config monitor.yaml --public-key audit.pub --anchors heads.jsonl`
+"""
+EXPORT_EPILOG = """\
+**Example**
+
+`poisoning-monitor audit export result --from 2026-05-01 --to 2026-05-02 --out may-1.jsonl`
+"""
+DirArgument = Annotated[
+    Path | None,
+    typer.Argument(metavar="[DIR]", help="Folder of a replay or a local service."),
+]
+PublicOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--public-key", metavar="FILE", help="A key that may have signed; repeat for more."
+    ),
+]
+AnchorsOption = Annotated[
+    Path | None,
+    typer.Option("--anchors", metavar="FILE", help="Heads kept elsewhere (audit.anchor_file)."),
+]
+
+
+@app.command("verify", epilog=EPILOG)
+def verify(
+    *,
+    directory: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[DIR]",
+            help="Folder of a replay or a local service, or a file that `audit export` wrote.",
+        ),
+    ] = None,
+    config: common.ConfigOption = None,
+    public_key: PublicOption = None,
+    anchors: AnchorsOption = None,
+    accept_restarts: Annotated[
+        bool,
+        typer.Option(
+            "--accept-restarts",
+            metavar="",
+            help="Chains may have begun anew: state was reset.",
+        ),
+    ] = False,
+    as_json: JsonOption = False,
+    debug: common.DebugOption = False,
+) -> int:
+    """Find records that were changed, dropped, inserted or moved, and say which.
+
+    Without DIR the topics of --config are read, or its local folder. Exit code 1 when something is
+    wrong. Without --public-key a signature is only compared with the key that the record names.
+    """
+    from monitor.cli import wiring_audit  # noqa: PLC0415 - heavy imports, not needed for --help
+
+    began = time.perf_counter()
+    trust = wiring_audit.trust(public_key or [], anchors, restarts=accept_restarts)
+    report = wiring_audit.verified(directory, load_settings(config), trust)
+    seconds = time.perf_counter() - began
+    if as_json:
+        print_json(report.as_dict() | {"seconds": seconds})
+    else:
+        _print(report, seconds)
+    return 1 if report.findings else 0
+
+
+def _print(report: Any, seconds: float) -> None:
+    out = common.console()
+    decisions = sum(chain.decisions for chain in report.chains)
+    table = Table(
+        title=f"{decisions:,} decisions in {seconds:.1f} s", title_justify="left", box=box.SIMPLE,
+        pad_edge=False,
+    )  # fmt: skip
+    for name in ("chain", "records", "decisions as written", "head"):
+        table.add_column(name, justify="left" if name in ("chain", "head") else "right")
+    for chain in report.chains:
+        head = f"{chain.head.seq} {chain.head.hash[:16]}"
+        table.add_row(Text(chain.chain), f"{chain.records:,}", f"{chain.decisions:,}", head)
+    out.print(table)
+    for chain in report.chains:
+        if chain.uncovered:
+            out.print(f"{chain.uncovered:,} decisions are from before chain {chain.chain} began")
+        if chain.expired:
+            out.print(f"{chain.expired:,} decisions of {chain.chain} are not kept any more")
+    for note in report.notes:
+        out.print(Text(note))
+    _print_keys(out, report)
+    for finding in report.findings[:MOST_SHOWN]:
+        out.print(Text(f"{finding.kind}: {finding.text}"))
+    more = len(report.findings) - MOST_SHOWN
+    if more > 0:
+        out.print(f"and {more:,} more; --json tells all")
+    wrong = (
+        f"{len(report.findings):,} things are wrong" if report.findings else "the chain is whole"
+    )
+    out.print(wrong)
+
+
+def _print_keys(out: Any, report: Any) -> None:
+    for key, count in report.keys.items():
+        vouched = "" if report.trusted else "; whose that is --public-key tells"
+        out.print(f"{count:,} records are signed by key {key}{vouched}")
+    if not report.keys:
+        out.print("nothing is signed: whoever could write all of it could have written it anew")
+
+
+@app.command("export", epilog=EXPORT_EPILOG)
+def export(
+    *,
+    directory: DirArgument = None,
+    since: Annotated[
+        str, typer.Option("--from", metavar="TIME", help="From this time of the events on, UTC.")
+    ],
+    until: Annotated[
+        str, typer.Option("--to", metavar="TIME", help="Up to this time, not including it.")
+    ],
+    out: Annotated[str, typer.Option("--out", metavar="FILE", help="- is standard output.")] = "-",
+    config: common.ConfigOption = None,
+    debug: common.DebugOption = False,
+) -> int:
+    """Write decisions and what people did, with the records that prove them, as JSON lines.
+
+    `audit verify FILE` checks it, anywhere, with the public key alone. TIME is like 2026-05-01,
+    2026-05-01T12:00:00Z, or Unix seconds; that of decisions is their event's own. Exit code 1
+    when a decision is not as the chain has it.
+    """
+    from monitor.cli import wiring_audit  # noqa: PLC0415 - heavy
+
+    start, stop = _time("--from", since), _time("--to", until)
+    source = wiring_audit.source_of(directory, load_settings(config))
+    counts: Any = {}
+    stream = sys.stdout.buffer if out == "-" else Path(out).open("xb")  # noqa: SIM115
+    try:
+        for row in wiring_audit.exported(source, start, stop):
+            counts = row
+            stream.write(orjson.dumps(row) + b"\n")
+        stream.flush()
+    finally:
+        if out != "-":
+            stream.close()
+    told = f"{counts['decisions']:,} decisions, {counts['records']:,} audit records"
+    typer.echo(f"{told}, {counts['unproven']:,} not as the chain has them", err=True)
+    return 1 if counts["unproven"] else 0
+
+
+def _time(option: str, text: str) -> float:
+    from monitor.admin.desk_schemas import moment  # noqa: PLC0415 - slow to import
+
+    try:
+        return float(moment(text))
+    except ValueError as error:
+        raise UsageError(f"{option}: {text!r} {error}") from None
+
+
+@app.command("show")
+def show(
+    *,
+    identifier: Annotated[str, typer.Argument(metavar="ID", help="The event's own id.")],
+    directory: Annotated[
+        Path | None,
+        typer.Option("--dir", metavar="DIR", help="Folder of a replay or a local service."),
+    ] = None,
+    config: common.ConfigOption = None,
+    as_json: JsonOption = False,
+    debug: common.DebugOption = False,
+) -> int:
+    """Tell the life of an event: where it came from, what judged it, what people did with it.
+
+    Without --dir the topics of --config are read, from their beginning, or its local folder.
+    """
+    from monitor.cli import wiring_audit  # noqa: PLC0415 - heavy
+
+    found = wiring_audit.lives(directory, load_settings(config), identifier)
+    if as_json:
+        print_json({"events": found})
+    else:
+        out = common.console()
+        for life in found:
+            _print_life(out, life)
+        if not found:
+            out.print(Text(f"no event with the id {identifier!r} was decided about here"))
+    return 0 if found else 1
+
+
+def _print_life(out: Any, life: dict[str, Any]) -> None:
+    place = next(name for name in ("line", "offset") if name in life)
+    rows = {
+        "event": f"{life['id']} of source {life['source']}",
+        "place": f"{life['topic']}, partition {life['partition']}, {place} {life[place]}",
+        "signed by": life["key_id"] or "nobody",
+        "verdict": f"{life['verdict']}, action {life['action']}",
+        "judged by": f"policy {life['policy_version']}, state {life['state'] or 'unknown'}, "
+        f"version {life['software'] or 'unknown'}",
+        "audit": "not in the chain as it is"
+        if life["audit"] is None
+        else f"record {life['audit']['record']} of {life['audit']['chain']}",
+        "incident": life["incident"] or "none",
+    }
+    for reason in life["decision"].get("reasons", []):
+        rows.setdefault("because", reason["text"])
+    for name, text in rows.items():
+        out.print(Text(f"{name:10} {text}"))
+    for review in life["reviews"]:
+        out.print(Text(f"{'review':10} {review['status']} by {review['who']}: {review['why']}"))
+
+
+@keys.command("create")
+def create(
+    *,
+    file: Annotated[
+        Path, typer.Option("--file", metavar="FILE", help="Where the key goes; must not exist.")
+    ],
+    debug: common.DebugOption = False,
+) -> None:
+    """Make a key, readable by you only, and print its public half for those who verify."""
+    from monitor.state.audit_keys import SigningKey  # noqa: PLC0415 - heavy
+
+    key = SigningKey.create(file)
+    typer.echo(key.public_pem(), nl=False)
+    typer.echo(f"key {key.id} is in {file}; set audit.key_file to it", err=True)
+
+
+@keys.command("public")
+def public(
+    *,
+    file: Annotated[
+        Path | None, typer.Option("--file", metavar="FILE", help="By default audit.key_file.")
+    ] = None,
+    config: common.ConfigOption = None,
+    debug: common.DebugOption = False,
+) -> None:
+    """Print the public half of a key."""
+    from monitor.state.audit_keys import SigningKey  # noqa: PLC0415 - heavy
+
+    name = load_settings(config).audit.key_file if file is None else str(file)
+    if name is None:
+        raise UsageError("say which key: --file FILE, or audit.key_file in the settings")
+    typer.echo(SigningKey.load(Path(name)).public_pem(), nl=False)
