@@ -16,6 +16,7 @@ from monitor.cli import (
     drill,
     incidents,
     inject,
+    keys,
     policy,
     quarantine,
     replay,
@@ -32,7 +33,7 @@ and lets it through, flags it or holds it back, each time with a reason.
 New here? Start with `poisoning-monitor demo`: a real stream with an attack in it, nothing to set
 up. Then `replay` judges a file of your own, and `run` is the service; `policy` and `quarantine`
 tune it and review what it holds back while it runs; `incidents` says what is going on, and
-`drill` tries an attack on it.
+`drill` tries an attack on it. `keys` decides who may sign events.
 """
 
 EPILOG = """\
@@ -58,6 +59,7 @@ app.command("drill", epilog=drill.EPILOG)(drill.command)
 app.add_typer(policy.app, name="policy")
 app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(incidents.app, name="incidents")
+app.add_typer(keys.app, name="keys")
 app.add_typer(token.app, name="token")
 
 

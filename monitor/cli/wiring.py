@@ -28,6 +28,7 @@ from monitor.core.ports import Meter, Observer, Transport
 from monitor.core.schema import SchemaSpec
 from monitor.detectors import default_detectors
 from monitor.gate import Gate, GateConfig
+from monitor.provenance.secrets import Secrets
 from monitor.runtime.control import PolicyControl
 from monitor.runtime.detector_watch import DetectorWatch
 from monitor.runtime.incident_board import IncidentBoard
@@ -70,6 +71,7 @@ def make_gate(settings: Settings, *, local: bool, meter: Meter | None = None) ->
         local=local,
         on_detector_error=gate.on_detector_error,
         several=not local and settings.state.exchange_min_events > 0,
+        secrets=make_secrets(settings),
     )
     detectors = default_detectors(gate.extra_detectors)
     for detector in detectors:
@@ -81,6 +83,12 @@ def make_gate(settings: Settings, *, local: bool, meter: Meter | None = None) ->
                 f"policy.budget: give {detector.family.value} a part above 0"
             )
     return Gate(config, settings.policy, detectors, meter)
+
+
+def make_secrets(settings: Settings) -> Secrets:
+    """Where the secrets of the policy's keys are."""
+    folder = settings.provenance.secret_dir
+    return Secrets(None if folder is None else Path(folder))
 
 
 def schema_spec(features: Sequence[tuple[str, str]]) -> SchemaSpec:

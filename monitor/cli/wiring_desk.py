@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from monitor.admin.desk import Desk
 from monitor.cli.wiring import kafka_config, make_incidents, make_service
+from monitor.config.policy import Policy
 from monitor.config.settings import Settings
 from monitor.core.errors import UsageError
 from monitor.core.ports import HeldSource, Ledger, Observer, Reviewer, Transport
 from monitor.gate import Gate
+from monitor.provenance.secrets import missing
 from monitor.runtime.control import PolicyControl
 from monitor.runtime.desk import LiveDesk
 from monitor.runtime.drill import Drills, Schedule
@@ -162,13 +164,18 @@ def make_control(
     metrics: Metrics,
 ) -> PolicyControl:
     """The live policy: follows and writes the control ledger once the service runs."""
+
+    def told_of_secrets(policy: Policy) -> None:
+        for text in missing(policy, gate.config.secrets):
+            status.notice(text)
+
     return PolicyControl(
         control_ledger(settings),
         gate,
         instance=instance_name(settings),
         two_person=settings.control.two_person,
         recent=recent,
-        told=(status.use, metrics.set_policy),
+        told=(status.use, metrics.set_policy, told_of_secrets),
         notice=status.notice,
     )
 

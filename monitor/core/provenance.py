@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+DETECTOR = "provenance"
+"""The name in a refusal's reason."""
+
 
 class Outcome(IntEnum):
     """Of one record. Those from :attr:`SIGNATURE_MISSING` on are refused.

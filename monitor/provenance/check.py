@@ -15,7 +15,7 @@ import numpy as np
 from monitor.config.policy import Policy
 from monitor.core.errors import RejectCode
 from monitor.core.events import Parsed, Partial
-from monitor.core.provenance import Outcome
+from monitor.core.provenance import DETECTOR, Outcome
 from monitor.core.text import shown
 from monitor.core.types import ByteArray, DecisionBatch, Family, IntArray, RawBatch, Reason, Verdict
 from monitor.decide.verdicts import actions
@@ -23,7 +23,6 @@ from monitor.provenance.headers import Claim, claimed
 from monitor.provenance.registry import Key, Registry
 
 MS = 1_000_000
-DETECTOR = "provenance"
 
 
 @dataclass(frozen=True, slots=True)
