@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -44,7 +45,7 @@ def new_key(identifier: str, algorithm: str, out: Path, secret: str | None) -> d
         entry["public_key"] = base64.b64encode(key.public_key().public_bytes_raw()).decode()
     else:
         text = base64.b64encode(private) + b"\n"
-        entry["secret"] = secret or identifier
+        entry["secret"] = secret or re.sub(r"[^a-z0-9._-]", "-", identifier.lower())
     try:
         SigningKey.model_validate(entry)
     except ValidationError as error:

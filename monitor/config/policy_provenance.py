@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -20,10 +21,11 @@ MAX_RULES = 1_000
 MAX_PATTERNS = 100
 PUBLIC_KEY_BYTES = 32
 ANY = "*"
+HEX = re.compile(r"[0-9a-f]{32,}")
 
 Signature = Literal["required", "optional", "forbidden"]
 KeyId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:@-]{0,127}$")]
-SecretName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+SecretName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Pattern = Annotated[str, Field(min_length=1, max_length=MAX_CHARS)]
 
 
@@ -71,6 +73,14 @@ class SigningKey(PolicyPart):
                 raise ValueError("is not base64") from error
             if len(raw) != PUBLIC_KEY_BYTES:
                 raise ValueError(f"has {len(raw)} bytes; an ed25519 public key has 32")
+        return text
+
+    @field_validator("secret")
+    @classmethod
+    def _is_a_name(cls, text: str | None) -> str | None:
+        # Capitals, which base64 has, are no part of a name either.
+        if text is not None and HEX.fullmatch(text):
+            raise ValueError("looks like a secret itself; give the name of one")
         return text
 
     @model_validator(mode="after")

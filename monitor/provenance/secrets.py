@@ -12,7 +12,7 @@ from monitor.provenance.signing import secret_bytes
 
 PREFIX = "POISONING_MONITOR_SECRET_"
 MAX_BYTES = 4096
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
 class Secrets:
