@@ -49,6 +49,7 @@ from monitor.transport.local import (
     PipeLines,
     journal_status,
 )
+from monitor.transport.local_headers import HeaderLines, WithHeaders
 
 if TYPE_CHECKING:
     from monitor.transport.kafka import KafkaConfig
@@ -120,10 +121,15 @@ def identity(settings: Settings, *, policy: bool) -> str:
 
 
 def replay_transport(
-    source: LineSource | LiveSource, folder: Path, settings: Settings, *, overwrite: bool
-) -> LocalTransport:
-    """Recorded lines into an output folder, resumable."""
-    return LocalTransport(
+    source: LineSource | LiveSource,
+    folder: Path,
+    settings: Settings,
+    *,
+    overwrite: bool,
+    headers: Path | None = None,
+) -> Transport:
+    """Recorded lines into an output folder, resumable; ``headers`` has those of each line."""
+    transport = LocalTransport(
         source,
         folder,
         identity=identity(settings, policy=True),
@@ -131,6 +137,11 @@ def replay_transport(
         fsync="never" if settings.local.fsync == "never" else "snapshot",
         finishes=True,
     )
+    if headers is None:
+        return transport
+    made: Any = WithHeaders(transport, HeaderLines(headers))
+    signed: Transport = made
+    return signed
 
 
 def earlier_run(folder: Path) -> JournalStatus | None:
