@@ -148,6 +148,7 @@ def _facts(held: Held) -> None:
                 ("Place", f"partition {held.partition}, offset {held.offset}"),
                 ("Policy", f"version {held.policy_version}"),
                 ("Incident", held.incident or "none"),
+                ("Signed by key", str(held.decision.get("key_id") or "none that was verified")),
             ):
                 parts.text(name, kind="dt")
                 parts.text(value, kind="dd")

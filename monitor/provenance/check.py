@@ -167,7 +167,7 @@ class _Checking:
             self._pending.append(_Pending(at, claim, key, time_ns, arrived))
 
     def verify(self) -> None:
-        """The signatures themselves, in one thread: a second one made it no faster."""
+        """The signatures themselves, in this thread: a second one was not reliably faster."""
         values, rows, good = self._raw.values, self._rows, []
         for pending in self._pending:
             claim, verify = pending.claim, pending.key.verify
