@@ -51,6 +51,8 @@ from monitor.decide.rules import Rules
 from monitor.decide.warmup import Look, first_look, keep, let_by, second_look, unjudged
 from monitor.detectors import default_detectors
 from monitor.detectors.base import Sampling
+from monitor.provenance.check import Origins, Signed, check
+from monitor.provenance.registry import Registry
 from monitor.state import partition
 from monitor.state.codec import Pieces
 from monitor.state.partition import GateState, root_of
@@ -97,6 +99,7 @@ class Gate:
         self._by_share: dict[int, tuple[AnyDetector, ...]] = {1: self.detectors}
         self._decoder = Decoder(self.config.limits, self.config.hash_seed)
         self._rules = Rules.of(self.policy, self.config.hash_seed)
+        self._registry = Registry.of(self.policy.provenance, self.config.secrets)
         self.state = self.start()
         self._next = 0
 
@@ -132,7 +135,7 @@ class Gate:
 
     def own_summary(self, state: GateState) -> GateState:
         """What :meth:`summary` gives for the stored ``state``. Pure."""
-        return replace(state, view=None, warm=(), incidents=IncidentBook())
+        return replace(state, view=None, warm=(), incidents=IncidentBook(), signed=Signed())
 
     def exchange(
         self, state: GateState, number: int, peers: Mapping[int, GateState]
@@ -184,12 +187,12 @@ class Gate:
 
     def let_by(self, state: GateState, raw: RawBatch) -> DecisionBatch:
         """Let ``raw`` pass, flagged as not judged; only invalid records are refused. Pure."""
-        parsed = self._decoder.parse(raw)
-        look = first_look(parsed, self.config.schema)
+        origins = self._parsed(state, raw)
+        look = first_look(origins.parsed, self.config.schema)
         if state.schema is not None:
-            decoded = self._decoder.columns(parsed, state.schema, state.labels)
+            decoded = self._decoder.columns(origins.parsed, state.schema, state.labels)
             look = Look(decoded.reject, decoded.detail)
-        return self._unjudged(raw, parsed, let_by(raw, look, self.policy, self.channels))
+        return self._unjudged(raw, origins, let_by(raw, look, self.policy, self.channels))
 
     def relive(self, state: GateState, raw: RawBatch) -> GateState:
         """The state after a batch that was committed before: a detector's failure stops nothing."""
@@ -220,9 +223,10 @@ class Gate:
 
     def _judged(self, state: GateState, raw: RawBatch) -> tuple[DecisionBatch, GateState]:
         """Decide about records that are judged together."""
+        origins = self._parsed(state, raw)
+        state, parsed = replace(state, signed=origins.signed), origins.parsed
         if state.schema is None:
-            return self._warm_up(state, raw, self._decoder.parse(raw))
-        parsed = self._decoder.parse(raw, state.schema.layout)
+            return self._warm_up(state, raw, origins)
         decoded = self._decoder.columns(parsed, state.schema, state.labels)
         parsed.forget_features()
         failures = Failures(self._meter)
@@ -244,7 +248,12 @@ class Gate:
         stop_on(failures, self.config.on_detector_error, raw)
         by = replace(by, folded=folded)
         decisions = assembled(raw, decoded, judged, (*why, failures.all()), by)
-        return self._encoded(raw, parsed, decisions), after
+        return self._encoded(raw, origins, decisions), after
+
+    def _parsed(self, state: GateState, raw: RawBatch) -> Origins:
+        """The records, with what their signatures came to."""
+        layout = None if state.schema is None else state.schema.layout
+        return check(self._registry, raw, self._decoder.parse(raw, layout), state.signed)
 
     def _settled(
         self, state: GateState, judged: Judged, failures: Failures
@@ -270,12 +279,13 @@ class Gate:
             )
         return self._by_share[share]
 
-    def _unjudged(self, raw: RawBatch, parsed: Parsed, decisions: DecisionBatch) -> DecisionBatch:
+    def _unjudged(self, raw: RawBatch, origins: Origins, decisions: DecisionBatch) -> DecisionBatch:
         by = (self._rules, self.policy, self.config.hash_seed)
-        return self._encoded(raw, parsed, hold_denied(decisions, parsed, *by))
+        return self._encoded(raw, origins, hold_denied(decisions, origins.parsed, *by))
 
-    def _encoded(self, raw: RawBatch, parsed: Parsed, decisions: DecisionBatch) -> DecisionBatch:
-        records = encode_decisions(raw, parsed, decisions, local=self.config.local)
+    def _encoded(self, raw: RawBatch, origins: Origins, decisions: DecisionBatch) -> DecisionBatch:
+        decisions = origins.on(decisions, self.policy)
+        records = encode_decisions(raw, origins.parsed, decisions, local=self.config.local)
         return replace(decisions, records=records)
 
     def _learn(self, state: GateState, judged: Judged, failures: Failures) -> GateState:
@@ -315,9 +325,9 @@ class Gate:
         return rescaled(after, self.detectors, alive, failures)
 
     def _warm_up(
-        self, state: GateState, raw: RawBatch, parsed: Parsed
+        self, state: GateState, raw: RawBatch, origins: Origins
     ) -> tuple[DecisionBatch, GateState]:
-        config, failures = self.config, Failures(self._meter)
+        config, failures, parsed = self.config, Failures(self._meter), origins.parsed
         look = first_look(parsed, config.schema)
         valid = np.flatnonzero(look.reject == 0).tolist()
         warm = keep(state.warm, [raw.values[i] for i in valid], config.warmup_max_bytes)
@@ -330,7 +340,7 @@ class Gate:
         decisions = unjudged(raw, look, self.policy, self.channels, hold=hold)
         if failures:
             decisions = failed_warmup(decisions, failures, config.on_detector_error, self.policy)
-        return self._unjudged(raw, parsed, decisions), grown
+        return self._unjudged(raw, origins, decisions), grown
 
     def _bootstrap(
         self, state: GateState, founder: int, failures: Failures

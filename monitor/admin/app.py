@@ -19,6 +19,7 @@ from monitor.admin.desk import Desk
 from monitor.admin.desk_parts import OrjsonResponse
 from monitor.admin.drill_routes import drill_router
 from monitor.admin.incident_routes import IncidentsView, incident_router
+from monitor.admin.key_routes import key_router
 from monitor.admin.policy_routes import policy_router
 from monitor.admin.problem import Guard, ProblemError, install
 from monitor.admin.quarantine_routes import quarantine_router
@@ -166,6 +167,7 @@ def create_app(
     _add_status(app, status)
     _add_check(app, service, settings.http)
     app.include_router(policy_router(desk))
+    app.include_router(key_router(desk))
     app.include_router(quarantine_router(desk))
     app.include_router(drill_router(desk))
     app.include_router(blast_router(desk))

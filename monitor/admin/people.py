@@ -14,7 +14,7 @@ class Role(StrEnum):
     OPERATOR = "operator"
     """Changes the policy, releases and confirms held events."""
     ADMIN = "admin"
-    """Erases what is stored of a source."""
+    """Erases what is stored of a source, decides which keys may sign."""
 
     def covers(self, other: Role) -> bool:
         """Whether this role may do what ``other`` may.

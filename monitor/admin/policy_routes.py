@@ -26,9 +26,11 @@ from monitor.admin.desk_schemas import (
     WhatIfOut,
 )
 from monitor.admin.json_body import body_of, reads
+from monitor.admin.people import Person, Role
 from monitor.admin.problem import ProblemError, as_sentence
 from monitor.admin.schemas import Described
-from monitor.core.desk import Change, ConflictError
+from monitor.core.desk import Change, ConflictError, ForbiddenError, MissingError
+from monitor.provenance.edit import changes_provenance
 
 DOCUMENT = {"mode": "enforce", "flag_at": 0.02, "quarantine_at": 0.001}
 Number = Annotated[int, Query(ge=1, le=VERSION)]
@@ -64,9 +66,9 @@ def _add_reading(router: APIRouter, policy: Callable[[], PolicyDesk]) -> None:
     def current(if_none_match: Annotated[str | None, Header()] = None) -> Response:
         """The latest version with its document; `ETag` is what a change brings in `If-Match`."""
         change = policy().current()
-        if if_none_match is not None and if_none_match == _tag(change):
-            return Response(status_code=304, headers={"etag": _tag(change)})
-        return _change(change)
+        if if_none_match is not None and if_none_match == tag_of(change):
+            return Response(status_code=304, headers={"etag": tag_of(change)})
+        return changed(change)
 
     @router.get(
         "/history",
@@ -177,12 +179,13 @@ def _add_changing(router: APIRouter, policy: Callable[[], PolicyDesk]) -> None:
         """Make a whole document the next version, on every replica, or let it wait for approval.
 
         `If-Match` names the version that the document was made of. If somebody was faster the
-        answer is 412, and nothing has changed.
+        answer is 412, and nothing has changed. Another part `provenance` needs the role admin.
         """
-        base = _base(if_match)
-        with _Stale(policy):
+        base = base_of(if_match)
+        with Stale(policy):
+            _refuse_keys(person, policy(), base, body.policy)
             made = policy().propose(body.policy, base=base, who=person.name, why=body.why)
-        return _change(made)
+        return changed(made)
 
     @router.post(
         "/rollback",
@@ -197,11 +200,14 @@ def _add_changing(router: APIRouter, policy: Callable[[], PolicyDesk]) -> None:
         body: Annotated[RollbackIn, Depends(reads(RollbackIn))],
         if_match: IfMatch = None,
     ) -> Response:
-        """Make an earlier version's document the next version. `If-Match` names the latest."""
-        base = _base(if_match)
-        with _Stale(policy):
+        """Make an earlier version's document the next version. `If-Match` names the latest.
+
+        Its part `provenance` stays as it is: a key that was revoked since stays revoked.
+        """
+        base = base_of(if_match)
+        with Stale(policy):
             made = policy().rollback(body.to, base=base, who=person.name, why=body.why)
-        return _change(made)
+        return changed(made)
 
 
 def _add_waiting(router: APIRouter, policy: Callable[[], PolicyDesk]) -> None:
@@ -225,7 +231,7 @@ def _add_waiting(router: APIRouter, policy: Callable[[], PolicyDesk]) -> None:
     )
     def approve(person: Operator, proposal: Proposal) -> Response:
         """Nobody approves what they have proposed themselves: 403."""
-        return _change(policy().approve(proposal, who=person.name))
+        return changed(policy().approve(proposal, who=person.name))
 
     @router.post(
         "/waiting/{proposal}/reject",
@@ -242,7 +248,7 @@ def _add_waiting(router: APIRouter, policy: Callable[[], PolicyDesk]) -> None:
         return OrjsonResponse(policy().reject(proposal, who=person.name, why=body.why))
 
 
-class _Stale:
+class Stale:
     """Answers 412 with the latest version where the named one is not it any more."""
 
     def __init__(self, policy: Callable[[], PolicyDesk]) -> None:
@@ -255,11 +261,26 @@ class _Stale:
         if isinstance(error, ConflictError):
             now = self._policy().current()
             raise ProblemError(
-                412, as_sentence(str(error)), headers={"etag": _tag(now)}, current=now.version
+                412, as_sentence(str(error)), headers={"etag": tag_of(now)}, current=now.version
             ) from error
 
 
-def _base(if_match: str | None) -> int:
+def _refuse_keys(person: Person, policy: PolicyDesk, base: int, document: Any) -> None:
+    """Keys and rules for sources are for admins. Raises ForbiddenError.
+
+    The base counts, not what is current here: the change is only made if that is the latest.
+    """
+    if person.role.covers(Role.ADMIN):
+        return
+    try:
+        before = policy.version(base).policy
+    except MissingError:
+        raise ConflictError(f"there is no version {base} here") from None
+    if changes_provenance(before, document):
+        raise ForbiddenError("provenance: only somebody of the role admin changes it")
+
+
+def base_of(if_match: str | None) -> int:
     """The version that ``If-Match`` names. Raises ProblemError 428 or 412."""
     if if_match is None:
         raise ProblemError(
@@ -271,11 +292,13 @@ def _base(if_match: str | None) -> int:
     return int(named[1])
 
 
-def _tag(change: Change) -> str:
+def tag_of(change: Change) -> str:
+    """Its ETag."""
     return f'"{change.version}"'
 
 
-def _change(change: Change) -> Response:
+def changed(change: Change) -> Response:
+    """What a change answers: 202 where it waits for a second person."""
     if change.state == "waiting":
         return OrjsonResponse(change, status_code=202)
-    return OrjsonResponse(change, headers={"etag": _tag(change)})
+    return OrjsonResponse(change, headers={"etag": tag_of(change)})

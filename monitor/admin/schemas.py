@@ -62,6 +62,7 @@ class Decision(BaseModel):
     reasons: list[ReasonOut]
     policy_version: int
     incident: str | None = None
+    key_id: str | None = Field(default=None, description="The key whose signature was verified.")
 
 
 class Decisions(BaseModel):

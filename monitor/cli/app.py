@@ -20,6 +20,7 @@ from monitor.cli import (
     incident_report,
     incidents,
     inject,
+    keys,
     policy,
     quarantine,
     replay,
@@ -37,7 +38,7 @@ New here? Start with `poisoning-monitor demo`: a real stream with an attack in i
 up. Then `replay` judges a file of your own, and `run` is the service; `policy` and `quarantine`
 tune it and review what it holds back while it runs; `incidents` says what is going on, `report`
 writes it down, `blast` says what a source has already taught the model, and `drill` tries an
-attack on it.
+attack on it. `keys` decides who may sign events.
 """
 
 EPILOG = """\
@@ -66,6 +67,7 @@ app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(incidents.app, name="incidents")
 app.command("blast", epilog=blast.EPILOG)(blast.command)
 app.add_typer(checkpoint.app, name="checkpoint")
+app.add_typer(keys.app, name="keys")
 app.add_typer(token.app, name="token")
 app.add_typer(audit.app, name="audit")
 

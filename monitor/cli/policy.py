@@ -250,10 +250,10 @@ def rollback(
             if as_json:
                 print_json(found)
             else:
-                _print_differences(found["differences"], f"version {present} to {to}")
+                _print_differences(_rolled(found["differences"]), f"version {present} to {to}")
             return
         if not as_json:
-            _print_differences(found["differences"], f"version {present} to {to}")
+            _print_differences(_rolled(found["differences"]), f"version {present} to {to}")
         because = reason(why)
         agreed(f"Go back to version {to}?", yes)
         body = {"to": to, "why": because}
@@ -322,6 +322,11 @@ def _waiting(client: Client, proposal: str | None) -> dict[str, Any]:
     if not waiting:
         raise UsageError("no proposal waits")
     raise UsageError(f"name one of the proposals that wait: {names}")
+
+
+def _rolled(differences: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What a rollback would change: keys and rules for sources stay as they are."""
+    return [one for one in differences if not one["path"].startswith("provenance")]
 
 
 def _print_differences(differences: list[dict[str, Any]], title: str) -> None:

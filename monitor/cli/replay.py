@@ -36,11 +36,12 @@ SUMMARY = "summary.json"
 
 @dataclass(frozen=True, slots=True)
 class ReplayOptions:
-    """How a replay shows itself."""
+    """How a replay shows itself, and what goes with its input."""
 
     as_json: bool = False
     report: bool = True
     overwrite: bool = False
+    headers: Path | None = None
 
 
 class _Advance(Protocol):
@@ -127,7 +128,14 @@ def replay(
         with _status(console, "reading the input"):
             source = open_inputs(inputs, columns)
             total = source.count()
-    transport = wiring.replay_transport(source, out, settings, overwrite=options.overwrite)
+    transport = wiring.replay_transport(
+        source, out, settings, overwrite=options.overwrite, headers=options.headers
+    )
+    if options.headers is None and settings.policy.provenance.is_used:
+        console.print(
+            "this policy looks at signatures and a file has none: give --headers FILE, which "
+            "`keys sign` prints, or leave policy.provenance out"
+        )
     done = 0 if before is None or before.finished else before.next_offset
     if done:
         console.print(f"going on after line {done:,}, where an earlier run stopped")
@@ -272,6 +280,14 @@ def command(
     ts_from: TimeOption = None,
     subject_from: SubjectOption = None,
     features: FeaturesOption = None,
+    headers: Annotated[
+        Path | None,
+        typer.Option(
+            "--headers",
+            metavar="FILE",
+            help="Signatures by line, as `keys sign` prints them.",
+        ),
+    ] = None,
     debug: common.DebugOption = False,
 ) -> int:
     """Judge a recorded stream: which events would have been let through, which held back, and why.
@@ -290,7 +306,8 @@ def command(
     )
     if str(out) == "-":
         raise UsageError("--out takes a folder; for pipes see `run --from - --to -`")
-    return replay(inputs, out, columns, settings, ReplayOptions(as_json, not no_report, overwrite))
+    options = ReplayOptions(as_json, not no_report, overwrite, headers)
+    return replay(inputs, out, columns, settings, options)
 
 
 EPILOG = """\

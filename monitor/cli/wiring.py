@@ -29,6 +29,7 @@ from monitor.core.ports import Meter, Observer, Transport
 from monitor.core.schema import SchemaSpec
 from monitor.detectors import default_detectors
 from monitor.gate import Gate, GateConfig
+from monitor.provenance.secrets import Secrets
 from monitor.runtime.chains import Chains
 from monitor.runtime.control import PolicyControl
 from monitor.runtime.detector_watch import DetectorWatch
@@ -51,6 +52,7 @@ from monitor.transport.local import (
     PipeLines,
     journal_status,
 )
+from monitor.transport.local_headers import HeaderLines, WithHeaders
 
 if TYPE_CHECKING:
     from monitor.transport.kafka import KafkaConfig
@@ -73,6 +75,7 @@ def make_gate(settings: Settings, *, local: bool, meter: Meter | None = None) ->
         local=local,
         on_detector_error=gate.on_detector_error,
         several=not local and settings.state.exchange_min_events > 0,
+        secrets=make_secrets(settings),
     )
     detectors = default_detectors(gate.extra_detectors)
     for detector in detectors:
@@ -84,6 +87,12 @@ def make_gate(settings: Settings, *, local: bool, meter: Meter | None = None) ->
                 f"policy.budget: give {detector.family.value} a part above 0"
             )
     return Gate(config, settings.policy, detectors, meter)
+
+
+def make_secrets(settings: Settings) -> Secrets:
+    """Where the secrets of the policy's keys are."""
+    folder = settings.provenance.secret_dir
+    return Secrets(None if folder is None else Path(folder))
 
 
 def schema_spec(features: Sequence[tuple[str, str]]) -> SchemaSpec:
@@ -115,10 +124,15 @@ def identity(settings: Settings, *, policy: bool) -> str:
 
 
 def replay_transport(
-    source: LineSource | LiveSource, folder: Path, settings: Settings, *, overwrite: bool
-) -> LocalTransport:
-    """Recorded lines into an output folder, resumable."""
-    return LocalTransport(
+    source: LineSource | LiveSource,
+    folder: Path,
+    settings: Settings,
+    *,
+    overwrite: bool,
+    headers: Path | None = None,
+) -> Transport:
+    """Recorded lines into an output folder, resumable; ``headers`` has those of each line."""
+    transport = LocalTransport(
         source,
         folder,
         identity=identity(settings, policy=True),
@@ -126,6 +140,11 @@ def replay_transport(
         fsync="never" if settings.local.fsync == "never" else "snapshot",
         finishes=True,
     )
+    if headers is None:
+        return transport
+    made: Any = WithHeaders(transport, HeaderLines(headers))
+    signed: Transport = made
+    return signed
 
 
 def earlier_run(folder: Path) -> JournalStatus | None:

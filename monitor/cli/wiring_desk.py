@@ -21,6 +21,7 @@ from monitor.core.desk import AuditEntry
 from monitor.core.errors import UsageError
 from monitor.core.ports import HeldSource, Ledger, Observer, Reviewer, Transport
 from monitor.gate import Gate
+from monitor.provenance.secrets import missing
 from monitor.runtime.audit_keeper import AuditKeeper
 from monitor.runtime.audited import AuditedControl, AuditedTrail, applied
 from monitor.runtime.chains import Chains
@@ -178,13 +179,18 @@ def make_control(
     told: Sequence[Callable[[Policy], None]] = (),
 ) -> AuditedControl:
     """The live policy: follows and writes the control ledger once the service runs."""
+
+    def told_of_secrets(policy: Policy) -> None:
+        for text in missing(policy, gate.config.secrets):
+            status.notice(text)
+
     return AuditedControl(
         control_ledger(settings),
         gate,
         instance=instance_name(settings),
         two_person=settings.control.two_person,
         recent=recent,
-        told=(status.use, metrics.set_policy, *told),
+        told=(status.use, metrics.set_policy, told_of_secrets, *told),
         notice=status.notice,
     )
 

@@ -21,6 +21,7 @@ from monitor.config.policy_parts import (
     Share,
     SourceName,
 )
+from monitor.config.policy_provenance import ProvenancePolicy
 from monitor.core.types import Family, Mode
 
 Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
@@ -98,6 +99,10 @@ class Policy(BaseModel):
         max_length=MAX_LISTED,
         description="Sources whose events are all quarantined: {source, expires_at, why}. Goes "
         "before `allow`.",
+    )
+    provenance: ProvenancePolicy = Field(
+        default_factory=ProvenancePolicy,
+        description="Who may sign for which sources. Only admins change it while the service runs.",
     )
     learning_speed: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
         default=1.0,

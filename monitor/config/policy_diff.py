@@ -7,7 +7,7 @@ from typing import Any
 
 from monitor.core.desk import Difference
 
-NAMED_BY = {"overrides": "id", "allow": "source", "deny": "source"}
+NAMED_BY = {"overrides": "id", "allow": "source", "deny": "source", "provenance.keys": "id"}
 MISSING: Any = object()
 
 

@@ -30,6 +30,7 @@ from monitor.config.control import ControlSettings
 from monitor.config.drills import DrillSettings
 from monitor.config.http import HttpSettings
 from monitor.config.policy import Policy
+from monitor.config.provenance import ProvenanceSettings
 from monitor.config.quarantine import QuarantineSettings
 from monitor.config.sections import (
     BatchSettings,
@@ -126,6 +127,10 @@ not 99999
     audit: AuditSettings = Field(
         default_factory=AuditSettings,
         description="A chain of hashes over all decisions and over what people do.",
+    )
+    provenance: ProvenanceSettings = Field(
+        default_factory=ProvenanceSettings,
+        description="Secrets for signed events; who may sign for whom is policy.provenance.",
     )
     http: HttpSettings = Field(
         default_factory=HttpSettings,
@@ -277,6 +282,7 @@ def _allowed(problem: ErrorDetails, path: tuple[str, ...], model: type[BaseModel
         problem["type"] == "value_error"
         or problem["type"].endswith("too_long")
         or "options" in path
+        or path[-1:] == ("secret",)
         or is_secret(model, path)
     ):
         return text

@@ -147,6 +147,7 @@ def _facts(held: Held) -> None:
                 ("Its own time", f"{words.clock(held.ts)} UTC"),
                 ("Place", f"partition {held.partition}, offset {held.offset}"),
                 ("Policy", f"version {held.policy_version}"),
+                ("Signed by key", str(held.decision.get("key_id") or "none that was verified")),
             ):
                 parts.text(name, kind="dt")
                 parts.text(value, kind="dd")

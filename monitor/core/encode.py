@@ -88,17 +88,35 @@ def _plain_records(
     concluded = decisions.verdict.astype(np.int64) * len(Action) + decisions.action
     told = {code: _told(code, decisions.mode) for code in set(concluded.tolist())}
     rest = b'[],"reasons":[],"policy_version":%d,"incident":null' % decisions.policy_version
-    record, partition, raw = _RECORDS[at], decisions.partition, msgspec.Raw(rest)
+    record, partition = _RECORDS[at], decisions.partition
+    ends = _ends(rest, len(heads), decisions.key_ids)
     concluded_as = map(told.__getitem__, concluded.tolist())
     # One pass: by the time of a second one the heads have left the cache.
     lines = [
-        record(head.id, head.ts, head.source, head.label, partition, place, words, risk, raw)
-        for head, place, words, risk in zip(heads, places, concluded_as, risks, strict=True)
+        record(head.id, head.ts, head.source, head.label, partition, place, words, risk, end)
+        for head, place, words, risk, end in zip(
+            heads, places, concluded_as, risks, ends, strict=True
+        )
     ]
     try:
         return _encoder.encode_lines(lines).split(b"\n")[:-1]
     except (TypeError, ValueError, OverflowError):
         return [_encoded(line) for line in lines]
+
+
+def _ends(rest: bytes, n: int, key_ids: Mapping[int, str]) -> Sequence[msgspec.Raw]:
+    """The value of ``families`` with the fields behind it, for each of n records."""
+    unsigned = msgspec.Raw(rest + b',"key_id":null')
+    if not key_ids:
+        return [unsigned] * n
+    by_key = {
+        name: msgspec.Raw(rest + b',"key_id":' + orjson.dumps(name))
+        for name in set(key_ids.values())
+    }
+    ends = [unsigned] * n
+    for row, name in key_ids.items():
+        ends[row] = by_key[name]
+    return ends
 
 
 def _told(code: int, mode: Mode) -> msgspec.Raw:
@@ -136,6 +154,7 @@ def _full_record(
         "reasons": NOTHING,
         "policy_version": decisions.policy_version,
         "incident": decisions.incidents.get(row),
+        "key_id": decisions.key_ids.get(row),
     }
     record.update(_why(row, decisions, parsed))
     try:
@@ -171,8 +190,10 @@ def _why(row: int, decisions: DecisionBatch, parsed: Parsed) -> dict[str, Any]:
     if code:
         text = found[0].text if found else parsed.detail.get(row, "")
         word = RejectCode(code).word
-        reason = {"detector": "decode", "code": word, "text": text}
-        return {"families": [Family.INVALID.value], "reasons": [reason]}
+        detector = found[0].detector if found else "decode"
+        reason = {"detector": detector, "code": word, "text": text}
+        families = decisions.families.get(row, (Family.INVALID.value,))
+        return {"families": list(families), "reasons": [reason]}
     extra: dict[str, Any] = {
         "families": [str(name) for name in decisions.families.get(row, ())],
         "reasons": [_reason(reason) for reason in found],

@@ -82,7 +82,7 @@ class Partial:
     """What could be read of an invalid record, for its decision; None where nothing could."""
 
     id: str | None = None
-    ts: float | str | None = None
+    ts: float | str | datetime | None = None
     source: str | None = None
     label: Label | None = None
 

@@ -94,7 +94,8 @@ class RawBatch:
         As on the wire; ``None`` when the transport has none.
     timestamps
         Milliseconds since 1970 as the transport set them, below 1 where it set none; ``None`` when
-        the transport has none. Nothing is decided by them: they measure how long events took.
+        the transport has none. They measure how long events took, and bound when a key may have
+        signed; nothing else is decided by them.
     """
 
     partition: int
@@ -313,6 +314,11 @@ class DecisionBatch:
         By row, the identifier of the incident it belongs to.
     changes
         Incidents that were opened, updated, merged or closed by this batch.
+    key_ids
+        By row, the key whose signature was verified, whatever was decided; others are absent.
+    provenance
+        uint8[n], values of :class:`~monitor.core.provenance.Outcome`; None where the policy has
+        neither keys nor rules for signatures.
     """
 
     partition: int
@@ -336,6 +342,8 @@ class DecisionBatch:
     scored: tuple[Scored, ...] = ()
     incidents: Mapping[int, str] = field(default_factory=dict)
     changes: tuple[IncidentChange, ...] = ()
+    key_ids: Mapping[int, str] = field(default_factory=dict)
+    provenance: ByteArray | None = None
 
     def __len__(self) -> int:
         return len(self.offset)
@@ -358,7 +366,9 @@ class DecisionBatch:
                 for row, value in getattr(part, name).items()
             }
 
-        arrays = ("offset", "risk", "channel", "verdict", "action", "reject", "warmup", "p_value")
+        arrays = ["offset", "risk", "channel", "verdict", "action", "reject", "warmup", "p_value"]
+        if parts[0].provenance is not None:  # of one policy: then all have it
+            arrays.append("provenance")
         columns: dict[str, Any] = {
             name: np.concatenate([getattr(part, name) for part in parts]) for name in arrays
         }
@@ -369,6 +379,7 @@ class DecisionBatch:
             families=by_row("families"),
             modes=by_row("modes"),
             incidents=by_row("incidents"),
+            key_ids=by_row("key_ids"),
             changes=tuple(change for part in parts for change in part.changes),
             scored=tuple(
                 replace(scored, row=scored.row + first)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -26,7 +26,8 @@ class GateConfig:
     of offsets in decisions. ``on_detector_error`` says what becomes of a batch that a detector
     fails on, see :mod:`monitor.decide.guard`. With ``several`` partitions the warm-up events are
     kept while the state is young, since it may have to learn them again
-    (:mod:`monitor.state.view`).
+    (:mod:`monitor.state.view`). ``secrets`` gives the secret of a name that a key of the policy
+    refers to; it is asked when a policy comes into force, never while a batch is judged.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -38,6 +39,7 @@ class GateConfig:
     local: bool = False
     on_detector_error: OnError = "flag"
     several: bool = False
+    secrets: Callable[[str], bytes | None] = field(default=lambda name: None, repr=False)
 
 
 def given(batch: Sequence[bytes | str | Mapping[str, Any]]) -> list[bytes]:

@@ -18,7 +18,6 @@ import msgspec
 
 from monitor.config.policy import Policy
 from monitor.config.policy_diff import policy_diff
-from monitor.config.policy_parts import MAX_CHARS, MAX_CONFIRMED, MAX_COUNT
 from monitor.config.settings import checked_policy
 from monitor.core.desk import (
     Applied,
@@ -33,6 +32,14 @@ from monitor.core.errors import StateError, TransportError, UsageError
 from monitor.core.ports import Ledger
 from monitor.decide.whatif import risk_histogram, whatif
 from monitor.gate import Gate
+from monitor.runtime.control_documents import (
+    overtaken,
+    plain,
+    refuse_unrevoked,
+    rolled_back,
+    with_confirmed,
+    words,
+)
 from monitor.runtime.follower import LedgerFollower
 from monitor.runtime.recent_events import RecentEvents
 from monitor.runtime.service import Service
@@ -51,7 +58,6 @@ from monitor.state.control import (
 
 SETTLED_SECONDS = 5.0
 EXPIRY_SECONDS = 5.0
-MAX_WORDS = 1_000
 MONITOR = "monitor"
 Kind = Literal["start", "edit", "rollback", "expiry", "review"]
 
@@ -122,7 +128,7 @@ class PolicyControl:
                 state = self._follower.catch_up()
             if state.current is None:
                 raise TransportError("The first policy was stored but cannot be read back.")
-        elif policy_diff(_plain(state.current), _plain(self._gate.policy)):
+        elif policy_diff(plain(state.current), plain(self._gate.policy)):
             self._notice(
                 f"The stored policy, version {state.version}, holds; that of the settings and "
                 "options differs and does not count any more. Change the policy while it runs."
@@ -174,7 +180,7 @@ class PolicyControl:
         if left is current or (version == state.version and now - tried < EXPIRY_SECONDS):
             return
         self._expiry_tried = (state.version, now)
-        gone = policy_diff(_plain(current), _plain(left))
+        gone = policy_diff(plain(current), plain(left))
         why = "expired: " + ", ".join(difference.path for difference in gone[:20])
         # Whichever instance comes first makes the version, the others' are overtaken.
         made = self._proposal(left, state.version, "expiry", MONITOR, why)
@@ -211,15 +217,16 @@ class PolicyControl:
 
     def preview(self, policy: Mapping[str, Any]) -> Sequence[Difference]:
         """What a document would change in the present one; checks it."""
-        return policy_diff(self.current().policy, _plain(self._checked(policy)))
+        return policy_diff(self.current().policy, plain(self._checked(policy)))
 
     def propose(self, policy: Mapping[str, Any], *, base: int, who: str, why: str) -> Change:
         """Change the policy to a whole document; applied everywhere, or waiting for approval."""
         return self._change(self._checked(policy), base, "edit", who, why)
 
     def rollback(self, to: int, *, base: int, who: str, why: str) -> Change:
-        """Make an earlier version's document the next version."""
-        return self._change(self._checked(self.version(to).policy), base, "rollback", who, why)
+        """Make an earlier version's document the next version; keys and their rules stay."""
+        document = rolled_back(self.version(to).policy, self._now())
+        return self._change(self._checked(document), base, "rollback", who, why)
 
     def changes(self, limit: int, before: float | None) -> Sequence[Change]:
         """For the audit, without documents: what was applied, waits, or was dropped by ``who``."""
@@ -240,7 +247,7 @@ class PolicyControl:
         if entry.change.who == who:
             raise ForbiddenError(f"{who} proposed this; somebody else has to approve it")
         answer = Answer(
-            proposal=proposal, approve=True, who=_words("who", who), why="", when=self._clock()
+            proposal=proposal, approve=True, who=words("who", who), why="", when=self._clock()
         )
         return self._answered(answer, "applied")
 
@@ -250,8 +257,8 @@ class PolicyControl:
         answer = Answer(
             proposal=proposal,
             approve=False,
-            who=_words("who", who),
-            why=_words("why", why),
+            who=words("who", who),
+            why=words("why", why),
             when=self._clock(),
         )
         return self._answered(answer, "rejected")
@@ -261,7 +268,7 @@ class PolicyControl:
         for _ in range(5):
             state = self._state()
             assert state.current is not None
-            policy = _with_confirmed(state.current, counts)
+            policy = with_confirmed(state.current, counts)
             try:
                 self._change(policy, state.version, "review", who, why)
             except ConflictError:
@@ -301,7 +308,7 @@ class PolicyControl:
 
     def _checked(self, document: Mapping[str, Any]) -> Policy:
         policy = checked_policy(document, "policy")
-        size = len(msgspec.json.encode(_plain(policy)))
+        size = len(msgspec.json.encode(plain(policy)))
         if size > MAX_DOCUMENT_BYTES:
             raise UsageError(
                 f"the policy takes {size:,} bytes, at most {MAX_DOCUMENT_BYTES:,} are stored: "
@@ -316,22 +323,23 @@ class PolicyControl:
             proposal=uuid.uuid4().hex,
             base=base,
             kind=kind,
-            who=_words("who", who),
-            why=_words("why", why),
+            who=words("who", who),
+            why=words("why", why),
             when=self._clock(),
-            policy=_plain(policy),
+            policy=plain(policy),
             waits=waits,
         )
 
     def _change(self, policy: Policy, base: int, kind: Kind, who: str, why: str) -> Change:
         state = self._state()
         if base != state.version:
-            raise ConflictError(_overtaken(base, state))
+            raise ConflictError(overtaken(base, state))
+        refuse_unrevoked(state.current, policy)
         made = self._proposal(policy, base, kind, who, why)
         self._follower.append([proposal_row(made)])
         done = self._settled(made.proposal, lambda change: True)
         if done.state == "overtaken":
-            raise ConflictError(_overtaken(base, self._follower.state))
+            raise ConflictError(overtaken(base, self._follower.state))
         return done
 
     def _waits(self, proposal: str) -> Entry:
@@ -365,35 +373,3 @@ class PolicyControl:
         kept = state.waiting.get(proposal) or state.applied.get(done.version)
         same = kept is not None and kept.change.proposal == proposal
         return kept.full() if same and kept is not None else done
-
-
-def _plain(policy: Policy) -> dict[str, Any]:
-    return policy.model_dump(mode="json")
-
-
-def _words(name: str, text: str) -> str:
-    if len(text) > MAX_WORDS:
-        raise UsageError(f"{name}: has {len(text):,} characters, at most {MAX_WORDS:,} are stored")
-    return text
-
-
-def _overtaken(base: int, state: ControlState) -> str:
-    if base > state.version:
-        return f"there is no version {base} yet; the latest is {state.version}"
-    latest = state.applied[state.version].change
-    return (
-        f"version {base} is not the latest any more: {latest.who} made version {latest.version}; "
-        "look at the difference and decide again"
-    )
-
-
-def _with_confirmed(policy: Policy, counts: Mapping[str, int]) -> Policy:
-    """With these counts added; of too many sources those with the fewest are forgotten."""
-    total = dict(policy.confirmed)
-    for source, n in counts.items():
-        if n > 0 and 0 < len(source) <= MAX_CHARS:
-            total[source] = min(MAX_COUNT, total.get(source, 0) + n)
-    if len(total) > MAX_CONFIRMED:
-        most = sorted(total, key=lambda source: -total[source])[:MAX_CONFIRMED]
-        total = {source: total[source] for source in most}
-    return checked_policy({**_plain(policy), "confirmed": total}, "policy")

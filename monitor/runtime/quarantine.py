@@ -30,6 +30,7 @@ from monitor.core.desk import (
 from monitor.core.errors import MonitorError, UsageError
 from monitor.core.held import Original, Reviews, held_key, parse_key
 from monitor.core.ports import CommitUnit, Reviewer
+from monitor.core.provenance import DETECTOR as PROVENANCE
 from monitor.runtime.quarantine_follower import Clock, Follower
 from monitor.runtime.reviewing import operation, until_done
 from monitor.store.filters import is_open
@@ -168,11 +169,22 @@ class Quarantine:
         outcome = self._review("confirm", chosen, who, why, dry_run)
         if outcome.done and not dry_run and self._outside.confirmed is not None:
             try:
-                self._outside.confirmed(outcome.by_source, who, why)
+                self._outside.confirmed(self._their_own(outcome), who, why)
             except Exception as error:  # the events are confirmed: go on, but say so
                 told = error if isinstance(error, MonitorError) else repr(error)
                 self._outside.notice(f"Confirmed, but not counted against the sources: {told}")
         return outcome
+
+    def _their_own(self, outcome: ReviewOutcome) -> dict[str, int]:
+        """Done events by source, without those whose source is only claimed.
+
+        Else whoever cannot sign for a source could still have it suspected.
+        """
+        counts = Counter(outcome.by_source)
+        for i in range(0, len(outcome.done), MAX_PAGE):
+            some = HeldFilter(keys=outcome.done[i : i + MAX_PAGE], detector=PROVENANCE)
+            counts.subtract(mark.source for mark in self._store.choose(some, MAX_PAGE).values())
+        return {source: n for source, n in counts.items() if n > 0}
 
     def _review(
         self, verb: str, chosen: HeldFilter, who: str, why: str, dry_run: bool

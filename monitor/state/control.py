@@ -21,6 +21,7 @@ import msgspec
 from pydantic import ValidationError
 
 from monitor.config.policy import Policy
+from monitor.config.policy_provenance import ProvenancePolicy
 from monitor.core.desk import Applied, Change
 from monitor.core.types import Mode
 
@@ -29,6 +30,7 @@ MAX_DOCUMENT_BYTES = 512 << 10
 KEPT_OUTCOMES = 1_000
 MAX_WAITING = 100
 MAX_INSTANCES = 10_000
+NO_PROVENANCE = ProvenancePolicy().model_dump(mode="json")
 Row = tuple[bytes, bytes | None]
 
 
@@ -112,7 +114,14 @@ class ControlState:
 
 
 def proposal_row(proposal: Proposal) -> Row:
-    """The record of a change."""
+    """The record of a change.
+
+    Without its part about provenance where that says nothing: monitors that do not know it, in an
+    update of one replica after the other, would leave the whole record out.
+    """
+    if proposal.policy.get("provenance") == NO_PROVENANCE:
+        policy = {name: value for name, value in proposal.policy.items() if name != "provenance"}
+        proposal = msgspec.structs.replace(proposal, policy=policy)
     key = f"policy/{proposal.base + 1}/{proposal.proposal}"
     return key.encode(), msgspec.json.encode(proposal)
 

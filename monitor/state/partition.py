@@ -18,6 +18,7 @@ from monitor.decide.judge import empty_reference
 from monitor.decide.world import Recent
 from monitor.detectors.base import Detector
 from monitor.detectors.calibration import Reference
+from monitor.provenance.check import Signed
 from monitor.state import codec
 from monitor.state.codec import Pieces
 
@@ -84,6 +85,8 @@ class GateState:
         What is scored against instead of ``detectors`` while there are other partitions.
     incidents
         What flagged events were grouped into.
+    signed
+        The newest signed time of each key; of nothing unless there is a replay window.
     """
 
     events: int
@@ -98,6 +101,7 @@ class GateState:
     founder: int = NOBODY
     view: View | None = None
     incidents: IncidentBook = field(default_factory=IncidentBook)
+    signed: Signed = field(default_factory=Signed)
 
     @property
     def scored_against(self) -> Mapping[str, Any]:
@@ -150,6 +154,8 @@ def pieces(state: GateState, detectors: Sequence[Detector[Any]]) -> Pieces:
             "references": {n: _blob(ref) for n, ref in state.view.references.items()},
         },
     }
+    if state.signed.newest:  # formats that know nothing of it leave it out
+        tree["signed"] = _blob(state.signed)
     return codec.sealed(tree)
 
 
@@ -223,6 +229,7 @@ def load(data: bytes, detectors: Sequence[Detector[Any]], *, only_own: bool = Fa
             IncidentBook()
             if only_own or "incidents" not in tree
             else codec.load(IncidentBook, tree["incidents"]),
+            Signed() if only_own or "signed" not in tree else codec.load(Signed, tree["signed"]),
         )
     except (AttributeError, KeyError, TypeError, ValueError, msgspec.MsgspecError) as error:
         raise StateError(f"stored state cannot be read: {error}") from error

@@ -24,6 +24,7 @@ from monitor.core.desk import Observed
 from monitor.core.drill import Drill
 from monitor.core.errors import RejectCode
 from monitor.core.ports import CommitUnit, PartitionCommit
+from monitor.core.provenance import Outcome
 from monitor.core.types import Action, DecisionBatch, Family, Mode, RawBatch, Verdict
 from monitor.telemetry.histogram import ArrayHistogram
 from monitor.telemetry.meter import DetectorClock
@@ -114,6 +115,11 @@ class Metrics:
             "detector_errors", "Micro-batches on which a detector failed, by detector.", "detector"
         )
         self._rejects = self._counter("rejects", "Invalid records, by cause.", "code")
+        self._provenance = self._counter(
+            "provenance_events", "Events by what became of their signature.", "outcome"
+        )
+        for outcome in Outcome:
+            self._provenance.labels(outcome.word)
         self._warmup = self._counter("warmup_events", "Events decided by the warm-up setting.")
         self._outputs = self._counter(
             "output_records", "Records written by commits, by output.", "output"
@@ -285,6 +291,9 @@ class Metrics:
         for code in np.flatnonzero(np.bincount(decisions.reject[verdict == Verdict.INVALID])):
             n = int((decisions.reject == code).sum())
             self._rejects.labels(RejectCode(int(code)).word).inc(n)
+        if decisions.provenance is not None:
+            for value, n in enumerate(np.bincount(decisions.provenance).tolist()):
+                self._provenance.labels(Outcome(value).word).inc(n)
         self._warmup.inc(int(decisions.warmup.sum()))
         suspicious = (verdict == Verdict.FLAG) | (verdict == Verdict.QUARANTINE)
         for row in np.flatnonzero(suspicious & (decisions.channel < len(decisions.channels))):

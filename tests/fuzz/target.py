@@ -11,12 +11,16 @@ import functools
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from monitor.config.policy import Policy
+from monitor.core.provenance import Outcome
 from monitor.core.types import Action, RawBatch, Verdict
 from monitor.gate import Gate, GateConfig
+from monitor.provenance.signing import signer
 
 SEPARATOR = b"\n"
 FIELDS = ("id", "ts", "source", "label", "partition", "offset", "verdict", "action", "risk")
@@ -78,6 +82,42 @@ def _no_constant(word: str) -> Any:
 def one_input(data: bytes) -> None:
     """What a fuzzer calls: records are separated by line feeds; the first byte picks the state."""
     check(data[1:].split(SEPARATOR), young=data[:1] == b"\0")
+
+
+@functools.cache
+def signing() -> tuple[Gate, Any, list[tuple[str, bytes]]]:
+    """A gate that wants everything signed, its state, and good headers of ``neighbour(1000)``."""
+    secret = bytes(range(32))
+    key = {"id": "k", "algorithm": "hmac-sha256", "secret": "s"}
+    part = {"keys": [key], "default": "required", "replay_window_seconds": 10.0}
+    policy = Policy.model_validate({"provenance": part})
+    gate = Gate(GateConfig(warmup_events=64, secrets={"s": secret}.get), policy)
+    sign = signer("hmac-sha256", secret)
+    return gate, warm()[1], [("key-id", b"k"), ("signature", sign(neighbour(1000)))]
+
+
+def check_headers(found: Sequence[tuple[str, bytes | None]]) -> Outcome:
+    """Judge an event with these headers between signed neighbours. AssertionError as above."""
+    gate, state, good = signing()
+    values = [neighbour(1000)] * 3
+    raw = replace(RawBatch.of(values, start=400), headers=[good, found, good])
+    decided, after = gate.step(state, raw)
+    assert decided.provenance is not None
+    outcome = [Outcome(int(value)) for value in decided.provenance]
+    assert outcome[0] is outcome[2] is Outcome.VERIFIED
+    assert outcome[1].is_refusal or set(good) <= set(found)
+    for record in decided.records:
+        assert len(record) < 10_000 and "key_id" in json.loads(record)
+    assert set(after.signed.newest) == {"k"}
+    return outcome[1]
+
+
+def one_header_input(data: bytes) -> None:
+    """What a fuzzer calls: line feeds between headers, NUL between name and value."""
+    pairs = [line.partition(b"\0") for line in data.split(SEPARATOR)]
+    check_headers(
+        [(n.decode("utf-8", "replace"), v if is_there else None) for n, is_there, v in pairs]
+    )
 
 
 def calls(run: Callable[[], object]) -> int:

@@ -22,6 +22,7 @@ ALERTS = (
     "ReplicaWithoutState",
     "MonitorNoData",
     "DrillRecallLow",
+    "SignaturesRefused",
     "UnjudgedEvents",
 )
 

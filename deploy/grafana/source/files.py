@@ -14,9 +14,11 @@ DASHBOARDS = {
     "detectors": detectors.dashboard,
     "health": health.dashboard,
 }
+INVALID = "Invalid records and refused signatures, by cause"
 SHOWN = {
     "PoisoningRateHigh": (overview.UID, "Suspicious events by family"),
-    "InvalidEventsFlood": (overview.UID, "Invalid records by cause"),
+    "InvalidEventsFlood": (overview.UID, INVALID),
+    "SignaturesRefused": (overview.UID, INVALID),
     "FalsePositiveShareOffPromise": (overview.UID, "False positives: observed and promised"),
     "UnjudgedEvents": (overview.UID, "Unjudged"),
     "DetectorFailing": (detectors.UID, "Failed micro-batches by detector"),

@@ -26,6 +26,8 @@ PASSED = f"{SUSPICIOUS},{parts.is_('action', 'pass')}"
 # Where the alert PoisoningRateHigh begins: as a ticket when it lasts, and as a page.
 EXCESS = ((2.0, "orange"), (6.0, "red"))
 
+REFUSED = 'outcome!~"verified|unsigned|not_an_event"'
+
 
 def _excess(matcher: str, threshold: str) -> str:
     found = parts.share(
@@ -207,11 +209,18 @@ def _traffic(board: build.Dashboard) -> build.Dashboard:
 
 def _service(board: build.Dashboard) -> build.Dashboard:
     invalid = series(
-        "Invalid records by cause",
+        "Invalid records and refused signatures, by cause",
         "Records that are no events, or break a limit: dead-lettered with their bytes. A flood of "
-        "one code is a broken producer, or somebody who probes the decoder.",
+        "one code is a broken producer, or somebody who probes the decoder. Behind `signature:` "
+        "events refused for theirs, whatever the policy makes of them.",
         "cps",
-        [query(f"{rate('rejects_total', by='code')} > 0", "{{code}}")],
+        [
+            query(f"{rate('rejects_total', by='code')} > 0", "{{code}}"),
+            query(
+                f"{rate('provenance_events_total', REFUSED, by='outcome')} > 0",
+                "signature: {{outcome}}",
+            ),
+        ],
         stack=True,
         width=8,
     )

@@ -9,7 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
+from monitor.config.policy_provenance import ProvenancePolicy
 from monitor.core.desk import (
     Applied,
     Change,
@@ -34,6 +36,7 @@ FIRST: dict[str, Any] = {
     "overrides": [],
     "allow": [],
     "deny": [],
+    "provenance": ProvenancePolicy().model_dump(mode="json"),
     "learning_speed": 1.0,
     "confirmed": {},
 }  # fmt: skip
@@ -269,6 +272,10 @@ def check(policy: Mapping[str, Any]) -> None:
             raise UsageError(
                 f"detectors.{name}: unknown detector; there are {', '.join(DETECTORS)}"
             )
+    try:
+        ProvenancePolicy.model_validate(document["provenance"])
+    except ValidationError as error:
+        raise UsageError("provenance: is not allowed so") from error
     for name in document["budget"]:
         if name not in FAMILIES:
             raise UsageError(f"budget.{name}: unknown family; there are {', '.join(FAMILIES)}")

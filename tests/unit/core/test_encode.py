@@ -12,7 +12,7 @@ from monitor.core.encode import encode_decisions
 from monitor.core.types import Action, DecisionBatch, Mode, RawBatch, Reason, Verdict
 
 FIELDS = ["id", "ts", "source", "label", "partition", "offset", "verdict", "action", "mode"]
-FIELDS += ["risk", "families", "reasons", "policy_version", "incident"]
+FIELDS += ["risk", "families", "reasons", "policy_version", "incident", "key_id"]
 
 
 def records(values: list[bytes], *, local: bool = False, **changes: Any) -> list[dict[str, Any]]:
