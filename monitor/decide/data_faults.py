@@ -144,7 +144,7 @@ def watched(
 
 
 class _Seen(NamedTuple):
-    """What a span shows: counts as ``rates`` has them, longest step, what columns tell of labels."""
+    """What a span shows: counts as in ``rates``, its longest step, what columns tell of labels."""
 
     counts: FloatArray
     longest: float
@@ -238,7 +238,7 @@ def _leaks(shape: npt.NDArray[np.float32], label: HashArray) -> FloatArray:
     if k < 2 or not c:
         return np.zeros((m, c))
     # A coarse cell: 16 values, so that a continuous feature does not tell labels by being unique.
-    cell = np.minimum((shape * np.float32(2.0) + np.float32(8.0)).astype(np.int32), 15)
+    cell = np.clip((shape * np.float32(2.0) + np.float32(8.0)).astype(np.int32), 0, 15)
     place = np.searchsorted(known, label).astype(np.int32)
     first = ((np.arange(m, dtype=np.int32)[:, None] * c + np.arange(c, dtype=np.int32)) * 16)[
         :, None, :

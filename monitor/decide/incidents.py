@@ -23,7 +23,7 @@ import orjson
 
 from monitor.core.hashing import hash_text
 from monitor.core.incident import Account, Changed, IncidentChange, IncidentKind
-from monitor.core.types import BoolArray, Family, IntArray
+from monitor.core.types import BoolArray, IntArray
 from monitor.decide.data_faults import SPAN, Fault, Rows, tail_nats, watched
 from monitor.decide.incident_absorb import FAMILY, absorbed, all_keys, both_keys, united
 from monitor.decide.incident_account import account, called
@@ -397,6 +397,3 @@ class _Fold:
             for row, serial in zip(self.facts.rows.tolist(), owner.tolist(), strict=True)
             if serial in self.open
         }
-
-
-__all__ = ["Family", "Folded", "fold", "identifier"]
