@@ -161,14 +161,22 @@ def _counted(rows: Rows, spans: int) -> list[_Seen]:
         [
             again.sum(axis=1)[:, None],
             (steps < 0).sum(axis=1)[:, None],
-            same.reshape(*cut, -1).sum(axis=1),
-            rows.missing[1:].reshape(*cut, -1).sum(axis=1),
+            _by_column(same, cut),
+            _by_column(rows.missing[1:], cut),
         ],
         axis=1,
     ).astype(np.float64)
     longest = np.maximum(steps.max(axis=1), 0.0)
     leak = _leaks(rows.shape[1:].reshape(*cut, -1), rows.label[1:].reshape(cut))
     return [_Seen(*one) for one in zip(counts, longest.tolist(), leak, strict=True)]
+
+
+def _by_column(flag: BoolArray, cut: tuple[int, int]) -> IntArray:
+    """int64[m, c]: how often each column's flag bool[m·SPAN, c] is up within a span."""
+    if not flag.any():
+        return np.zeros((cut[0], flag.shape[1]), dtype=np.int64)
+    found: IntArray = flag.view(np.uint8).reshape(*cut, -1).sum(axis=1, dtype=np.uint16)
+    return found.astype(np.int64)
 
 
 def _look(state: Pipeline, seen: _Seen, columns: tuple[str, ...]) -> tuple[Pipeline, list[Fault]]:
@@ -238,12 +246,15 @@ def _leaks(shape: npt.NDArray[np.float32], label: HashArray) -> FloatArray:
     if k < 2 or not c:
         return np.zeros((m, c))
     # A coarse cell: 16 values, so that a continuous feature does not tell labels by being unique.
-    cell = np.clip((shape * np.float32(2.0) + np.float32(8.0)).astype(np.int32), 0, 15)
+    cell = (shape * np.float32(2.0) + np.float32(8.0)).astype(np.int32)
+    np.clip(cell, 0, 15, out=cell)
     place = np.searchsorted(known, label).astype(np.int32)
     first = ((np.arange(m, dtype=np.int32)[:, None] * c + np.arange(c, dtype=np.int32)) * 16)[
         :, None, :
     ]
-    flat = (first + cell) * np.int32(k) + place[:, :, None]
+    cell += first
+    cell *= np.int32(k)
+    flat = cell + place[:, :, None].astype(np.intp)
     table = np.bincount(flat.ravel(), minlength=m * c * 16 * k).reshape(m, c, 16, k)
     told: FloatArray = table.max(axis=3).sum(axis=2) / n
     # Below the share of the commonest label nothing is told.
