@@ -23,7 +23,7 @@ import orjson
 
 from monitor.core.hashing import hash_text
 from monitor.core.incident import Account, Changed, IncidentChange, IncidentKind
-from monitor.core.types import BoolArray, Family, IntArray
+from monitor.core.types import BoolArray, IntArray
 from monitor.decide.data_faults import SPAN, Fault, Rows, tail_nats, watched
 from monitor.decide.incident_absorb import FAMILY, absorbed, all_keys, both_keys, united
 from monitor.decide.incident_account import account, called
@@ -114,7 +114,8 @@ class _Fold:
 
     def run(self, faults: tuple[Fault, ...]) -> None:
         self._world()
-        self._assign()
+        # Older ones match nothing, or they were given away before.
+        self._assign(np.arange(len(self.suspects) - len(self.facts.rows), len(self.suspects)))
         for _ in range(MOST_OPEN):
             group = self._standing_out()
             if group is None:
@@ -142,9 +143,11 @@ class _Fold:
             found[np.isin(self.keys[:, SOURCE], incident.core)] = 3
         return found
 
-    def _assign(self) -> None:
+    def _assign(self, among: IntArray | None = None) -> None:
         """Give every free event to the incident that it matches best, the oldest of these."""
         free = self._free()
+        if among is not None:
+            free = free[np.isin(free, among, assume_unique=True)]
         if not len(free) or not self.open:
             return
         best, owner = np.zeros(len(free), dtype=np.int64), np.full(len(free), -1)
@@ -394,6 +397,3 @@ class _Fold:
             for row, serial in zip(self.facts.rows.tolist(), owner.tolist(), strict=True)
             if serial in self.open
         }
-
-
-__all__ = ["Family", "Folded", "fold", "identifier"]
