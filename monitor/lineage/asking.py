@@ -14,15 +14,18 @@ _ROUNDING = 1e-3
 _SPREADS = 0.02
 """A trigger may be a little blurred: by so much of the feature's ordinary spread."""
 
+_STANDS_OUT = 0.25
+"""Of the busiest source's events: who has fewer may be a false alarm that the incident drew in."""
+
 Spread = Callable[[str], float]
 
 
 def wanted_of(asked: Asked, incident: Mapping[str, Any] | None, spread: Spread) -> Wanted:
     """The conditions.
 
-    An incident means, within its time: what its sources sent with its labels, and whatever
-    carries its pattern with the label that comes with it. What is asked for beside it must hold
-    as well.
+    An incident means, within its time: what the sources that stand out in it sent with its
+    labels, and whatever carries its pattern with the label that comes with it. What is asked for
+    beside it must hold as well.
 
     Parameters
     ----------
@@ -70,7 +73,9 @@ def _behind(ts: float) -> float:
 
 
 def _senders(incident: Mapping[str, Any]) -> Clause | None:
-    sources = tuple(str(row["source"]) for row in incident["sources"]["top"])
+    top = incident["sources"]["top"]
+    least = _STANDS_OUT * max((row["events"] for row in top), default=0)
+    sources = tuple(str(row["source"]) for row in top if row["events"] >= least)
     labels = tuple(str(row["label"]) for row in incident["labels"])
     return Clause(SENDERS, sources=sources, labels=labels) if sources else None
 
