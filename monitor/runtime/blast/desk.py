@@ -150,7 +150,8 @@ class BlastRadius:
         with contextlib.suppress(MonitorError):  # what is known of models is known
             self._follower.sync_checkpoints()
         wanted = self._wanted(asked)
-        survey = Survey(wanted, shown, self._store.retracted)
+        some = self._store.retractions() > 0
+        survey = Survey(wanted, shown, self._store.retracted if some else None)
         for segment in self._store.segments(wanted):
             survey.add(segment)
         since = {part: at for part, at in self._store.since().items() if part >= 0}
