@@ -20,6 +20,7 @@ NAV = (
     ("/thresholds", "Thresholds", "tune"),
     ("/quarantine", "Quarantine", "inbox"),
     ("/policy", "Policy", "history"),
+    ("/blast", "Blast radius", "radar"),
     ("/audit", "Audit", "fact_check"),
 )
 DESKLESS = ("/",)

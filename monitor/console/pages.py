@@ -14,7 +14,7 @@ from starlette.routing import Match, Mount
 from starlette.types import Message, Receive, Scope, Send
 
 from monitor.admin.auth import who
-from monitor.console import audit, event, history, overview, quarantine, thresholds
+from monitor.console import audit, blast, event, history, overview, quarantine, thresholds
 from monitor.console.frame import framed
 from monitor.console.login import add_elsewhere
 from monitor.console.site import SITE, Site, Visit
@@ -25,6 +25,7 @@ PAGES: dict[str, tuple[str, Build]] = {
     "/thresholds": ("Thresholds", thresholds.build),
     "/quarantine": ("Quarantine", quarantine.build),
     "/policy": ("Policy", history.build),
+    "/blast": ("Blast radius", blast.build),
     "/audit": ("Audit trail", audit.build),
 }
 EVENT = "/quarantine/"
