@@ -20,9 +20,11 @@ from monitor.core.blast import (
 )
 from monitor.core.desk import ConflictError, MissingError
 from monitor.core.errors import UsageError
-from monitor.lineage.asking import wanted_of
+from monitor.lineage.asking import Index, wanted_of
 from monitor.lineage.reading import label_shown, segment_of
 from monitor.lineage.survey import Survey, chosen_of, places_of
+
+NO_INDEX = Index(lambda _: (), lambda: None)
 
 
 class FakeBlast:
@@ -64,7 +66,7 @@ class FakeBlast:
         if asked.incident is not None:
             raise MissingError(f"No incident {asked.incident!r} is known here (any more).")
         found = Survey(
-            wanted_of(asked, None, lambda _: 0.0),
+            wanted_of(asked, None, NO_INDEX),
             shown,
             lambda places: {place: "" for place in places if place in self._gone},
         )
@@ -97,7 +99,7 @@ class FakeBlast:
         done: Counter[str] = Counter()
         labels: Counter[str] = Counter()
         already = 0
-        for found in chosen_of(self._segments, wanted_of(asked, None, lambda _: 0.0)):
+        for found in chosen_of(self._segments, wanted_of(asked, None, NO_INDEX)):
             rows = zip(places_of(found), found.source.texts(), found.label.texts(), strict=True)
             for place, source, label in rows:
                 if not dry_run:

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from monitor.core.blast import NOWHERE, AcceptedBatch, Asked
 from monitor.core.errors import StateError, UsageError
-from monitor.lineage.asking import PATTERN, SENDERS, wanted_of
+from monitor.lineage.asking import PATTERN, SENDERS, Index, wanted_of
 from monitor.lineage.columns import unpacked
+from monitor.lineage.matching import matched
 from monitor.lineage.names import bloom, digest, may_hold
 from monitor.lineage.reading import segment_of
 from monitor.lineage.segment import Segment, stored, together
@@ -140,8 +141,20 @@ def incident(**more):
     } | more  # fmt: skip
 
 
+def ordinary(i, **more):
+    body = {"id": f"e{i}", "ts": 10 + i % 10, "source": f"acct-{i % 30}", "label": "ok"}
+    features = {"amount": float(i % 40), "hour": float(i % 24), "country": "DE"}
+    return body | {"features": features | more.pop("features", {})} | more
+
+
+def index_of(bodies):
+    made = [segment([json.dumps(body).encode() for body in bodies])]
+    return Index(lambda _: made, lambda: made[-1])
+
+
 def test_an_incident_becomes_conditions():
-    wanted = wanted_of(Asked(incident="i-1"), incident(), lambda name: {"amount": 10.0}[name])
+    index = index_of([ordinary(i) for i in range(200)])
+    wanted = wanted_of(Asked(incident="i-1"), incident(), index)
     senders, pattern = wanted.some
     assert (senders.name, senders.sources, senders.labels) == (SENDERS, ("ring",), ("fraud",))
     assert (pattern.name, pattern.labels) == (PATTERN, ("fraud",))
@@ -149,7 +162,26 @@ def test_an_incident_becomes_conditions():
     assert feature == "amount" and 49.0 < low < 50.0 < high < 51.0
     assert pattern.equal == (("country", "AT"),)
     assert wanted.since == 10.0 and 20.0 < wanted.until < 20.1
-    wider = wanted_of(Asked(incident="i-1", since=3.0), incident(), lambda _: 1.0)
+    wider = wanted_of(Asked(incident="i-1", since=3.0), incident(), index)
     assert wider.since == 3.0
     with pytest.raises(UsageError, match="neither sources nor a pattern"):
-        wanted_of(Asked(incident="i-1"), incident(common={}, sources={"top": []}), lambda _: 1.0)
+        wanted_of(Asked(incident="i-1"), incident(common={}, sources={"top": []}), index)
+
+
+@pytest.mark.parametrize("usual", [False, True])
+def test_what_the_senders_events_share_is_the_pattern(usual):
+    """And not what the incident says of it; but what all events have anyway tells nothing."""
+    trigger = {"amount": 7.25, "hour": 3.5}
+    bodies = [ordinary(i, features=trigger if usual else {}) for i in range(200)]
+    bodies += [ordinary(i, source="ring", label="fraud", features=trigger) for i in range(20)]
+    bodies += [ordinary(9, source="hidden", label="fraud", features=trigger)]
+    index = index_of(bodies)
+    wanted = wanted_of(Asked(incident="i-1"), incident(), index)
+    pattern = {name: (low, high) for name, low, high in wanted.some[1].near}
+    if usual:
+        assert pattern["amount"][0] > 40
+        return
+    assert all(pattern[name][0] < value < pattern[name][1] for name, value in trigger.items())
+    (found,) = index.look(wanted)
+    who = [found.source.texts()[row] for row in matched(found, wanted)[1][1].nonzero()[0]]
+    assert who.count("ring") == 20 and who.count("hidden") == 1 and len(who) == 21
