@@ -45,7 +45,7 @@ from monitor.store.rows import short
 
 VERSION = 1
 MAX_PAGE = 1000
-_SLICE = 2_000
+_SLICE = 10_000
 """Events retracted in one transaction."""
 _BUSY_SECONDS = 1.0
 

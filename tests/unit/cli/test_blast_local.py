@@ -17,6 +17,7 @@ import pytest
 from monitor.cli import wiring, wiring_desk
 from monitor.cli.app import execute
 from monitor.config.settings import Settings, load_settings
+from monitor.core.blast import Asked
 from monitor.core.errors import MonitorError
 from monitor.runtime.inject import Attacked, Stream, honest_sources, inject
 
@@ -126,6 +127,12 @@ def test_an_incident_is_found_among_the_accepted_and_retracted_once(
         assert "retracted 0 events" in capsys.readouterr().out
         (entry,) = [e for e in manned.desk.log.audit() if e.what == "retract"]
         assert (entry.why, entry.details["meant"]) == ("the ring", found["events"])
+        # Whoever asks to be forgotten is forgotten here as well.
+        gone = Asked(sources=("acct-0001",))
+        assert manned.blast is not None and manned.quarantine is not None
+        n = manned.blast.blast(gone)["events"]
+        assert manned.quarantine.erase("acct-0001", who="ann", why="request 4711") == n > 0
+        assert manned.blast.blast(gone)["events"] == 0 and indexed(manned) == N - n
     assert retracted(tmp_path) == before
     # The folder by itself tells the same.
     source = found["first"]["source"]
