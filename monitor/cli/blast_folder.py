@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import orjson
 
 from monitor.core.blast import Asked
 from monitor.core.desk import MissingError
 from monitor.core.errors import UsageError
-from monitor.lineage.asking import wanted_of
+from monitor.lineage.asking import Index, wanted_of
 from monitor.lineage.checkpoints import read_checkpoints
 from monitor.lineage.columns import packed
 from monitor.lineage.reading import segment_of
@@ -37,16 +36,9 @@ def blast_of(folder: Path, asked: Asked, shown: int) -> dict[str, Any]:
     if not (folder / "accepted.jsonl").is_file():
         raise UsageError(f"--dir: {folder} holds no accepted.jsonl; give the folder of a replay")
     segments = list(_segments(folder))
-
-    def spread(feature: str) -> float:
-        if not segments:
-            return 0.0
-        values = segments[-1].numbers.column(feature)
-        known = values[np.isfinite(values)]
-        return float(known.std(dtype=np.float64)) if len(known) else 0.0
-
+    index = Index(lambda _: segments, lambda: segments[-1] if segments else None)
     incident = None if asked.incident is None else _incident(folder, asked.incident)
-    survey = Survey(wanted_of(asked, incident, spread), shown, _Retracted(folder))
+    survey = Survey(wanted_of(asked, incident, index), shown, _Retracted(folder))
     read = 0
     for segment in segments:
         survey.add(segment)

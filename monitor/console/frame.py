@@ -21,6 +21,7 @@ NAV = (
     ("/thresholds", "Thresholds", "tune"),
     ("/quarantine", "Quarantine", "inbox"),
     ("/policy", "Policy", "history"),
+    ("/blast", "Blast radius", "radar"),
     ("/drills", "Drills", "science"),
     ("/audit", "Audit", "fact_check"),
 )

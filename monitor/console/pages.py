@@ -16,6 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 from monitor.admin.auth import who
 from monitor.console import (
     audit,
+    blast,
     drills,
     event,
     history,
@@ -36,6 +37,7 @@ PAGES: dict[str, tuple[str, Build]] = {
     "/thresholds": ("Thresholds", thresholds.build),
     "/quarantine": ("Quarantine", quarantine.build),
     "/policy": ("Policy", history.build),
+    "/blast": ("Blast radius", blast.build),
     "/drills": ("Drills", drills.build),
     "/audit": ("Audit trail", audit.build),
 }

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from monitor.core.blast import Asked, Clause, Wanted
 from monitor.core.errors import UsageError
+from monitor.lineage.matching import matched
+from monitor.lineage.segment import Segment
 
 SENDERS, PATTERN = "incident_sources", "incident_pattern"
 _ROUNDING = 1e-3
@@ -14,15 +20,60 @@ _ROUNDING = 1e-3
 _SPREADS = 0.02
 """A trigger may be a little blurred: by so much of the feature's ordinary spread."""
 
-Spread = Callable[[str], float]
+_STANDS_OUT = 0.25
+"""Of the busiest source's events: who has fewer may be a false alarm that the incident drew in."""
+
+_SHARED, _COMMON, _LEAST = 0.5, 0.05, 5
+"""A value is the pattern's when half of the senders' events have it, at least so many, and few of
+all events; one that most have anyway says nothing."""
+
+Look = Callable[[Wanted], Iterable[Segment]]
 
 
-def wanted_of(asked: Asked, incident: Mapping[str, Any] | None, spread: Spread) -> Wanted:
+@dataclass(frozen=True, slots=True)
+class Index:
+    """What is asked of accepted events on the way: the segments that may hold meant ones, and the
+    last of all, None while there is none.
+    """
+
+    look: Look
+    last: Callable[[], Segment | None]
+
+    def spread(self, feature: str) -> float:
+        """The standard deviation of a feature among the latest events, 0 where not known."""
+        last = self.last()
+        values = np.empty(0) if last is None else last.numbers.column(feature)
+        known = values[np.isfinite(values)]
+        return float(known.std(dtype=np.float64)) if len(known) else 0.0
+
+    def shared(self, wanted: Wanted, names: Sequence[str]) -> dict[str, float]:
+        """The values that most of the meant events share, where few others have them."""
+        mine = {name: Counter[float]() for name in names}
+        n = 0
+        for segment in self.look(wanted):
+            rows = np.flatnonzero(matched(segment, wanted)[0])
+            n += len(rows)
+            for name in names if len(rows) else ():
+                values = segment.numbers.column(name)[rows]
+                mine[name].update(values[np.isfinite(values)].tolist())
+        best = {name: c.most_common(1)[0] for name, c in mine.items() if c}
+        best = {name: (v, k) for name, (v, k) in best.items() if k >= max(_LEAST, _SHARED * n)}
+        others, seen = Counter[str](), 0
+        for segment in self.look(Wanted(since=wanted.since, until=wanted.until)) if best else ():
+            seen += len(segment)
+            for name, (value, _) in best.items():
+                same = segment.numbers.column(name) == np.float32(value)
+                others[name] += int(same.sum())
+        rare = {name for name, (_, k) in best.items() if others[name] - k <= _COMMON * seen}
+        return {name: value for name, (value, _) in best.items()} if rare else {}
+
+
+def wanted_of(asked: Asked, incident: Mapping[str, Any] | None, index: Index) -> Wanted:
     """The conditions.
 
-    An incident means, within its time: what its sources sent with its labels, and whatever
-    carries its pattern with the label that comes with it. What is asked for beside it must hold
-    as well.
+    An incident means, within its time: what the sources that stand out in it sent with its
+    labels, and whatever carries its pattern with the label that comes with it. What is asked for
+    beside it must hold as well.
 
     Parameters
     ----------
@@ -30,8 +81,9 @@ def wanted_of(asked: Asked, incident: Mapping[str, Any] | None, spread: Spread) 
         As it was asked.
     incident
         The account of the incident it names.
-    spread
-        The standard deviation of a feature among accepted events, 0 where it is not known.
+    index
+        The accepted events: what the senders' have in common tells the pattern's values better
+        than the incident, which names what stood out when it was flagged.
 
     Raises
     ------
@@ -46,40 +98,45 @@ def wanted_of(asked: Asked, incident: Mapping[str, Any] | None, spread: Spread) 
     must = Clause("given", asked.sources, asked.subjects, asked.labels)
     if incident is None:
         return Wanted(must, (), since, until)
-    some = tuple(
-        clause for clause in (_senders(incident), _pattern(incident, spread)) if clause is not None
-    )
+    first, last = float(incident["first"]["ts"]), float(incident["last"]["ts"])
+    since = first if since is None else since
+    until = _behind(last) if until is None else until
+    senders = _senders(incident)
+    values: dict[str, float] = {}
+    if senders is not None:
+        names = [str(part["feature"]) for part in incident["common"].get("pattern", ())]
+        values = index.shared(Wanted(senders, (), since, until), names) if names else {}
+    pattern = _pattern(incident, values, index.spread)
+    some = tuple(clause for clause in (senders, pattern) if clause is not None)
     if not some:
         raise UsageError(
             f"The incident {incident['id']} names neither sources nor a pattern: "
             "ask by source, subject or label instead."
         )
-    first, last = float(incident["first"]["ts"]), float(incident["last"]["ts"])
-    # Up to and with its last event.
-    return Wanted(
-        must,
-        some,
-        first if since is None else since,
-        _behind(last) if until is None else until,
-    )
+    return Wanted(must, some, since, until)
 
 
 def _behind(ts: float) -> float:
-    """Just later than a time in Unix seconds."""
+    """Just later than a time in Unix seconds, so that an incident's last event is within."""
     return ts + 1e-3
 
 
 def _senders(incident: Mapping[str, Any]) -> Clause | None:
-    sources = tuple(str(row["source"]) for row in incident["sources"]["top"])
+    top = incident["sources"]["top"]
+    least = _STANDS_OUT * max((row["events"] for row in top), default=0)
+    sources = tuple(str(row["source"]) for row in top if row["events"] >= least)
     labels = tuple(str(row["label"]) for row in incident["labels"])
     return Clause(SENDERS, sources=sources, labels=labels) if sources else None
 
 
-def _pattern(incident: Mapping[str, Any], spread: Spread) -> Clause | None:
-    """The trigger with its label; values that the incident does not know say nothing."""
+def _pattern(
+    incident: Mapping[str, Any], values: Mapping[str, float], spread: Callable[[str], float]
+) -> Clause | None:
+    """The trigger with its label; values that nobody knows say nothing."""
     near, equal = [], []
     for part in incident["common"].get("pattern", ()):
-        name, value = str(part["feature"]), part["value"]
+        name = str(part["feature"])
+        value = part["value"] if not values else values.get(name)
         if value is None:
             continue
         feature, sign, text = name.partition("=")
@@ -89,9 +146,7 @@ def _pattern(incident: Mapping[str, Any], spread: Spread) -> Clause | None:
         else:
             room = abs(value) * _ROUNDING + _SPREADS * spread(name)
             near.append((name, value - room, value + room))
-    labels = [str(row["label"]) for row in incident["labels"]]
-    flips = [str(flip["to"]) for flip in incident["common"].get("flips", ())]
-    label = (flips or labels)[:1]
+    label = [str(row["label"]) for row in incident["labels"]][:1]
     if not (near or equal) or not label:
         return None
     return Clause(PATTERN, labels=tuple(label), near=tuple(near), equal=tuple(equal))

@@ -137,9 +137,12 @@ class Segment:
             CATEGORIES: packed((c.names, [(w.codes, w.names) for w in c.words])),
         }
 
-    def take(self, rows: IntArray) -> Segment:
-        """These rows, in the given order."""
-        p, (ts, at), n, c = self.places, self.times, self.numbers, self.categories
+    def take(self, rows: IntArray, *, features: bool = True) -> Segment:
+        """These rows, in the given order; without ``features`` these are not even read."""
+        p, (ts, at) = self.places, self.times
+        n, c = Numbers((), np.empty((len(self), 0), dtype=np.float32)), Categories((), ())
+        if features:
+            n, c = self.numbers, self.categories
         return whole(
             Places(p.part[rows], p.pos[rows], p.origin_part[rows], p.origin_pos[rows]),
             (ts[rows], at[rows]),

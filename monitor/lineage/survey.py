@@ -57,7 +57,7 @@ class Survey:
         rows = np.flatnonzero(chosen)
         if not len(rows):
             return
-        found = segment.take(rows)
+        found = segment.take(rows, features=False)
         self.events += len(rows)
         for clause, mask in zip(self.wanted.some, each, strict=True):
             self.clauses[clause.name] += int(mask.sum())
@@ -170,8 +170,8 @@ def histogram(ts: Sequence[Any]) -> dict[str, Any]:
 
 
 def chosen_of(segments: Iterable[Segment], wanted: Wanted) -> Iterable[Segment]:
-    """The meant events of each segment that has some."""
+    """The meant events of each segment that has some, without their features."""
     for segment in segments:
         chosen: BoolArray = matched(segment, wanted)[0]
         if chosen.any():
-            yield segment.take(np.flatnonzero(chosen))
+            yield segment.take(np.flatnonzero(chosen), features=False)

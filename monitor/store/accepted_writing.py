@@ -122,8 +122,8 @@ def remove(connection: Connection, numbers: Sequence[int]) -> None:
 
 
 def clear(connection: Connection) -> None:
-    """Forget all events, and what was said of their places: they are of another stream."""
-    for table in (t.column, t.segment, t.place, t.retracted, t.erased):
+    """Forget all events; what the ledger says of places stays, as it would after a restart."""
+    for table in (t.column, t.segment, t.place):
         connection.execute(delete(table))
 
 

@@ -36,7 +36,7 @@ from monitor.transport.local_output import (
     PipeOutput,
     Spool,
 )
-from monitor.transport.local_release import ReviewsOut
+from monitor.transport.local_release import ReviewsOut, Row
 from monitor.transport.local_source import (
     MAX_LINE_BYTES,
     FileLines,
@@ -335,14 +335,9 @@ class LocalTransport:
                 self._spool.forget({part.next_offset, max(last.snapshot_offset, 0)})
 
     def release(
-        self,
-        lines: Sequence[bytes],
-        rows: Sequence[tuple[bytes, bytes | None]],
-        retracted: Sequence[bytes] = (),
+        self, lines: Sequence[bytes], rows: Sequence[Row], retracted: Sequence[bytes] = ()
     ) -> None:
-        """Add released lines to the accepted ones and ``rows`` to the reviews ledger, as one.
-
-        And lines that take accepted ones back to ``retractions.jsonl``.
+        """Add lines to the accepted ones and the retractions, ``rows`` to the reviews, as one.
 
         Only between micro-batches, in the loop's thread. Standard output cannot take part: what
         it was given comes again when the process dies at this very moment.

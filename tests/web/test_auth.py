@@ -100,6 +100,8 @@ CHANGES = (
     ("POST", "/v1/quarantine/erase", "admin"),
     ("POST", "/v1/drills", "operator"),
     ("POST", "/v1/drills/d1/stop", "operator"),
+    ("POST", "/v1/retractions", "operator"),
+    ("POST", "/v1/checkpoints", "operator"),
 )
 
 
@@ -121,7 +123,7 @@ def test_every_route_that_changes_is_in_that_list(site: Site) -> None:
     with site.client("viewer") as client:
         paths = client.get("/openapi.json").json()["paths"]
     reading = {
-        "/v1/check", "/v1/policy/preview", "/v1/policy/whatif", "/v1/session"
+        "/v1/check", "/v1/policy/preview", "/v1/policy/whatif", "/v1/session", "/v1/blast"
     }  # fmt: skip
     changing = {
         (method.upper(), path.replace("{proposal}", "p-1").replace("{drill}", "d1"))

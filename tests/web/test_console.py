@@ -384,6 +384,32 @@ def test_a_drill_from_the_console(visitor: Visitor) -> None:
     expect(visitor.by("drill-recall")).to_contain_text("97.5 %")
 
 
+def test_blast_radius_and_taking_back(visitor: Visitor) -> None:
+    visitor.login("operator")
+    visitor.go("/blast?source=ring-1-000")
+    expect(visitor.by("blast-events")).to_contain_text("accepted events match")
+    n = visitor.number("blast-events")
+    expect(visitor.by("blast-clean")).to_contain_text("Last clean: m-1")
+    visitor.by("blast-retract").click()
+    expect(visitor.by("retract-sum")).to_contain_text(f"{n} would be taken back")
+    visitor.by("retract-go").click()  # without a reason nothing happens
+    visitor.by("retract-reason").fill("The account was taken over")
+    visitor.by("retract-go").click()
+    expect(visitor.page.get_by_text(f"{n} taken back.")).to_be_visible()
+    expect(visitor.page.get_by_text(f"{n} of them were taken back already.")).to_be_visible()
+    expect(visitor.by("blast-retract")).to_have_count(0)
+    with visitor.site.api() as client:
+        (kept,) = client.get("/v1/retractions").json()["retractions"]
+    assert (kept["events"], kept["who"]) == (n, "operator-1")
+    visitor.login("viewer")
+    visitor.go("/blast?source=acct-001")
+    expect(visitor.by("blast-events")).to_be_visible()
+    expect(visitor.by("blast-retract")).to_have_count(0)
+    visitor.by("blast-source").fill("")
+    visitor.by("blast-look").click()
+    expect(visitor.page.get_by_text("Name a source, an incident")).to_be_visible()
+
+
 @pytest.mark.parametrize("path", ["/", "/quarantine", "/quarantine/9-1", "/incidents/inc-9"])
 def test_what_events_say_is_text(visitor: Visitor, path: str) -> None:
     visitor.site.tell("hostile")
@@ -448,6 +474,7 @@ def test_every_field_and_button_has_a_name(visitor: Visitor) -> None:
     for path, name in (
         ("/", "mood"), ("/thresholds", "apply"), ("/quarantine", "older"),
         ("/incidents/inc-2", "incident-text"), ("/drills", "drill-start"),
+        ("/blast", "blast-look"),
     ):  # fmt: skip
         visitor.go(path)
         expect(visitor.by(name)).to_be_visible()

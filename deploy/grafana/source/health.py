@@ -179,6 +179,39 @@ def _recovery(board: build.Dashboard) -> build.Dashboard:
     return board.with_panel(size).with_panel(restore).with_panel(snapshots)
 
 
+def _lineage(board: build.Dashboard) -> build.Dashboard:
+    lag = series(
+        "Accepted events not in the index yet",
+        "The index of the blast radius waits while the gate is busy. It grows without end where "
+        "its database is down.",
+        "short",
+        [query(metric("accepted_index_lag_events"), "{{instance}}")],
+        width=8,
+    )
+    size = series(
+        "Index of accepted events",
+        "Bounded by blast.keep_bytes and blast.keep_days; the oldest events go first.",
+        "bytes",
+        [query(metric("accepted_index_bytes"), "{{instance}}")],
+        width=8,
+    )
+    events = number(
+        "Accepted events that can be looked up",
+        "In the fullest index.",
+        "short",
+        now(f"max({metric('accepted_index_events')})"),
+        width=4,
+    )
+    taken_back = number(
+        "Taken back",
+        "Accepted events that the learner was told to take back.",
+        "short",
+        now(f"max({metric('retractions_total')})"),
+        width=4,
+    )
+    return board.with_panel(lag).with_panel(size).with_panel(events).with_panel(taken_back)
+
+
 def _resources(board: build.Dashboard) -> build.Dashboard:
     cpu = series(
         "Processor",
@@ -234,4 +267,5 @@ def dashboard() -> build.Dashboard:
     board = _pace(board.with_row(build.Row("Does it keep up")))
     board = _delay(board.with_row(build.Row("Delay")))
     board = _recovery(board.with_row(build.Row("State and recovery")))
+    board = _lineage(board.with_row(build.Row("What the learner was given")))
     return _resources(board.with_row(build.Row("Process")))

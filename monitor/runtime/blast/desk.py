@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import orjson
 
 from monitor.core.blast import (
@@ -32,7 +31,7 @@ from monitor.core.desk import AuditEntry, ConflictError, MissingError
 from monitor.core.errors import MonitorError, UsageError
 from monitor.core.held import Reviews, held_key
 from monitor.core.ports import CommitUnit, Ledger, Reviewer
-from monitor.lineage.asking import wanted_of
+from monitor.lineage.asking import Index, wanted_of
 from monitor.lineage.checkpoints import checkpoint_row
 from monitor.lineage.reading import label_shown
 from monitor.lineage.segment import Segment
@@ -46,7 +45,7 @@ from monitor.store.rows import short
 
 VERSION = 1
 MAX_PAGE = 1000
-_SLICE = 2_000
+_SLICE = 10_000
 """Events retracted in one transaction."""
 _BUSY_SECONDS = 1.0
 
@@ -150,7 +149,8 @@ class BlastRadius:
         with contextlib.suppress(MonitorError):  # what is known of models is known
             self._follower.sync_checkpoints()
         wanted = self._wanted(asked)
-        survey = Survey(wanted, shown, self._store.retracted)
+        some = self._store.retractions() > 0
+        survey = Survey(wanted, shown, self._store.retracted if some else None)
         for segment in self._store.segments(wanted):
             survey.add(segment)
         since = {part: at for part, at in self._store.since().items() if part >= 0}
@@ -176,15 +176,7 @@ class BlastRadius:
             incident = self.around.incident(asked.incident)
             if incident is None:
                 raise MissingError(f"No incident {asked.incident!r} is known here (any more).")
-        return wanted_of(asked, incident, self._spread)
-
-    def _spread(self, feature: str) -> float:
-        last = self._store.last()
-        if last is None:
-            return 0.0
-        values = last.numbers.column(feature)
-        known = values[np.isfinite(values)]
-        return float(known.std(dtype=np.float64)) if len(known) else 0.0
+        return wanted_of(asked, incident, Index(self._store.segments, self._store.last))
 
     def retract(
         self, asked: Asked, *, who: str, why: str, key: str | None = None, dry_run: bool = False

@@ -29,6 +29,8 @@ _SWEEP_SECONDS = 60.0
 _BUSY_PAUSES = 9.0
 """Times the work just done, that the thread sleeps while the gate is busy: a tenth of a core."""
 _LONGEST_PAUSE = 2.0
+_LAST_SECONDS = 1.0
+"""At the end; what is not read then is read at the next start."""
 
 
 class AcceptedFollower(Following):
@@ -143,7 +145,7 @@ class AcceptedFollower(Following):
             if self.busy():
                 spent = time.thread_time() - began
                 self._stop.wait(min(_BUSY_PAUSES * spent, _LONGEST_PAUSE))
-        self.sync()
+        self.sync(_LAST_SECONDS)
 
     def _read(self, seconds: float) -> int:
         """Take in what there is; how many events that were."""

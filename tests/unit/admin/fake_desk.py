@@ -30,6 +30,7 @@ from monitor.core.desk import (
 from monitor.core.drill import Drill, DrillPlan, DrillState
 from monitor.core.errors import UsageError
 from monitor.runtime.inject import ATTACKS
+from tests.unit.admin.fake_blast import FakeBlast
 from tests.unit.admin.fake_data import held_events, one_held
 from tests.unit.admin.fake_policy import FakePolicy
 
@@ -262,6 +263,7 @@ class FakeDesk:
         self.began = self.clock()
         self.log = FakeLog()
         self.drills = FakeDrills(self._noted)
+        self.blast = FakeBlast(self._noted, now=self.began)
         self.policy = FakePolicy(self.began, events, two_person)
         self.policy.clock = self.clock
         for change in self.policy.history():

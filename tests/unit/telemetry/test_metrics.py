@@ -17,6 +17,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from monitor.config.policy import Policy
+from monitor.core.blast import IndexSize
 from monitor.core.desk import Observed
 from monitor.core.drill import Drill, DrillPlan, DrillState
 from monitor.core.errors import RejectCode
@@ -342,7 +343,10 @@ def test_open_metrics_on_request() -> None:
 def test_every_metric_is_documented_and_every_documented_one_exists() -> None:
     metrics = Metrics(status=dict)
     metrics.watch_reviews(lambda: OBSERVED)
+    metrics.watch_accepted(lambda: IndexSize(5, 900, 2, 1))
     exposed = metrics.expose()[0].decode()
+    assert "poisoning_monitor_accepted_index_lag_events 2.0" in exposed
+    assert "poisoning_monitor_retractions_total 1.0" in exposed
     exist = set(re.findall(r"^# TYPE (\S+)", exposed, flags=re.M))
     documented = set(re.findall(r"^\| `(\w+)` \|", DOCUMENT.read_text(), flags=re.M))
     assert {name for name in exist if name.startswith(PREFIX)} == documented

@@ -23,6 +23,7 @@ from tests.sim.toy import ToyGate
 from tests.unit.transport.test_local_crashes import Disk, Killed, lines
 
 WANTED = [b"released-1", b"released-2", b"", b"carriage\r"]
+TAKEN_BACK = [b"retraction-1", b"retraction-2"]
 
 
 def rows(name):
@@ -39,6 +40,10 @@ def ledger_rows(out):
 
 def accepted(out):
     return (out / "accepted.jsonl").read_bytes().split(b"\n")[:-1]
+
+
+def retractions(out):
+    return (out / "retractions.jsonl").read_bytes().split(b"\n")[:-1]
 
 
 def transport_of(path, out):
@@ -102,7 +107,7 @@ def test_a_failure_at_every_change_of_the_disk(tmp_path, kill):
         with pytest.MonkeyPatch.context() as patch:
             disk = Disk(patch, nth, kill)
             with contextlib.suppress(Killed, MonitorError):
-                transport.release(WANTED, rows(b"first"))
+                transport.release(WANTED, rows(b"first"), TAKEN_BACK)
             failed = disk.count >= nth
             with contextlib.suppress(Killed, MonitorError):
                 if not kill:
@@ -115,10 +120,12 @@ def test_a_failure_at_every_change_of_the_disk(tmp_path, kill):
         if known:
             assert set(known) == set(rows(b"first"))
             assert accepted(out) == before + WANTED, nth
+            assert retractions(out) == TAKEN_BACK
             seen["released"] += 1
         else:
             assert accepted(out) == before, nth
-            transport.release(WANTED, rows(b"second"))
+            assert retractions(out) == []
+            transport.release(WANTED, rows(b"second"), TAKEN_BACK)
             assert ledger_rows(out) == rows(b"second")
             seen["not"] += 1
         transport.close()
@@ -128,6 +135,7 @@ def test_a_failure_at_every_change_of_the_disk(tmp_path, kill):
         run_for(path, out, 30)
         assert accepted(out)[: len(before) + 4] == before + WANTED
         assert accepted(out).count(WANTED[0]) == 1
+        assert retractions(out) == TAKEN_BACK
         nth += 1
     assert seen["released"] > 1
     assert seen["not"] > 1

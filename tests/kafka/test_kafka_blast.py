@@ -1,0 +1,120 @@
+"""From an attack that got through to its retraction, on a real broker, put together as ``run``."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+
+import pytest
+
+from monitor.cli import wiring, wiring_desk
+from monitor.cli.wiring_blast import make_blast
+from monitor.core.blast import Asked
+from monitor.core.errors import TransportError
+from monitor.transport.kafka_reviewer import KafkaReviewer
+from tests.kafka.test_kafka_quarantine import NOW, event, settled, wait
+from tests.kafka.test_kafka_quarantine_service import settings_of
+
+pytestmark = pytest.mark.kafka
+N = 240
+ASKED = Asked(sources=("acct-71",))
+WHO = {"who": "ann", "why": "the account was taken over"}
+
+
+def value(i):
+    return event(i, source="acct-71" if i % 4 == 1 else f"acct-{i % 9}", ts=NOW / 1000 + i)
+
+
+def retract_with_a_lost_answer(desk, monkeypatch):
+    """The first transaction is committed, and nobody hears of it."""
+    commit = KafkaReviewer._commit
+
+    def lost(self, producer, reviews):
+        commit(self, producer, reviews)
+        raise TransportError("the connection broke in the very last step")
+
+    monkeypatch.setattr("monitor.runtime.blast.desk._SLICE", 25)
+    with monkeypatch.context() as patch:
+        patch.setattr(KafkaReviewer, "_commit", lost)
+        with pytest.raises(TransportError):
+            desk.retract(ASKED, key="12345678", **WHO)
+
+
+def at_once(*desks):
+    """The same request to several instances."""
+    outcomes = []
+
+    def ask(desk):
+        outcomes.append(desk.retract(ASKED, key="12345678", **WHO))
+
+    threads = [threading.Thread(target=ask, args=(desk,)) for desk in desks]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join(60)
+    return outcomes
+
+
+@pytest.mark.parametrize("client", ["kafka-python"], indirect=True)
+def test_what_got_through_is_found_and_retracted_once(cluster, tmp_path, monkeypatch):
+    cluster.transport(partitions=2, instance="creates-the-topics").close()
+    a, b = (
+        settings_of(
+            cluster,
+            name,
+            **{
+                "policy": {"mode": "shadow"},  # everything passes
+                "gate.warmup": "accept",
+                "quarantine.dir": str(tmp_path / name),
+                "blast.dir": str(tmp_path / name),
+                "http.enabled": False,
+            },
+        )
+        for name in "ab"
+    )
+    transport, status = wiring.run_transport(a), wiring.make_status()
+    metrics = wiring.make_metrics(a, status, live=True)
+    gate = wiring.make_gate(a, local=False, meter=metrics.meter)
+    manned = wiring_desk.make_manned(a, gate, transport, status=status, metrics=metrics)
+    # Another instance, which has no partition of the input.
+    desk, other = manned.blast, make_blast(b, wiring.run_transport(b), lambda: None)
+    stop = threading.Event()
+    thread = threading.Thread(target=manned.service.run, args=(stop,))
+    thread.start()
+    other.start()
+    try:
+        cluster.produce([(i % 2, b"%d" % i, value(i), [], NOW + i) for i in range(N)])
+        model = {"version": 1, "name": "before", "ts": 1.0, "offsets": {"0": 0, "1": 0}}
+        late = model | {"name": "after", "ts": 2.0, "offsets": {"0": 0, "1": 10**6}}
+        said = [json.dumps(model).encode(), b"nonsense", json.dumps(late).encode()]
+        cluster.produce(
+            [(0, b"m%d" % i, s, [], NOW) for i, s in enumerate(said)], cluster.topics.checkpoints
+        )
+        for one in (desk, other):
+            wait(lambda one=one: one.blast(ASKED)["events"] == N // 4)
+            found = one.blast(ASKED)["checkpoints"]
+            assert found["last_clean"]["name"] == "before" and found["certain"]
+            assert [m["name"] for m in found["tainted"]] == ["after"]
+        retract_with_a_lost_answer(desk, monkeypatch)
+        outcomes = at_once(desk, other)
+        assert len(outcomes) == 2 and outcomes[0] == outcomes[1]
+        assert outcomes[0].events == N // 4
+        again = other.retract(ASKED, who="ben", why="to be sure")
+        assert (again.events, again.already) == (0, N // 4)
+        (kept,) = other.retractions()
+        assert kept.events == N // 4
+        wait(lambda: "retract" in {entry.what for entry in manned.quarantine.audit()})
+    finally:
+        stop.set()
+        thread.join(60)
+        manned.close()
+        other.stop()
+    taken_back = [json.loads(r.value) for r in settled(cluster, cluster.topics.retractions)]
+    assert Counter(r["id"] for r in taken_back) == {f"e{i}": 1 for i in range(1, N, 4)}
+    # Each names the very record that the learner got.
+    accepted = {(r.partition, r.offset): r.value for r in settled(cluster, cluster.topics.accepted)}
+    for record in taken_back:
+        at = record["accepted"]
+        assert at["topic"] == cluster.topics.accepted
+        assert json.loads(accepted[at["partition"], at["offset"]])["id"] == record["id"]
