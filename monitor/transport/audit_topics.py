@@ -104,6 +104,8 @@ class AuditTopics:
     def heads(self) -> dict[int, Head]:
         """Where the committed state says that each partition's chain stands."""
         partitions = range(self.counts.get(self.config.topics.input, 0))
+        if not partitions:
+            raise UsageError(f"{self.config.topics.input!r} is not there, or may not be seen")
         with self._explained("reading the state topic"):
             states = read_states(self._client, self.config, list(partitions))
         found = {}
