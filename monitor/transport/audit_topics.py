@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -173,7 +174,12 @@ def _compare(topics: AuditTopics, check: Verification, settled: _Stretch) -> Non
 
 def _chain(config: KafkaConfig, key: bytes | None) -> str:
     """The chain of a decision by its key, ``partition-offset``."""
-    return f"{config.topics.input}-{(key or b'').partition(b'-')[0].decode('latin-1')}"
+    return _named(config.topics.input, (key or b"").partition(b"-")[0])
+
+
+@functools.lru_cache(maxsize=4096)
+def _named(stream: str, partition: bytes) -> str:
+    return f"{stream}-{partition.decode('latin-1')}"
 
 
 def topics_source(config: KafkaConfig) -> Source:

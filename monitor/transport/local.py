@@ -81,8 +81,7 @@ class LocalTransport:
         Recorded lines, or a file or pipe that is still being written.
     folder
         Gets ``accepted.jsonl``, ``quarantined.jsonl``, ``invalid.jsonl``, ``decisions.jsonl``,
-        ``alerts.jsonl``, ``audit.jsonl``, and ``.monitor`` with journal, snapshots and lock. Made
-        where missing.
+        ``alerts.jsonl``, ``audit.jsonl``, and ``.monitor`` with the journal. Made where missing.
     accepted
         Another file for accepted events, or a descriptor (1 for standard output).
     identity
@@ -170,10 +169,9 @@ class LocalTransport:
             raise
 
     def _wipe(self) -> None:
-        for path in self._hidden.iterdir():
+        for path in (*self._hidden.iterdir(), self.folder / "audit-desk.jsonl"):
             if path.name != "lock":
-                path.unlink()
-        (self.folder / "audit-desk.jsonl").unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
 
     def _check(self, journal: Journal) -> None:
         written = [self.folder / f"{name}.jsonl" for name in _NAMES]
