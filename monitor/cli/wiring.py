@@ -284,7 +284,7 @@ def make_app(
         chains=chains,
     )
     if settings.http.console:
-        add_console(app, status, desk, auth)
+        add_console(app, status, desk, auth, incidents=incidents)
     return app
 
 

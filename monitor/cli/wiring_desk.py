@@ -250,6 +250,7 @@ def make_manned(
         schedule=Schedule(settings.drills.every_hours * 3600.0, settings.drills.plans()),
     )
     watching = [*observers, metrics, recent, drills]
+    metrics.watch_incidents(lambda: board.snapshot().count)
     metrics.expect(detector.name for detector in gate.detectors)
     if quarantine is not None:
         metrics.watch_reviews(quarantine.observed)

@@ -35,7 +35,7 @@ from monitor.sketches.surrogate import ERROR, SHAPE, Surrogate
 SHAPES = 32
 NAME_CHARS = 64
 TOKENS = 6
-SAMPLED, MOST_PULL = 8, 100.0
+SAMPLED, MOST_PULL = 32, 100.0
 FAMILIES = tuple(family.value for family in Family)
 NO_FAMILY = 255
 SOURCE, PATTERN, PAIR, SUBJECT, CONTENT = range(5)
