@@ -140,6 +140,11 @@ def test_chains_are_whole_over_a_kill_and_a_rebalance(cluster, tmp_path, capsys)
     # One chain of an instance's goes on in the process after the one that was killed.
     assert [r.what for r in records if r.chain == "desk-one"].count("service start") == 2
 
+    assert execute(["audit", "show", "e7", "--config", str(process.config), "--json"]) == 0
+    (life,) = orjson.loads(capsys.readouterr().out)["events"]
+    assert (life["partition"], life["offset"]) == (1, 3)
+    assert life["audit"]["chain"] == f"{cluster.topics.input}-1"
+    assert life["state"] == "empty@0"
     config = wiring.kafka_config(made)
 
     def forged(**topics):
