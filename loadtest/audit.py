@@ -1,9 +1,10 @@
 """What the audit chain costs the gate, and how fast `audit verify` is.
 
-    python loadtest/audit.py [--events N] [--json]
+    python loadtest/audit.py [--events N] [--repeat N] [--kafka HOST:PORT] [--json]
 
-Judges a made stream twice in memory, in turn with and without the chain, and verifies a folder of
-so many decisions. Processor time of one thread; the best of several rounds, as others disturb.
+Judges a made stream in memory and chains what was decided, and verifies a folder of so many
+decisions, or topics of that broker. Processor time, the best of several rounds, as others disturb;
+on Kafka also the time on the clock, in which the broker works too.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +24,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from monitor.core.types import RawBatch
 from monitor.gate import Gate, GateConfig
 from monitor.state.audit import Chaining, Head, Judging, extend
-from monitor.transport.audit_folder import AUDIT, DECISIONS, verify_folder
+from monitor.state.snapshots import seal, snapshot_digest
+from monitor.transport.audit_folder import AUDIT, DECISIONS, Trust, verify_folder
+from monitor.transport.audit_topics import verify_topics
+from monitor.transport.kafka_config import KafkaConfig
+from monitor.transport.kafka_port import make_client
+from monitor.transport.kafka_records import Outgoing, Topics
+from monitor.transport.kafka_topics import ensure_topics
 
 BATCH, ROUNDS, GROWN = 2048, 3, 16_384
+EVERY_EVENTS = 65_536  # between two snapshots of a grown state
 BY, JUDGING = Chaining("local", "loadtest"), Judging(0, 1, "empty@0")
 
 
@@ -64,21 +73,74 @@ def cost(events: list[bytes]) -> dict[str, float]:
                 spent += judged - began, time.thread_time() - judged
         gate.append(spent[0] / counted * 1e6)
         chain.append(spent[1] / counted * 1e6)
-    return {"gate_us": min(gate), "chain_us": min(chain), "share": min(chain) / min(gate)}
+    snapshot = seal(0, len(events), made.pieces(state))
+    began = time.thread_time()
+    snapshot_digest(snapshot)
+    stored = (time.thread_time() - began) / EVERY_EVENTS * 1e6
+    chained = min(chain) + stored
+    return {
+        "gate_us": min(gate),
+        "chain_us": min(chain),
+        "snapshot_digest_us": stored,
+        "snapshot_bytes": float(len(snapshot)),
+        "share": chained / min(gate),
+    }
 
 
-def speed(events: list[bytes], repeat: int) -> dict[str, float]:
-    """Decisions a second of `audit verify`, whole and with one record changed in the middle."""
-    gate = Gate(GateConfig(local=True))
+def decided(events: list[bytes], repeat: int, place: bytes) -> list[bytes]:
+    """Decisions about events, so many times over, each about another place."""
+    gate = Gate(GateConfig(local=place == b"line"))
     records: list[bytes] = []
     for start in range(0, len(events), BATCH):
         raw = RawBatch.of(events[start : start + BATCH], start=start)
         records += gate.check(raw).records
-    every = [
-        record.replace(b'"line":', b'"line":%d' % part)
+    name = b'"%b":' % place
+    return [
+        record.replace(name, b"%b%d" % (name, part))
         for part in range(1, repeat + 1)
         for record in records
     ]
+
+
+def speed_kafka(events: list[bytes], repeat: int, bootstrap: str) -> dict[str, float]:
+    """The same from topics, made for it, with each client."""
+    every, found = decided(events, repeat, b"offset"), {}
+    mark = f"audit-{time.time_ns():x}"
+    topics = Topics(**{role: f"{mark}.{name}" for role, name in Topics().names().items()})
+    base = KafkaConfig(
+        bootstrap_servers=bootstrap, group_id=mark, transactional_id_prefix=mark, topics=topics
+    )
+    base = replace(base, partitions=1, instance="load")
+    client = make_client(replace(base, client="confluent"))
+    admin = client.admin()
+    ensure_topics(admin, base)
+    admin.close()
+    producer, head = client.producer(base.max_record_bytes), Head()
+    by = Chaining(topics.input, "loadtest")
+    for start in range(0, len(every), BATCH):
+        part = every[start : start + BATCH]
+        offsets = np.arange(start, start + len(part))
+        lines, head = extend(head, by, JUDGING, offsets, part)
+        producer.begin()
+        keys = [b"0-%d" % at for at in offsets]
+        producer.send(Outgoing(topics.decisions, 0, keys, part))
+        producer.send(Outgoing(topics.audit, 0, [b"chain"] * len(lines), lines))
+        producer.flush(30.0)
+        producer.commit(30.0)
+    producer.close(5.0)
+    for name in ("kafka-python", "confluent"):
+        began, used = time.perf_counter(), time.process_time()
+        report = verify_topics(replace(base, client=name), Trust())
+        seconds, used = time.perf_counter() - began, time.process_time() - used
+        assert not report.findings and report.chains[0].decisions == len(every)
+        found[f"{name}_per_second"] = len(every) / seconds
+        found[f"{name}_per_processor_second"] = len(every) / used
+    return found
+
+
+def speed(events: list[bytes], repeat: int) -> dict[str, float]:
+    """Decisions a second of `audit verify`, whole and with one record changed in the middle."""
+    every = decided(events, repeat, b"line")
     found = {"decisions": float(len(every)), "mean_bytes": sum(map(len, every)) / len(every)}
     with tempfile.TemporaryDirectory() as place:
         folder, head, lines = Path(place), Head(), []
@@ -106,15 +168,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=40_000)
     parser.add_argument("--repeat", type=int, default=20, help="copies to verify")
+    parser.add_argument("--kafka", metavar="HOST:PORT", help="verify topics of this broker, too")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     events = stream(args.events)
     found = cost(events) | speed(events, args.repeat)
+    if args.kafka is not None:
+        found |= speed_kafka(events, args.repeat, args.kafka)
     if args.json:
         print(orjson.dumps(found).decode())
         return
     for name, value in found.items():
-        print(f"{name:24} {value:12,.3f}")
+        print(f"{name:36} {value:12,.3f}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 import sys
 import time
@@ -170,9 +171,13 @@ def make_sealer(settings: Settings, transport: Transport) -> AuditKeeper | None:
     return make_keeper(settings, transport, lambda text: print(text, file=sys.stderr))
 
 
-def recorder(keeper: AuditKeeper | None) -> Callable[[AuditEntry], None]:
-    """Takes what somebody did."""
-    return keeper.record if keeper is not None else lambda _: None
+def recorder(
+    keeper: AuditKeeper | None, *, wait_seconds: float = 1.0
+) -> Callable[[AuditEntry], None]:
+    """Takes what somebody did, and waits so long, at most, until it is written."""
+    if keeper is None:
+        return lambda _: None
+    return functools.partial(keeper.record, wait_seconds=wait_seconds)
 
 
 def end(keeper: AuditKeeper | None) -> None:

@@ -243,12 +243,13 @@ def make_manned(
     board = make_incidents()
     keeper = wiring_audit.make_keeper(settings, transport, status.notice)
     audited = wiring_audit.recorder(keeper)
+    noted = wiring_audit.recorder(keeper, wait_seconds=0.0)  # the loop waits for nothing
     control = make_control(
         *(settings, gate),
         recent=recent,
         status=status,
         metrics=metrics,
-        told=[lambda policy: audited(applied(policy))],
+        told=[lambda policy: noted(applied(policy))],
     )
     control.tell = audited
     running: list[Service[Any]] = []  # the loop, which needs the quarantine as observer first

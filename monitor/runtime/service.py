@@ -27,6 +27,7 @@ from monitor.core.ports import (
 )
 from monitor.core.types import DecisionBatch, RawBatch
 from monitor.runtime.board import Board, Sharing
+from monitor.runtime.chaining import chained
 from monitor.runtime.jobs import Jobs
 from monitor.runtime.overload import Overload
 from monitor.runtime.parties import (
@@ -41,7 +42,7 @@ from monitor.runtime.parties import (
     lively,
 )
 from monitor.runtime.process import settled
-from monitor.state.audit import Chaining, Head, Judging, extend
+from monitor.state.audit import Chaining
 from monitor.state.recovery import Stamp, advance, recover, seal, snapshot_digest
 from monitor.state.schedule import SnapshotRule, due
 from monitor.transport.local_output import OutputClosedError
@@ -348,7 +349,7 @@ class Service(Generic[G]):
         else:
             decisions, state = self._gate.let_by(held.state, raw), held.state
         policy = decisions.policy_version
-        lines, head = self._chained(held.stamp, raw, decisions)
+        added = chained(self._chaining, held.stamp, decisions)
         judged = self._stage(seconds, "gate", began, raw.partition)
         store = due(held.stamp, len(raw), policy, self._rule)
         snapshot = None
@@ -367,23 +368,15 @@ class Service(Generic[G]):
             judged=is_judged,
             view=self._gate.view_digest(state) if isinstance(self._gate, Sharing) else "",
             snapshot_digest="" if snapshot is None else snapshot_digest(snapshot),
-            audit=head,
+            audit=added.head,
         )
         self._stage(seconds, "snapshot", judged, raw.partition)
-        chain = self._chaining.name(raw.partition) if self._chaining is not None else ""
         part = PartitionCommit(
-            raw, decisions, raw.next_offset, stamp.encode(), snapshot, lines, chain
+            *(raw, decisions, raw.next_offset, stamp.encode(), snapshot),
+            audit=added.lines,
+            chain=added.chain,
         )
         return part, _Held(state, stamp)
-
-    def _chained(
-        self, stamp: Stamp, raw: RawBatch, decisions: DecisionBatch
-    ) -> tuple[tuple[bytes, ...], Head]:
-        """What the batch adds to its partition's audit chain, and where that stands then."""
-        if self._chaining is None:
-            return (), stamp.audit
-        by = Judging(raw.partition, decisions.policy_version, stamp.state)
-        return extend(stamp.audit, self._chaining, by, decisions.offset, decisions.records)
 
     def _stage(
         self, seconds: dict[str, float], name: str, began: float, partition: int | None = None

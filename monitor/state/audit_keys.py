@@ -55,11 +55,13 @@ class SigningKey:
             When there is none, others may read it, or it holds no such key.
         """
         try:
-            mode = stat.S_IMODE(path.stat().st_mode)
+            found = path.stat()
             data = path.read_bytes()
         except OSError as error:
             raise UsageError(f"{path}: {error.strerror or error}") from error
-        if mode & 0o077:
+        mode = stat.S_IMODE(found.st_mode)
+        # A secret that Kubernetes mounts belongs to root, and is read by its group.
+        if mode & (0o077 if found.st_uid == os.geteuid() else 0o037):
             raise UsageError(
                 f"{path}: others may read or change this key (mode {mode:o}); chmod 600 it, and "
                 "make a new one if somebody may have read it"

@@ -215,7 +215,7 @@ class Verification:
         for chain in self.chains() if decisions else ():
             self.decisions(chain)
         findings = self._findings
-        for check in self._checks.values():
+        for _, check in sorted(self._checks.items()):
             check.finish()
             findings += check.findings
         return Report(

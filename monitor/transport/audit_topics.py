@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -104,6 +105,8 @@ class AuditTopics:
     def heads(self) -> dict[int, Head]:
         """Where the committed state says that each partition's chain stands."""
         partitions = range(self.counts.get(self.config.topics.input, 0))
+        if not partitions:
+            raise UsageError(f"{self.config.topics.input!r} is not there, or may not be seen")
         with self._explained("reading the state topic"):
             states = read_states(self._client, self.config, list(partitions))
         found = {}
@@ -171,7 +174,12 @@ def _compare(topics: AuditTopics, check: Verification, settled: _Stretch) -> Non
 
 def _chain(config: KafkaConfig, key: bytes | None) -> str:
     """The chain of a decision by its key, ``partition-offset``."""
-    return f"{config.topics.input}-{(key or b'').partition(b'-')[0].decode('latin-1')}"
+    return _named(config.topics.input, (key or b"").partition(b"-")[0])
+
+
+@functools.lru_cache(maxsize=4096)
+def _named(stream: str, partition: bytes) -> str:
+    return f"{stream}-{partition.decode('latin-1')}"
 
 
 def topics_source(config: KafkaConfig) -> Source:

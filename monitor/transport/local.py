@@ -171,10 +171,9 @@ class LocalTransport:
             raise
 
     def _wipe(self) -> None:
-        for path in self._hidden.iterdir():
+        for path in (*self._hidden.iterdir(), self.folder / "audit-desk.jsonl"):
             if path.name != "lock":
-                path.unlink()
-        (self.folder / "audit-desk.jsonl").unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
 
     def _check(self, journal: Journal) -> None:
         written = [self.folder / f"{name}.jsonl" for name in _NAMES]

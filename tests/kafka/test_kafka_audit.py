@@ -17,8 +17,11 @@ from monitor.cli import wiring, wiring_audit, wiring_desk
 from monitor.cli.app import execute
 from monitor.config.settings import load_settings
 from monitor.core.desk import AuditEntry
-from monitor.state.audit import opened
+from monitor.core.errors import TransportError
+from monitor.state.audit import Head, opened, seal
 from monitor.transport.audit_folder import Trust
+from monitor.transport.audit_topics import verify_topics
+from monitor.transport.kafka_chain import KafkaChainLog
 from tests.kafka.test_kafka_service import Process, Progress, settings
 from tests.unit.cli.test_cli_app import event
 
@@ -137,12 +140,15 @@ def test_chains_are_whole_over_a_kill_and_a_rebalance(cluster, tmp_path, capsys)
     # One chain of an instance's goes on in the process after the one that was killed.
     assert [r.what for r in records if r.chain == "desk-one"].count("service start") == 2
 
+    assert execute(["audit", "show", "e7", "--config", str(process.config), "--json"]) == 0
+    (life,) = orjson.loads(capsys.readouterr().out)["events"]
+    assert (life["partition"], life["offset"]) == (1, 3)
+    assert life["audit"]["chain"] == f"{cluster.topics.input}-1"
+    assert life["state"] == "empty@0"
     config = wiring.kafka_config(made)
 
     def forged(**topics):
         other = replace(config, topics=replace(config.topics, **topics))
-        from monitor.transport.audit_topics import verify_topics
-
         return verify_topics(other, Trust())
 
     def few(rows):
@@ -163,3 +169,22 @@ def test_chains_are_whole_over_a_kill_and_a_rebalance(cluster, tmp_path, capsys)
     )
     found = wiring_audit.verified(None, made, Trust())
     assert kinds(found) == [("inserted", "0"), ("inserted", "0")]
+    check_that_one_process_writes_a_chain(config)
+
+
+def check_that_one_process_writes_a_chain(config):
+    """Whoever takes an instance's chain over cuts the process before off; nothing is forked."""
+    first, second = (KafkaChainLog(config, "desk-x") for _ in range(2))
+    try:
+        assert first.open() is None
+        one, head = seal(Head(), "desk-x", "desk", {"what": "one"})
+        first.append([one])
+        assert second.open() == one
+        two, _ = seal(head, "desk-x", "desk", {"what": "two"})
+        with pytest.raises(TransportError):
+            first.append([two])
+        second.append([two])
+        assert first.open() == two
+    finally:
+        first.close()
+        second.close()
