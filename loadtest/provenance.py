@@ -31,7 +31,7 @@ from monitor.core.types import RawBatch
 from monitor.gate import Gate, GateConfig
 from monitor.provenance.signing import public_key, signer, verifier
 
-FEATURES, BATCH, WARM = 16, 512, 4096
+FEATURES, BATCH = 16, 512
 SEED, SECRET = bytes(range(32)), bytes(range(32, 64))
 THREADS = 2
 
@@ -104,10 +104,10 @@ def verifying(events: Sequence[bytes]) -> dict[str, Callable[[], None]]:
     return found
 
 
-def gates(events: Sequence[bytes]) -> dict[str, Callable[[], None]]:
+def gates(events: Sequence[bytes], prime: int) -> dict[str, Callable[[], None]]:
     """A warm gate on the same events, by what the policy asks and what they bring."""
     plain = Gate(GateConfig(secrets={"s": SECRET}.get))
-    for start in range(0, WARM, BATCH):
+    for start in range(0, prime, BATCH):
         plain.check(values(BATCH, 10_000_000 + start))
     headers: dict[str, Any] = {
         "none": None,
@@ -167,11 +167,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--events", type=int, default=4096)
+    parser.add_argument("--prime", type=int, default=4096, help="events that warm the gate up")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args(arguments)
     events = values(given.events)
-    found = best({**verifying(events), **gates(events)}, len(events), given.repeats)
+    found = best({**verifying(events), **gates(events, given.prime)}, len(events), given.repeats)
     clock = threads(events)
     for name, rate in found.items():
         print(f"{name:<42} {rate:>10,.0f} events per CPU second")

@@ -98,6 +98,9 @@ CHANGES = (
     ("POST", "/v1/quarantine/release", "operator"),
     ("POST", "/v1/quarantine/confirm", "operator"),
     ("POST", "/v1/quarantine/erase", "admin"),
+    ("POST", "/v1/keys", "admin"),
+    ("POST", "/v1/keys/k-1/rotate", "admin"),
+    ("POST", "/v1/keys/k-1/revoke", "admin"),
     ("POST", "/v1/drills", "operator"),
     ("POST", "/v1/drills/d1/stop", "operator"),
     ("POST", "/v1/retractions", "operator"),
@@ -126,7 +129,10 @@ def test_every_route_that_changes_is_in_that_list(site: Site) -> None:
         "/v1/check", "/v1/policy/preview", "/v1/policy/whatif", "/v1/session", "/v1/blast"
     }  # fmt: skip
     changing = {
-        (method.upper(), path.replace("{proposal}", "p-1").replace("{drill}", "d1"))
+        (
+            method.upper(),
+            path.replace("{proposal}", "p-1").replace("{drill}", "d1").replace("{key_id}", "k-1"),
+        )
         for path, methods in paths.items()
         for method in methods
         if method != "get" and path not in reading

@@ -19,6 +19,7 @@ from monitor.core.labels import LabelTable
 from monitor.core.limits import Limits
 from monitor.core.names import is_ambiguous
 from monitor.core.numbers import crowded
+from monitor.core.provenance import Outcome
 from monitor.core.schema import Schema, SchemaSpec
 from monitor.core.types import RawBatch
 
@@ -136,6 +137,7 @@ def test_every_fault_has_a_code_and_a_sentence(value: bytes, code: RejectCode, w
 
 def test_every_code_is_reachable() -> None:
     elsewhere = {RejectCode.OK, RejectCode.UNKNOWN_FEATURE, RejectCode.LABEL_LIMIT}
+    elsewhere |= {RejectCode[outcome.name] for outcome in Outcome if outcome.is_refusal}
     assert {code for _, code, _ in CASES} | elsewhere == set(RejectCode)
 
 

@@ -17,7 +17,9 @@ from monitor.admin.auth import Auth
 from monitor.admin.people import Role
 from monitor.admin.tokens import TokenFile
 from monitor.cli.app import execute
+from monitor.cli.wiring import make_gate
 from monitor.config.policy import Policy
+from monitor.config.settings import load_settings
 from monitor.core.errors import UsageError
 from monitor.core.provenance import Outcome
 from monitor.gate import Gate, GateConfig
@@ -253,6 +255,9 @@ def test_secrets_come_from_a_file_or_the_environment(tmp_path: Path) -> None:
     assert (found("good"), found("from.env")) == (SECRET, SECRET)
     for name in ("short", "missing", "../outside", "..", "", str(tmp_path / "outside"), "inside"):
         assert found(name) is None
+    options = {"provenance.secret_dir": str(tmp_path / "inside")}
+    secrets = make_gate(load_settings(environ={}, options=options), local=False).config.secrets
+    assert (secrets("good"), secrets("missing")) == (SECRET, None)
     key = {"id": "h-1", "algorithm": "hmac-sha256", "secret": "good"}
     assert not missing(policy(key), found)
     (told,) = missing(policy({**key, "secret": "missing"}), found)

@@ -167,3 +167,14 @@ def test_the_producer_of_the_examples_signs_as_the_gate_reads() -> None:
     assert gate.step(gate.start(), batch([(value, made)]))[0].key_ids == {0: "k-1"}
     page = (path.parents[1] / "provenance.md").read_text(encoding="utf-8")
     assert all(f"`{outcome.word}`" in page for outcome in Outcome if outcome.is_refusal)
+
+
+def test_what_it_costs_can_be_measured(tmp_path: Path) -> None:
+    from loadtest import provenance
+
+    made = tmp_path / "out.json"
+    given = ["--events", "64", "--prime", "600", "--repeats", "1", "--json", str(made)]
+    assert provenance.main(given) == 0
+    found = json.loads(made.read_text())["per_cpu_second"]
+    assert len(found) == 7 and min(found.values()) > 0
+    assert found["verify hmac-sha256"] > found["verify ed25519"]
