@@ -37,7 +37,7 @@ class SigningKey:
     --------
     >>> key = SigningKey(Ed25519PrivateKey.from_private_bytes(bytes(32)))
     >>> key.id
-    '56475aa75463474c'
+    '139e3940e64b5491'
     """
 
     def __init__(self, key: Ed25519PrivateKey) -> None:
