@@ -10,6 +10,7 @@ from monitor.core.incident import Changed
 from monitor.decide.incident_account import account
 from monitor.decide.incident_merge import merge
 from monitor.decide.incident_state import MOST_CLOSED, MOST_OPEN, RECENT, IncidentBook
+from monitor.decide.incident_timeline import BINS, Timeline
 from monitor.decide.incidents import fold, identifier
 from monitor.state import codec
 from tests.unit.decide.incident_making import Made, folded
@@ -137,6 +138,22 @@ def test_what_comes_singly_from_everybody_is_a_campaign() -> None:
         (account(i, book.columns, book.traffic) for i in alive(book)), key=lambda a: a["events"]
     )
     assert (told["kind"], told["family"]) == ("campaign", "label_flip")
+
+
+def test_a_timeline_loses_no_event_and_stays_small() -> None:
+    rng = np.random.default_rng(0)
+    made, n = Timeline(), 0
+    for span in (10, 100, 5_000, 400_000):
+        time = 1_700_000_000_000_000_000 + rng.integers(0, span * 10**9, 50)
+        made, n = made.after(time, np.arange(50) % 2 == 0), n + 50
+        assert made.count.sum(axis=1).tolist() == [n, n // 2]
+    assert BINS / 4 < len(made.told()["events"]) <= BINS
+    assert Timeline.read(made.told()).told() == made.told()
+    late = Timeline().after(np.array([1_700_100_000_000_000_000]), np.array([True]))
+    for both in (late.joined(made), made.joined(late)):
+        assert both.count.sum(axis=1).tolist() == [n + 1, n // 2 + 1]
+        assert both.start_ns == made.start_ns
+    assert made.joined(Timeline()) is made
 
 
 def test_identifiers_tell_kind_key_and_hour_apart() -> None:
