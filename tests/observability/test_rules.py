@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner
 
 from monitor.cli.app import app
+from monitor.core.blast import IndexSize
 from monitor.core.desk import Observed
 from monitor.core.types import Family
 from monitor.detectors import default_detectors
@@ -38,6 +39,7 @@ def exposed() -> set[str]:
     """Names of all series that the service can expose, as a query would name them."""
     metrics = Metrics(status=dict)
     metrics.watch_reviews(lambda: Observed(0.0, 1, 1, 1, 0, 0.0, 0.0))
+    metrics.watch_accepted(lambda: IndexSize(1, 1, 0, 0))
     text = metrics.expose()[0].decode()
     found: set[str] = set()
     for family in text_string_to_metric_families(text):
