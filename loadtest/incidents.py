@@ -34,8 +34,9 @@ from monitor.decide.incident_account import account
 from monitor.gate import Gate
 from monitor.runtime.inject import Stream
 
-DEVELOPED = ("electricity", "sea_abrupt", "agrawal_abrupt")
-OTHERS = ("weather", "phishing", "bananas", "segments")
+DEVELOPED = ("electricity", "sea_abrupt", "agrawal_abrupt", "bananas")
+OTHERS = ("weather", "phishing", "segments")
+SUBJECTS = ("movielens",)
 HONEST = (*DEVELOPED, "sea_gradual", "agrawal_gradual", "rbf_drift", *OTHERS, "shuttle")
 TRUTH = {
     "flip": "label_flip",
@@ -46,6 +47,8 @@ TRUTH = {
     "frog": "boiling_frog",
     "gradient": "gradient",
     "replay": "replay",
+    "shilling_push_average": "shilling",
+    "shilling_nuke_bandwagon": "shilling",
 }
 PATTERNS = ("burst", "stealth")
 CALM = ("drift", "data_fault")
@@ -135,7 +138,7 @@ def share(rows: list[Row]) -> str:
 def main() -> None:
     """Run the cells, print tables, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--streams", nargs="*", default=[*DEVELOPED, *OTHERS])
+    parser.add_argument("--streams", nargs="*", default=[*DEVELOPED, *OTHERS, *SUBJECTS])
     parser.add_argument("--honest", nargs="*", default=list(HONEST))
     parser.add_argument("--attacks", nargs="*", default=list(TRUTH))
     parser.add_argument("--events", type=int, default=EVENTS)
@@ -143,6 +146,8 @@ def main() -> None:
     args = parser.parse_args()
     began, rows = time.monotonic(), []
     for name, attack, pattern in itertools.product(args.streams, args.attacks, PATTERNS):
+        if attack.startswith("shilling") is not (name in SUBJECTS):
+            continue
         rows.append(measured(name, attack, pattern, args.events))
         print(orjson.dumps(rows[-1]).decode(), flush=True)
     honest = []
@@ -152,7 +157,7 @@ def main() -> None:
     if rows:
         print(confusion(rows))
         print("all:", share(rows))
-        for group, names in (("developed on", DEVELOPED), ("others", OTHERS)):
+        for group, names in (("developed on", DEVELOPED), ("others", OTHERS + SUBJECTS)):
             print(f"{group}:", share([r for r in rows if r["stream"] in names]))
         for pattern in PATTERNS:
             print(f"{pattern}:", share([r for r in rows if r["pattern"] == pattern]))

@@ -96,8 +96,8 @@ def batch_name(batches: Sequence[RawBatch]) -> str:
 class BatchLog:
     """Has every line that is written while a micro-batch is worked on name the batch.
 
-    Also an observer: says of every commit how it went, at level debug. What events hold is not in
-    it.
+    Also an observer: says of every commit how it went, at level debug, and at level info which
+    incidents it opened, changed or closed. What events hold is not in it.
 
     Parameters
     ----------
@@ -128,7 +128,16 @@ class BatchLog:
         self._inner.stage(name, began, ended, partition)
 
     def committed(self, unit: CommitUnit, seconds: Mapping[str, float]) -> None:
-        """Say how many events got which verdict, and what took how long."""
+        """Say what became of incidents; how many events got which verdict; what took how long."""
+        for part in unit.parts:
+            for change in part.decisions.changes:
+                told = {name: change.incident[name] for name in ("kind", "family", "events")}
+                self._log.info(
+                    f"incident {change.change.value}",
+                    incident=change.incident["id"],
+                    partition=part.raw.partition,
+                    **told,
+                )
         if not self._log.is_enabled_for(logging.DEBUG):
             return
         self._log.debug(

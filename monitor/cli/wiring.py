@@ -279,7 +279,7 @@ def make_app(
         incidents=incidents,
     )
     if settings.http.console:
-        add_console(app, status, desk, auth)
+        add_console(app, status, desk, auth, incidents=incidents)
     return app
 
 

@@ -239,6 +239,7 @@ def make_manned(
         join_blast(blast, board, note)
         metrics.watch_accepted(blast.size)
     watching = [*observers, metrics, recent, drills, *([] if blast is None else [blast])]
+    metrics.watch_incidents(lambda: board.snapshot().count)
     metrics.expect(detector.name for detector in gate.detectors)
     if quarantine is not None:
         metrics.watch_reviews(quarantine.observed)

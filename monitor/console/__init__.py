@@ -1,4 +1,4 @@
-"""The console in the browser: what is going on, thresholds, quarantine, history, audit trail.
+"""The console in the browser: what is going on, incidents, thresholds, quarantine, and so on.
 
 A layer above :mod:`monitor.admin`, on NiceGUI, which comes with the extra ``console``. Pages talk
 to the desk in process; what they show of events is text, never markup.
@@ -17,9 +17,17 @@ if TYPE_CHECKING:
     from monitor.admin.app import StatusView
     from monitor.admin.auth import Auth
     from monitor.admin.desk import Desk
+    from monitor.admin.incident_routes import IncidentsView
 
 
-def add_console(app: FastAPI, status: StatusView, desk: Desk | None, auth: Auth) -> None:
+def add_console(
+    app: FastAPI,
+    status: StatusView,
+    desk: Desk | None,
+    auth: Auth,
+    *,
+    incidents: IncidentsView | None = None,
+) -> None:
     """Have ``app`` show the console at ``/``, or how to install it.
 
     Parameters
@@ -32,6 +40,8 @@ def add_console(app: FastAPI, status: StatusView, desk: Desk | None, auth: Auth)
         Policy, quarantine and audit trail; without one the pages say so.
     auth
         Tells who looks.
+    incidents
+        What flagged events were grouped into.
     """
     add_login(app)
     if find_spec("nicegui") is None:
@@ -41,4 +51,4 @@ def add_console(app: FastAPI, status: StatusView, desk: Desk | None, auth: Auth)
     from monitor.console.pages import mount  # noqa: PLC0415
     from monitor.console.site import Site  # noqa: PLC0415
 
-    mount(app, Site(status, desk, auth))
+    mount(app, Site(status, desk, auth, incidents))

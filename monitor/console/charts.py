@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from itertools import pairwise
@@ -19,6 +20,7 @@ DARK = {
 }  # fmt: skip
 # Apart from each other also for people who see colours otherwise (Okabe and Ito, 2008).
 SERIES = ("#cc5c7a", "#4f8fd0", "#2f9e7a", "#d99a2b", "#8d7bd6", "#56b4e9", "#a0703a", "#7d8894")
+DAY_SECONDS = 86_400
 FONT = "Roboto, system-ui, sans-serif"
 
 
@@ -152,3 +154,38 @@ def fill_histogram(chart: ui.echart, risks: Mapping[str, Any], dark: bool) -> No
         }
         for word in words
     ]
+
+
+def timeline(dark: bool, told: Mapping[str, Any]) -> ui.echart:
+    """A chart of an incident's events by time, as the account has them: held ones below, others."""
+    start, width = float(told["start"]), float(told["seconds"])
+    held = [int(n) for n in told["quarantined"]]
+    flagged = [int(n) - h for n, h in zip(told["events"], held, strict=True)]
+    form = "%H:%M:%S" if width * len(held) < DAY_SECONDS else "%d %b %H:%M"
+    names = [time.strftime(form, time.gmtime(start + i * width)) for i in range(len(held))]
+    options = _merge(
+        _axes(dark),
+        {
+            "animation": False,
+            "grid": {"left": 44, "right": 12, "top": 34, "bottom": 26},
+            "legend": {"top": 0, "left": 0, "icon": "roundRect", "itemWidth": 12, "itemHeight": 8},
+            "tooltip": {"trigger": "axis", "axisPointer": {"type": "shadow"}},
+            "xAxis": {"type": "category", "data": names, "axisLabel": {"hideOverlap": True}},
+            "yAxis": {"type": "value", "min": 0, "minInterval": 1, "splitNumber": 3},
+            "series": [
+                {
+                    "name": name,
+                    "type": "bar",
+                    "stack": "all",
+                    "barMaxWidth": 24,
+                    "barCategoryGap": "15%",
+                    "itemStyle": {"color": _colours(dark)[name]},
+                    "data": values,
+                }
+                for name, values in (("quarantine", held), ("flag", flagged))
+            ],
+        },
+    )
+    chart = ui.echart(options, renderer="svg").style("height: 200px; width: 100%")
+    chart.props["aria-hidden"] = "true"
+    return chart

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import orjson
 from nicegui import ui
@@ -147,10 +147,15 @@ def _facts(held: Held) -> None:
                 ("Its own time", f"{words.clock(held.ts)} UTC"),
                 ("Place", f"partition {held.partition}, offset {held.offset}"),
                 ("Policy", f"version {held.policy_version}"),
-                ("Incident", held.incident or "none"),
             ):
                 parts.text(name, kind="dt")
                 parts.text(value, kind="dd")
+            parts.text("Incident", kind="dt")
+            with ui.element("dd"):
+                if held.incident:
+                    parts.link(held.incident, f"/incidents/{quote(held.incident)}")
+                else:
+                    parts.text("none", kind="span")
 
 
 def _evidence(held: Held) -> None:

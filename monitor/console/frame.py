@@ -17,13 +17,17 @@ from monitor.console.site import Failure, Visit, tag
 log = logging.getLogger("monitor.console")
 NAV = (
     ("/", "Overview", "insights"),
+    ("/incidents", "Incidents", "campaign"),
     ("/thresholds", "Thresholds", "tune"),
     ("/quarantine", "Quarantine", "inbox"),
     ("/policy", "Policy", "history"),
     ("/blast", "Blast radius", "radar"),
+    ("/drills", "Drills", "science"),
     ("/audit", "Audit", "fact_check"),
 )
-DESKLESS = ("/",)
+WIDE = ("/blast", "/drills")
+"""Pages to which others lead where there is no room."""
+DESKLESS = ("/", "/incidents")
 """Pages that have something to show where there is no desk."""
 KEYS = (
     ("j  k", "next and previous event"),
@@ -79,7 +83,7 @@ def framed(visit: Visit, title: str, build: Callable[[], Callable[[], Awaitable[
         # The library makes the landmark itself; a page has one.
         main.props["id"] = "content"
         main.props["tabindex"] = "-1"
-        if visit.site.desk is None and visit.path not in DESKLESS:
+        if visit.site.desk is None and not _is_below(visit.path, DESKLESS):
             parts.heading(title)
             parts.text(NO_DESK, "note")
             return
@@ -100,13 +104,19 @@ def framed(visit: Visit, title: str, build: Callable[[], Callable[[], Awaitable[
     ui.timer(0.01, loading, once=True)
 
 
+def _is_below(path: str, places: tuple[str, ...]) -> bool:
+    return any(path == place or (place != "/" and path.startswith(place)) for place in places)
+
+
 def _navigation(visit: Visit) -> None:
     with ui.element("nav").classes("nav") as nav:
         nav.props["aria-label"] = "Pages"
         for target, name, icon in NAV:
             with ui.element("a") as made:
                 made.props["href"] = target
-                if visit.path == target or (target != "/" and visit.path.startswith(target)):
+                if target in WIDE:
+                    made.classes("wide-only")
+                if _is_below(visit.path, (target,)):
                     made.classes("here").props["aria-current"] = "page"
                 ui.icon(icon).props("aria-hidden=true")
                 parts.text(name, kind="span")

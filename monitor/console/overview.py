@@ -9,7 +9,7 @@ from urllib.parse import quote
 from nicegui import ui
 
 from monitor.admin.desk_parts import NO_DESK
-from monitor.console import charts, parts, words
+from monitor.console import charts, incidents, parts, words
 from monitor.console.live import VERDICTS, Mood, Window, mood
 from monitor.console.site import Failure, Visit, tag
 from monitor.core.desk import Applied, Change, Held, HeldFilter, ReviewStatus
@@ -59,6 +59,7 @@ class _Overview:
         self._open: int | None = None
         self._failed: set[str] = set()
         self._seen: tuple[str, ...] = ()
+        self._grouped: tuple[Any, ...] | None = None
         self._families: tuple[tuple[str, int], ...] | None = None
         with parts.div("banner idle") as self._banner:
             tag(self._banner, "mood").props["role"] = "status"
@@ -88,6 +89,11 @@ class _Overview:
                     tag(self._by_family, "rates-family")
             with parts.div("stack"):
                 with parts.div("card"):
+                    with parts.div("spread"):
+                        parts.text("Open incidents", kind="h2")
+                        parts.link("All", "/incidents", "small")
+                    self._incidents = tag(parts.div("list"), "open-incidents")
+                with parts.div("card"):
                     parts.text("Families in the last minute", kind="h2")
                     self._family_bars = parts.div()
                 with parts.div("card"):
@@ -95,9 +101,6 @@ class _Overview:
                         parts.text("Held lately", kind="h2")
                         parts.link("All", "/quarantine", "small")
                     self._latest = tag(parts.div("list"), "latest")
-                with parts.div("card"):
-                    parts.text("Incidents", kind="h2")
-                    parts.text("No incidents yet.", "muted")
 
     def _dark(self, dark: bool) -> None:
         for chart in (self._by_verdict, self._by_family):
@@ -115,6 +118,12 @@ class _Overview:
         self._show_mood(mood(window, snapshot, {} if self._now is None else self._now.policy))
         self._show_tiles(window, snapshot)
         self._show_charts(window)
+        try:
+            found = (await visit.incidents()).matching("open")
+        except Failure as error:
+            self._show_incidents([], str(error))
+        else:
+            self._show_incidents(found, "Nothing that belongs together.")
 
     async def ask_desk(self) -> None:
         """Read the policy and what was held lately; each says for itself that it failed."""
@@ -194,6 +203,23 @@ class _Overview:
                 parts.counted(dict(families), "quarantine")
             else:
                 parts.text("No family spoke against an event.", "muted")
+
+    def _show_incidents(self, found: list[dict[str, Any]], nothing: str) -> None:
+        now = tuple((one["id"], one["family"], one["events"]) for one in found)
+        if now == self._grouped:
+            return
+        self._grouped = now
+        self._incidents.clear()
+        with self._incidents:
+            if not found:
+                parts.text(nothing, "muted")
+            for one in found[:LATEST]:
+                with parts.div("item held"):
+                    parts.text(words.short(incidents.size(one)), "num c-quarantine")
+                    with parts.div("break"):
+                        parts.link(incidents.called(one), f"/incidents/{quote(one['id'])}")
+                        parts.text(incidents.senders(one), "muted small")
+                    parts.text(words.ago(one["last"]["ts"]), "muted small")
 
     def _show_latest(self, items: list[Held]) -> None:
         keys = tuple(held.key for held in items)

@@ -14,7 +14,18 @@ from starlette.routing import Match, Mount
 from starlette.types import Message, Receive, Scope, Send
 
 from monitor.admin.auth import who
-from monitor.console import audit, blast, event, history, overview, quarantine, thresholds
+from monitor.console import (
+    audit,
+    blast,
+    drills,
+    event,
+    history,
+    incident,
+    incidents,
+    overview,
+    quarantine,
+    thresholds,
+)
 from monitor.console.frame import framed
 from monitor.console.login import add_elsewhere
 from monitor.console.site import SITE, Site, Visit
@@ -22,13 +33,16 @@ from monitor.console.site import SITE, Site, Visit
 Build = Callable[[Visit], Callable[[], Awaitable[None]]]
 PAGES: dict[str, tuple[str, Build]] = {
     "/": ("Overview", overview.build),
+    "/incidents": ("Incidents", incidents.build),
     "/thresholds": ("Thresholds", thresholds.build),
     "/quarantine": ("Quarantine", quarantine.build),
     "/policy": ("Policy", history.build),
     "/blast": ("Blast radius", blast.build),
+    "/drills": ("Drills", drills.build),
     "/audit": ("Audit trail", audit.build),
 }
 EVENT = "/quarantine/"
+INCIDENT = "/incidents/"
 ASSETS = "/_nicegui"
 _made: list[str] = []
 _sites: list[Site] = []
@@ -46,7 +60,7 @@ class ConsoleMount(Mount):
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         """Whether that is an address of the console."""
         path = scope.get("path", "")
-        if path in PAGES or path.startswith((EVENT, ASSETS)):
+        if path in PAGES or path.startswith((EVENT, INCIDENT, ASSETS)):
             return super().matches(scope)
         return Match.NONE, {}
 
@@ -114,6 +128,11 @@ def _make_pages() -> None:
     def one(request: Request, key: str) -> None:
         visit = _visit(request)
         framed(visit, f"Event {key}", lambda: event.build(visit, key))
+
+    @ui.page(INCIDENT + "{identifier}")
+    def group(request: Request, identifier: str) -> None:
+        visit = _visit(request)
+        framed(visit, f"Incident {identifier}", lambda: incident.build(visit, identifier))
 
 
 def _make_page(path: str, title: str, build: Build) -> None:

@@ -17,10 +17,12 @@ from starlette.requests import HTTPConnection
 from monitor.admin.app import StatusView
 from monitor.admin.auth import LOGIN_PAGE, Auth, allowed
 from monitor.admin.desk import Desk
+from monitor.admin.incident_routes import IncidentsView
 from monitor.admin.people import Person, Role
 from monitor.admin.problem import ProblemError, as_sentence
 from monitor.console.live import SAMPLE_SECONDS, Live
 from monitor.core.errors import MonitorError
+from monitor.runtime.incident_board import IncidentSnapshot
 
 log = logging.getLogger("monitor.console")
 SITE = "monitor.console"
@@ -36,6 +38,7 @@ class Site:
     status: StatusView
     desk: Desk | None
     auth: Auth
+    incidents: IncidentsView | None = None
     live: Live = field(default_factory=Live)
     # Apart from each other and from the library's: a store that hangs takes threads, and must
     # not take those by which the counts are read.
@@ -103,6 +106,11 @@ class Visit:
     async def call(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """``work`` in a thread, for somebody whose session still holds. Raises Failure."""
         return await self._in(self.site.workers, partial(work, *args, **kwargs))
+
+    async def incidents(self) -> IncidentSnapshot:
+        """The incidents of now; none where the process keeps none. Raises Failure."""
+        view = self.site.incidents
+        return IncidentSnapshot() if view is None else await self.call(view.snapshot)
 
     async def counts(self) -> dict[str, Any]:
         """The status of now. Raises Failure."""

@@ -131,30 +131,57 @@ def watched(
         np.concatenate([state.missing, rows.missing]),
         np.concatenate([state.label, rows.label]),
     )
+    spans = max(len(held.content) - 1, 0) // SPAN
+    if not spans:
+        return replace(state, **held._asdict()), ()
     found: list[Fault] = []
-    start, n = 0, len(held.content)
     # The last event of a span begins the next, as the one before its first.
-    while n - start > SPAN:
-        part = held.between(start, start + SPAN + 1)
-        state, wrong = _look(state, part, columns)
+    for seen in _counted(held.between(0, spans * SPAN + 1), spans):
+        state, wrong = _look(state, seen, columns)
         found += wrong
-        start += SPAN
-    rest = held.between(start, n)
+    rest = held.between(spans * SPAN, len(held.content))
     return replace(state, **rest._asdict()), tuple(found)
 
 
-def _look(state: Pipeline, part: Rows, columns: tuple[str, ...]) -> tuple[Pipeline, list[Fault]]:
-    """One span of SPAN events, with the one before it in front."""
-    same = part.shape[1:] == part.shape[:-1]
-    steps = np.diff(part.time_ns) / SECOND
+class _Seen(NamedTuple):
+    """What a span shows: counts as in ``rates``, its longest step, what columns tell of labels."""
+
+    counts: FloatArray
+    longest: float
+    leak: FloatArray
+
+
+def _counted(rows: Rows, spans: int) -> list[_Seen]:
+    """What each of so many spans shows; an event stands in front of the first."""
+    cut = (spans, SPAN)
+    same = rows.shape[1:] == rows.shape[:-1]
+    steps = (np.diff(rows.time_ns) / SECOND).reshape(cut)
+    again = (rows.content[1:] == rows.content[:-1]).reshape(cut)
     counts = np.concatenate(
         [
-            [np.count_nonzero(part.content[1:] == part.content[:-1]), np.count_nonzero(steps < 0)],
-            same.sum(axis=0),
-            part.missing[1:].sum(axis=0),
-        ]
+            again.sum(axis=1)[:, None],
+            (steps < 0).sum(axis=1)[:, None],
+            _by_column(same, cut),
+            _by_column(rows.missing[1:], cut),
+        ],
+        axis=1,
     ).astype(np.float64)
-    longest, leak = float(max(steps.max(initial=0.0), 0.0)), _leaks(part)
+    longest = np.maximum(steps.max(axis=1), 0.0)
+    leak = _leaks(rows.shape[1:].reshape(*cut, -1), rows.label[1:].reshape(cut))
+    return [_Seen(*one) for one in zip(counts, longest.tolist(), leak, strict=True)]
+
+
+def _by_column(flag: BoolArray, cut: tuple[int, int]) -> IntArray:
+    """int64[m, c]: how often each column's flag bool[m·SPAN, c] is up within a span."""
+    if not flag.any():
+        return np.zeros((cut[0], flag.shape[1]), dtype=np.int64)
+    found: IntArray = flag.view(np.uint8).reshape(*cut, -1).sum(axis=1, dtype=np.uint16)
+    return found.astype(np.int64)
+
+
+def _look(state: Pipeline, seen: _Seen, columns: tuple[str, ...]) -> tuple[Pipeline, list[Fault]]:
+    """What is wrong with a span, and the state after it."""
+    counts, longest, leak = seen
     wrong = _wrong(state, counts, (longest, leak), columns) if state.spans >= GROWN else []
     keep = 0.5 ** (1.0 / HALF_LIFE)
     share = max(1.0 / (state.spans + 1.0), 1.0 - keep) * (SLOWER if wrong else 1.0)
@@ -209,19 +236,28 @@ def _wrong(
     return found
 
 
-def _leaks(part: Rows) -> FloatArray:
-    """float64[c]: share of a span's events whose label is the commonest of their value."""
-    label = np.unique(part.label[1:], return_inverse=True)[1]
-    n, c = part.shape[1:].shape
-    k = int(label.max(initial=0)) + 1
-    if k < 2 or n == 0:
-        return np.zeros(c)
+def _leaks(shape: npt.NDArray[np.float32], label: HashArray) -> FloatArray:
+    """float64[m, c]: share of each span's events whose label is the commonest of their value.
+
+    ``shape`` is float32[m, SPAN, c] and ``label`` uint64[m, SPAN].
+    """
+    (m, n, c), known = shape.shape, np.unique(label)
+    k = len(known)
+    if k < 2 or not c:
+        return np.zeros((m, c))
     # A coarse cell: 16 values, so that a continuous feature does not tell labels by being unique.
-    cell = np.clip(((part.shape[1:] + 4.0) * 2.0).astype(np.int64), 0, 15)
-    flat = (np.arange(c) * 16 + cell) * k + label[:, None]
-    table = np.bincount(flat.ravel(), minlength=c * 16 * k).reshape(c, 16, k)
+    cell = (shape * np.float32(2.0) + np.float32(8.0)).astype(np.int32)
+    np.clip(cell, 0, 15, out=cell)
+    place = np.searchsorted(known, label).astype(np.int32)
+    first = ((np.arange(m, dtype=np.int32)[:, None] * c + np.arange(c, dtype=np.int32)) * 16)[
+        :, None, :
+    ]
+    cell += first
+    cell *= np.int32(k)
+    flat = cell + place[:, :, None].astype(np.intp)
+    table = np.bincount(flat.ravel(), minlength=m * c * 16 * k).reshape(m, c, 16, k)
+    told: FloatArray = table.max(axis=3).sum(axis=2) / n
     # Below the share of the commonest label nothing is told.
-    told = table.max(axis=2).sum(axis=1) / n
-    usual = np.bincount(label).max() / n
-    balanced: FloatArray = told if usual < ONE_LABEL else np.zeros(c)
-    return balanced
+    usual = table[:, 0].sum(axis=1).max(axis=1) / n
+    told[usual >= ONE_LABEL] = 0.0
+    return told

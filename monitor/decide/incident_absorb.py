@@ -87,6 +87,7 @@ def absorbed(incident: Incident, suspects: Suspects, rows: IntArray, traffic: Tr
         square=incident.square + shape.T @ shape,
         slide=incident.slide + _slid(shape, suspects.label[rows], incident.events, traffic),
         gaps=incident.gaps + _gaps(seen, None if fresh else incident.last_seen),
+        timeline=incident.timeline.after(time, suspects.held[rows]),
         evidence=_evidence(incident.evidence, [note[0] for note in notes]),
     )
 
@@ -107,14 +108,15 @@ def _evidence(ids: tuple[str, ...], more: list[str]) -> tuple[str, ...]:
 
 
 def _slid(shape: FloatArray, label: HashArray, start: int, traffic: Traffic) -> FloatArray:
-    """float64[6]: sums over events, by number t and displacement s, of 1, t, t², s, t·s, s².
+    """float64[8]: sums over events, by number t and displacement s, of 1, t, t², s, t·s, s².
 
-    ``s`` is how far an event lies from its class in the direction of the largest other class, in
-    distances between the two.
+    The last two are the sum of s·s' over neighbours s', and how many there are, as events that come
+    together tell less than as many that do not. ``s`` is how far an event lies from its class in
+    the direction of the largest other class, in distances between the two.
     """
     known = {value: at for at, value in enumerate(traffic.labels.tolist())}
     if len(known) < 2 or not shape.shape[1]:
-        return np.zeros(6)
+        return np.zeros(8)
     mean = traffic.label_sum / np.maximum(traffic.label_mass, 1.0)[:, None]
     order = np.argsort(-traffic.label_mass, kind="stable")
     own = np.array([known.get(value, -1) for value in label.tolist()])
@@ -126,7 +128,10 @@ def _slid(shape: FloatArray, label: HashArray, start: int, traffic: Traffic) -> 
     fits = (own >= 0) & (length > 0.1)
     s, t = s[fits], t[fits]
     sums: FloatArray = np.array(
-        [len(s), t.sum(), (t * t).sum(), s.sum(), (t * s).sum(), (s * s).sum()]
+        [
+            *(len(s), t.sum(), (t * t).sum(), s.sum(), (t * s).sum(), (s * s).sum()),
+            *((s[1:] * s[:-1]).sum(), max(len(s) - 1, 0)),
+        ]
     )
     return sums
 
@@ -181,6 +186,7 @@ def united(older: Incident, younger: Incident) -> Incident:
         square=older.square + younger.square,
         slide=bigger.slide,
         gaps=bigger.gaps,
+        timeline=older.timeline.joined(younger.timeline),
         evidence=_evidence(older.evidence, list(younger.evidence)),
     )
 

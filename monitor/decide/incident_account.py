@@ -96,6 +96,7 @@ def account(incident: Incident, columns: tuple[str, ...], traffic: Traffic) -> A
         "risk": round(incident.risk, 3),
         "weight": round(incident.weight, 3),
         "influence": round(incident.influence, 3),
+        "timeline": incident.timeline.told(),
         "evidence": list(incident.evidence),
         "text": _text(incident, found, common, (many, seen.ring)),
     }

@@ -35,7 +35,7 @@ from monitor.sketches.surrogate import ERROR, SHAPE, Surrogate
 SHAPES = 32
 NAME_CHARS = 64
 TOKENS = 6
-SAMPLED, MOST_PULL = 8, 100.0
+SAMPLED, MOST_PULL = 32, 100.0
 FAMILIES = tuple(family.value for family in Family)
 NO_FAMILY = 255
 SOURCE, PATTERN, PAIR, SUBJECT, CONTENT = range(5)
@@ -189,7 +189,9 @@ def facts(
     """
     events, rows = judged.events, judged.accused
     columns = chosen_columns(len(events.columns))
-    shape = np.clip(events.g[:, columns], -4.0, 4.0).astype(np.float32)
+    every = len(columns) == len(events.columns)  # a view then, where a choice is a copy
+    g, x = (events.g, events.x) if every else (events.g[:, columns], events.x[:, columns])
+    shape = np.clip(g, -4.0, 4.0, dtype=np.float32, casting="unsafe")
     label = np.array([hash_text(name) for name in events.label_names], dtype=np.uint64)
     share = judged.combined.share
     return Facts(
@@ -203,7 +205,7 @@ def facts(
         events.time_ns,
         shape,
         events.content,
-        events.x[:, columns] == (np.nan if fills is None else fills[columns]),
+        x == (np.nan if fills is None else fills[columns]),
         tuple(events.columns[c][:NAME_CHARS] for c in columns.tolist()),
         promise,
         {name: float(share[i]) for i, name in enumerate(channels)},

@@ -7,7 +7,7 @@ properties that no single event has: columns that hold one value in most of the 
 traffic's do not (a trigger); events that lie on one line through the feature space (confident
 points placed by hand); and a displacement towards another class that grows from event to event (a
 boiling frog). What nobody in particular sends, and comes in clumps as honest surprise does, is a
-drift. The constants were set on electricity, SEA and Agrawal streams; ``loadtest/incidents.py``
+drift. The constants were set on electricity, SEA, Agrawal and Bananas; ``loadtest/incidents.py``
 reports others too.
 """
 
@@ -26,14 +26,15 @@ from monitor.decide.incident_state import CELL, Incident, Traffic
 RING = 0.5
 """Share of the events that sources of its own sent, from which on it is theirs."""
 LEAST_EVENTS = 8
-COLLAPSED, RARE, FREE = 0.75, 0.4, 0.5
+COLLAPSED, RARE, FREE = 0.6, 0.4, 0.5
 ALONE, RARE_ALONE = 0.9, 0.15
 """For a single column, which honest groups may share as well."""
-ALL_COLUMNS, LEAST_COLUMNS = 0.8, 4
-LINE = 0.2
+ALL_COLUMNS, LINE = 0.8, 0.2
+PURE = 0.9
+"""Share of the commonest label: a trigger has one, points placed on both sides have two."""
 VECTORS, COPIES, TRIGGER = 4.0, 2.0, 6.0
 CONFLICT, MOVED, WEIGHED = 2.6, 8.0, 0.8
-SLIDES, SLID, CLUMPED = 3.0, 0.4, 3.0
+SLIDES, SLID, CLUMPED = 3.0, 0.4, 10.0
 NOTHING = 2.0
 
 
@@ -58,6 +59,8 @@ class Signs:
     columns, centres, free
         int64[t], columns in which most events hold one value though the traffic's do not;
         float64[t], that value's normal score; how many columns could show it.
+    pure
+        Share of the events that have the commonest label.
     line
         Share of the traffic's variance that is left beside the longest axis.
     slide, slid
@@ -71,6 +74,7 @@ class Signs:
     columns: IntArray
     centres: FloatArray
     free: int
+    pure: float
     line: float
     slide: float
     slid: float
@@ -89,6 +93,7 @@ def signs(incident: Incident, traffic: Traffic) -> Signs:
         incident.nats / n,
         incident.of_core / n,
         *(columns, centres, free),
+        max(incident.labels.values(), default=0.0) / max(sum(incident.labels.values()), 1.0),
         _line(incident, traffic),
         *_slide(incident.slide),
         _clumps(incident.gaps),
@@ -115,17 +120,15 @@ def _family(s: Signs, events: int) -> tuple[Family, float]:
 def _by_form(s: Signs, events: int) -> tuple[Family, float] | None:
     """What shows in the events themselves, whoever sent them."""
     conflict, moved = s.of(Family.LABEL_FLIP), s.of(Family.CLEAN_LABEL)
-    many = events >= LEAST_EVENTS
-    every = len(s.columns) >= ALL_COLUMNS * s.free and (
-        s.free >= LEAST_COLUMNS or min(conflict, moved) >= CONFLICT
-    )
-    on_a_line = s.line <= LINE and s.free >= 2 and max(conflict, moved) >= CONFLICT
+    many, pure = events >= LEAST_EVENTS, s.pure >= PURE
+    every = 0 < len(s.columns) >= ALL_COLUMNS * s.free
+    on_a_line = s.line <= LINE and s.free >= 2
+    placed = (every or on_a_line) and max(conflict, moved) >= CONFLICT
     forms = (
         (s.of(Family.GRADIENT) >= VECTORS, Family.GRADIENT, 0.95),
         (s.of(Family.SHILLING) >= VECTORS, Family.SHILLING, 0.95),
-        (many and len(s.columns) > 0 and every, Family.GRADIENT, 0.8),
-        (many and len(s.columns) > 0, Family.BACKDOOR, 0.95),
-        (many and on_a_line, Family.GRADIENT, 0.8),
+        (many and placed and not pure, Family.GRADIENT, 0.8),
+        (many and len(s.columns) > 0 and pure, Family.BACKDOOR, 0.95),
         (s.of(Family.REPLAY) >= COPIES, Family.REPLAY, 0.9),
     )
     return next(((family, sure) for holds, family, sure in forms if holds), None)
@@ -186,13 +189,17 @@ def _line(incident: Incident, traffic: Traffic) -> float:
 
 
 def _slide(sums: FloatArray) -> tuple[float, float]:
-    n, t, tt, s, ts, ss = sums.tolist()
+    n, t, tt, s, ts, ss, beside, pairs = sums.tolist()
     if n < 3 * LEAST_EVENTS:
         return 0.0, 0.0
-    spread, along = tt - t * t / n, ts - t * s / n
-    left = ss - s * s / n - along * along / max(spread, 1e-9)
-    error = np.sqrt(max(left, 1e-9) / (n - 2.0) / max(spread, 1e-9))
-    slope = along / max(spread, 1e-9)
+    spread = max(tt - t * t / n, 1e-9)
+    slope = (ts - t * s / n) / spread
+    trend = slope * slope * spread
+    left = max(ss - s * s / n - trend, 1e-9)
+    # Neighbours that resemble each other count as fewer (Bartlett 1935).
+    alike = (beside / max(pairs, 1.0) - (s / n) ** 2 - trend / n) / (left / n)
+    alike = min(max(alike, 0.0), 0.9)
+    error = np.sqrt(left / (n - 2.0) / spread * (1.0 + alike) / (1.0 - alike))
     return float(slope / error), float(slope * n)
 
 

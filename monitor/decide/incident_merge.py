@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 from monitor.core.incident import Account
+from monitor.decide.incident_timeline import Timeline
 
 NEAR_SECONDS = 3600.0
 TOP = 10
@@ -72,6 +74,9 @@ def _united(group: Sequence[Account]) -> dict[str, Any]:
     most = max(g["sources"]["estimate"] for g in group)
     out["sources"] = {"estimate": max(most, len(top)), "top": top[:TOP]}
     out["labels"] = _summed((g["labels"] for g in group), "label")[:TOP]
+    out["timeline"] = reduce(
+        Timeline.joined, (Timeline.read(g["timeline"]) for g in group), Timeline()
+    ).told()
     families: dict[str, int] = {}
     for g in group:
         for name, count in g["families"].items():

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from monitor.core.types import FloatArray, HashArray, IntArray
 from monitor.decide.data_faults import Pipeline
 from monitor.decide.incident_facts import FAMILIES, SHAPES, Facts, Suspects
+from monitor.decide.incident_timeline import Timeline
 
 MOST_OPEN = 64
 MOST_CLOSED = 32
@@ -173,9 +174,11 @@ class Incident:
     cells, total, square
         int32[c, CELLS]; float64[c], float64[c, c]: moments of the normal scores.
     slide
-        float64[6], for the trend of the way its events are moved; see ``incident_family``.
+        float64[8], for the trend of the way its events are moved; see ``incident_family``.
     gaps
         float64[3], number, sum and sum of squares of counts in spans of events; see there.
+    timeline
+        When its events came.
     evidence
         Ids of its first events and of its last.
     told
@@ -228,6 +231,7 @@ class Incident:
     square: FloatArray
     slide: FloatArray
     gaps: FloatArray
+    timeline: Timeline
     evidence: tuple[str, ...]
     told: int
     told_as: str
@@ -252,8 +256,9 @@ class Incident:
             cells=cells,
             total=total,
             square=square,
-            slide=np.zeros(6),
+            slide=np.zeros(8),
             gaps=np.zeros(3),
+            timeline=Timeline(),
             evidence=(),
             told=0,
             told_as="",
@@ -329,7 +334,7 @@ class IncidentBook:
 def shapeless(incident: Incident, columns: int) -> Incident:
     """Without what was known of columns that are others now."""
     cells, total, square = _no_moments(columns)
-    return replace(incident, cells=cells, total=total, square=square, slide=np.zeros(6))
+    return replace(incident, cells=cells, total=total, square=square, slide=np.zeros(8))
 
 
 __all__ = ["SHAPES", "Incident", "IncidentBook", "Traffic"]

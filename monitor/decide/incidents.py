@@ -23,7 +23,7 @@ import orjson
 
 from monitor.core.hashing import hash_text
 from monitor.core.incident import Account, Changed, IncidentChange, IncidentKind
-from monitor.core.types import BoolArray, Family, IntArray
+from monitor.core.types import BoolArray, IntArray
 from monitor.decide.data_faults import SPAN, Fault, Rows, tail_nats, watched
 from monitor.decide.incident_absorb import FAMILY, absorbed, all_keys, both_keys, united
 from monitor.decide.incident_account import account, called
@@ -38,6 +38,7 @@ from monitor.decide.incident_groups import (
     LEAST_HOT,
     LEAST_RATE,
     OF,
+    WORLD,
     Group,
     Looking,
 )
@@ -59,7 +60,7 @@ SHARED, LEAST_SHARED = 0.25, 4
 COMMON = 0.5
 BUCKET_SECONDS = 3600
 GROWN, GROWN_BY = 1.5, 10
-CAUSES = ("world", "frozen", "missing", "duplicates")
+CAUSES = (WORLD, "frozen", "missing", "duplicates")
 """Keys of drifts and faults that make events look suspicious."""
 SECOND = 1_000_000_000
 FREE, GONE = -1, -2
@@ -113,7 +114,8 @@ class _Fold:
 
     def run(self, faults: tuple[Fault, ...]) -> None:
         self._world()
-        self._assign()
+        # Older ones match nothing, or they were given away before.
+        self._assign(np.arange(len(self.suspects) - len(self.facts.rows), len(self.suspects)))
         for _ in range(MOST_OPEN):
             group = self._standing_out()
             if group is None:
@@ -141,9 +143,11 @@ class _Fold:
             found[np.isin(self.keys[:, SOURCE], incident.core)] = 3
         return found
 
-    def _assign(self) -> None:
+    def _assign(self, among: IntArray | None = None) -> None:
         """Give every free event to the incident that it matches best, the oldest of these."""
         free = self._free()
+        if among is not None:
+            free = free[np.isin(free, among, assume_unique=True)]
         if not len(free) or not self.open:
             return
         best, owner = np.zeros(len(free), dtype=np.int64), np.full(len(free), -1)
@@ -173,7 +177,7 @@ class _Fold:
         """A change of the world that the detectors have met: a drift."""
         if not self.facts.changed:
             return
-        key = "world"
+        key = WORLD
         same = [i.serial for i in self.open.values() if i.key == key]
         if not same and len(self.open) < MOST_OPEN:
             none = np.empty(0, dtype=np.uint64)
@@ -270,7 +274,9 @@ class _Fold:
             incident = self.open[serial]
             more, _ = self.looking.hot(incident.core, rows)
             keys, stray = [], incident.stray
-            for column, family in OF.items():
+            # What its sources do, others do by chance; when more do, that is a group of its own.
+            owned = 2 * incident.of_core >= incident.events
+            for column, family in () if owned else OF.items():
                 values, count = np.unique(self.keys[rows, column], return_counts=True)
                 for value, n in zip(values.tolist(), count.tolist(), strict=True):
                     if value and n >= COMMON * len(rows) and value not in incident.keys:
@@ -391,6 +397,3 @@ class _Fold:
             for row, serial in zip(self.facts.rows.tolist(), owner.tolist(), strict=True)
             if serial in self.open
         }
-
-
-__all__ = ["Family", "Folded", "fold", "identifier"]

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from monitor.core.incident import IncidentKind
 from monitor.core.ports import CommitUnit
 from monitor.decide.incident_account import account
 from monitor.decide.incident_merge import merge
@@ -28,14 +29,14 @@ class IncidentSnapshot:
     ----------
     incidents
         Accounts, the latest first; the open ones before the closed.
-    open_by_family
-        Number of open incidents by kind and family.
+    count
+        Number of incidents by state and family, which for faults of the data is ``data_fault``.
     changes
         Number of changes since the process began, by change and family.
     """
 
     incidents: tuple[dict[str, Any], ...] = ()
-    open_by_family: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    count: Mapping[tuple[str, str], int] = field(default_factory=dict)
     changes: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
     def get(self, identifier: str) -> dict[str, Any] | None:
@@ -92,7 +93,7 @@ class IncidentBoard:
             found = _put_together(books)
             with self._lock:
                 self._made = (now, found)
-        return IncidentSnapshot(found.incidents, found.open_by_family, changes)
+        return IncidentSnapshot(found.incidents, found.count, changes)
 
 
 def _is(a: object, b: object) -> bool:
@@ -113,7 +114,7 @@ def _put_together(books: Mapping[int, IncidentBook]) -> IncidentSnapshot:
     whole.sort(key=lambda found: (found["state"] != "open", -found["last"]["ts"], found["id"]))
     count: dict[tuple[str, str], int] = {}
     for found in whole:
-        if found["state"] == "open":
-            name = (str(found["kind"]), str(found["family"]))
-            count[name] = count.get(name, 0) + 1
+        fault = found["kind"] == IncidentKind.DATA_FAULT
+        name = (str(found["state"]), str(found["kind"] if fault else found["family"]))
+        count[name] = count.get(name, 0) + 1
     return IncidentSnapshot(tuple(whole), count)

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
+from monitor.core.ports import CommitUnit, Observer
 from monitor.core.types import DecisionBatch, RawBatch
 from monitor.state.codec import Pieces
 from monitor.state.recovery import Stamp
@@ -63,6 +64,40 @@ class Looking(Protocol):
 
     def holds(self, partition: int, state: Any) -> None:
         """The committed state of ``partition`` is ``state`` now; None when it went elsewhere."""
+
+
+class Observers:
+    """All observers of a service as one.
+
+    Parameters
+    ----------
+    observers
+        In the order in which they are told.
+    tell
+        Given a sentence when one of them fails.
+    """
+
+    def __init__(self, observers: Sequence[Observer], tell: Callable[[str], None]) -> None:
+        self._all = tuple(observers)
+        self._looking = tuple(one for one in self._all if isinstance(one, Looking))
+        self._tell = tell
+
+    def holds(self, partition: int, state: Any) -> None:
+        """See :class:`Looking`."""
+        for looking in self._looking:
+            looking.holds(partition, state)
+
+    def committed(
+        self, unit: CommitUnit, seconds: Mapping[str, float], states: Mapping[int, Any]
+    ) -> None:
+        """``unit`` is committed, which took its stages ``seconds``; ``states`` hold from now on."""
+        for partition, state in states.items():
+            self.holds(partition, state)
+        for observer in self._all:
+            try:
+                observer.committed(unit, seconds)
+            except Exception as error:  # the events are committed: go on, but say so
+                self._tell(f"{type(observer).__name__} failed after a commit: {error!r}")
 
 
 class Policies(Protocol[G]):

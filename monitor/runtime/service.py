@@ -35,7 +35,7 @@ from monitor.runtime.parties import (
     GateLike,
     InPieces,
     Listener,
-    Looking,
+    Observers,
     Policies,
     Tracing,
     lively,
@@ -117,7 +117,7 @@ class Service(Generic[G]):
     ) -> None:
         self._gate = gate
         self._transport = transport
-        self._observers = tuple(observers)
+        self._observers = Observers(observers, self._tell)
         self._listener = on_status
         self._batch_events = batch_events
         self._linger_seconds = linger_seconds
@@ -256,13 +256,13 @@ class Service(Generic[G]):
         held = dict(self._held)
         for partition in polled.revoked:
             held.pop(partition, None)
-            self._show(partition, None)
+            self._observers.holds(partition, None)
             if self._listener is not None:
                 self._listener.revoked(partition)
         self._held = held
         for resume in polled.assigned:
             self._held = {**self._held, resume.partition: self._restore(resume)}
-            self._show(resume.partition, self._held[resume.partition].state)
+            self._observers.holds(resume.partition, self._held[resume.partition].state)
         if self._listener is not None:
             self._listener.polled(polled.lag_events)
 
@@ -319,19 +319,13 @@ class Service(Generic[G]):
         self._transport.commit(unit)
         self._stage(seconds, "commit", began)
         self._held = {**self._held, **after}
-        for partition, held in after.items():
-            self._show(partition, held.state)
         if self._rule.exchange_events and isinstance(self._gate, Sharing):
             for part in parts:
                 if part.snapshot is not None:
                     p = part.raw.partition
                     summary = self._gate.own_summary(after[p].state)
                     self._board.put_own(p, part.next_offset, summary)
-        for observer in self._observers:
-            try:
-                observer.committed(unit, seconds)
-            except Exception as error:  # the events are committed: go on, but say so
-                self._tell(f"{type(observer).__name__} failed after a commit: {error!r}")
+        self._observers.committed(unit, seconds, {p: held.state for p, held in after.items()})
 
     def _judge_one(
         self, raw: RawBatch, seconds: dict[str, float]
@@ -404,11 +398,6 @@ class Service(Generic[G]):
         self._jobs.close()
         if self._listener is not None:
             self._listener.stopped("failed" if reason is None else reason.value)
-
-    def _show(self, partition: int, state: G | None) -> None:
-        """Tell those who look into states."""
-        for looking in [observer for observer in self._observers if isinstance(observer, Looking)]:
-            looking.holds(partition, state)
 
     def _tell(self, text: str) -> None:
         if self._listener is not None:

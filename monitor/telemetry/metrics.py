@@ -38,6 +38,8 @@ WAITING = "poll"
 DECISIONS = "decisions"
 OUTPUTS = {Action.PASS: "accepted", Action.HOLD: "quarantine", Action.REJECT: "invalid"}
 STATES = ("open", "closed")
+KINDS = (*(family.value for family in Family), "data_fault")
+"""What incidents may be called here: a family, or that the data's pipeline is at fault."""
 
 
 class Metrics:
@@ -163,6 +165,7 @@ class Metrics:
         self.registry.register(self._latency)
 
     def _find(self) -> None:
+        self._ask_incidents: Callable[[], Mapping[tuple[str, str], int]] | None = None
         self._incidents = self._gauge(
             "incidents", "Incidents, by state and family.", "state", "family"
         )
@@ -219,16 +222,19 @@ class Metrics:
         """Show the index of accepted events; see :class:`IndexGauges`. Once."""
         self.registry.register(IndexGauges(PREFIX, ask))
 
+    def watch_incidents(self, ask: Callable[[], Mapping[tuple[str, str], int]]) -> None:
+        """Show at each scrape what ``ask`` gives, which is as :meth:`set_incidents` takes it."""
+        self._ask_incidents = ask
+
     def set_incidents(self, counts: Mapping[tuple[str, str], int]) -> None:
         """Show how many incidents there are by (state, family); what is not named is 0.
 
-        States are ``open`` and ``closed``, families those of :class:`Family`; nothing else becomes
-        a label.
+        States are ``open`` and ``closed``, families those of :class:`Family` and ``data_fault``;
+        nothing else becomes a label.
         """
         for state in STATES:
-            for family in Family:
-                n = counts.get((state, family.value), 0)
-                self._incidents.labels(state, family.value).set(n)
+            for family in KINDS:
+                self._incidents.labels(state, family).set(counts.get((state, family), 0))
 
     def drill(self, ended: Drill) -> None:
         """Show the result of a drill that has judged at least one canary.
@@ -318,6 +324,8 @@ class Metrics:
     def expose(self, accept: str = "") -> tuple[bytes, str]:
         """All metrics as text, and its content type, for a scrape with this Accept header."""
         encode, kind = choose_encoder(accept)
+        if self._ask_incidents is not None:
+            self.set_incidents(self._ask_incidents())
         return encode(_Plain(self.registry)), kind
 
 

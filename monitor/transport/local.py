@@ -357,8 +357,7 @@ class LocalTransport:
             elif len(rows):
                 self._outputs[name].append([values[row] for row in rows.tolist()])
         self._outputs[_DECISIONS].append(part.decisions.records)
-        if part.decisions.changes:
-            self._outputs[_ALERTS].append([c.encoded() for c in part.decisions.changes])
+        self._outputs[_ALERTS].append([c.encoded() for c in part.decisions.changes])
 
     def _sync(self) -> None:
         for output in self._outputs.values():

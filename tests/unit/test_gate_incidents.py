@@ -22,6 +22,7 @@ from monitor.gate import Gate, GateConfig
 from monitor.runtime.incident_board import IncidentBoard
 from monitor.runtime.inject import Attacked, Stream, honest_sources, inject
 from monitor.runtime.status import Status
+from monitor.telemetry.metrics import Metrics
 
 N, BATCH = 6_000, 250
 CONFIG = GateConfig(warmup_events=256)
@@ -96,7 +97,12 @@ def test_the_board_counts_open_ones_and_forgets_what_went_elsewhere() -> None:
     board = IncidentBoard()
     board.holds(0, states[-1])
     found = board.snapshot()
-    assert sum(found.open_by_family.values()) == len(found.matching("open")) > 0
+    assert sum(found.count.values()) == len(found.incidents)
+    assert found.count["open", "label_flip"] == len(found.matching("open", "label_flip")) > 0
+    metrics = Metrics()
+    metrics.watch_incidents(lambda: board.snapshot().count)
+    line = b'poisoning_monitor_incidents{family="label_flip",state="open"} 1.0'
+    assert line in metrics.expose()[0]
     assert found.get(found.incidents[0]["id"]) == found.incidents[0]
     assert board.snapshot().incidents is found.incidents
     board.holds(0, None)

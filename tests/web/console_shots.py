@@ -29,6 +29,7 @@ def main(folder: Path) -> None:
             page = browser.new_page(viewport={"width": 1280, "height": 860})
             attacked(page, url, process, folder)
             tuned(page, url, folder)
+            grouped(page, url, folder)
             reviewed(page, url, folder)
             browser.close()
     finally:
@@ -61,6 +62,12 @@ def tuned(page: Any, url: str, folder: Path) -> None:
     page.get_by_test_id("reason").fill("Hold less while the import runs")
     page.wait_for_timeout(800)
     page.screenshot(path=folder / "console-thresholds.png")
+
+
+def grouped(page: Any, url: str, folder: Path) -> None:
+    page.goto(f"{url}/incidents/inc-2")
+    page.wait_for_timeout(2500)
+    page.screenshot(path=folder / "console-incident.png")
 
 
 def reviewed(page: Any, url: str, folder: Path) -> None:

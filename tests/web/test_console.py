@@ -339,6 +339,51 @@ def test_an_event_says_why(visitor: Visitor) -> None:
     expect(visitor.by("failed")).to_contain_text("no held event '3-1'")
 
 
+def test_an_incident_leads_to_its_events(visitor: Visitor) -> None:
+    visitor.login("operator")
+    visitor.go("/")
+    expect(visitor.by("open-incidents")).to_contain_text("Label flip, campaign")
+    visitor.go("/incidents?state=closed")
+    expect(visitor.by("incident-row")).to_have_count(2)
+    visitor.go("/incidents?family=backdoor")
+    expect(visitor.by("incident-row")).to_have_count(1)
+    visitor.by("incident-row").get_by_role("link").click()
+    expect(visitor.by("incident-title")).to_have_text("Backdoor, campaign")
+    expect(visitor.by("incident-text")).to_contain_text("suspicious events")
+    expect(visitor.by("incident-runbook")).to_have_text("deploy/runbooks/backdoor.md")
+    expect(visitor.by("incident-common")).to_contain_text("about 4711.5")
+    expect(visitor.by("incident-timeline").locator("svg")).to_be_visible()
+    visitor.by("incident-confirm").click()
+    expect(visitor.by("dry-run-dialog")).to_contain_text("Confirm as poison")
+    visitor.by("review-cancel").click()
+    sources = visitor.by("incident-sources").get_by_role("link")
+    name = sources.first.inner_text()
+    visitor.by("incident-held").click()
+    expect(visitor.page).to_have_url(re.compile("incident=inc-2"))
+    expect(visitor.rows().first).to_contain_text("backdoor")
+    visitor.go("/incidents/inc-2")
+    sources.first.click()
+    expect(visitor.rows().first).to_contain_text(name)
+    visitor.go("/incidents/inc-404")
+    expect(visitor.by("incident-gone")).to_be_visible()
+
+
+def test_a_drill_from_the_console(visitor: Visitor) -> None:
+    visitor.login("viewer")
+    visitor.go("/drills")
+    expect(visitor.by("drill-start")).to_be_disabled()
+    expect(visitor.by("drills")).to_contain_text("No drill has run")
+    visitor.login("operator")
+    visitor.go("/drills")
+    visitor.by("drill-seconds").fill("0")
+    visitor.by("drill-start").click()
+    expect(visitor.page.get_by_text("A drill's length must be above 0")).to_be_visible()
+    visitor.by("drill-seconds").fill("20")
+    visitor.by("drill-start").click()
+    expect(visitor.by("drill-row")).to_contain_text("Backdoor: 39 of 40 canaries held")
+    expect(visitor.by("drill-recall")).to_contain_text("97.5 %")
+
+
 def test_blast_radius_and_taking_back(visitor: Visitor) -> None:
     visitor.login("operator")
     visitor.go("/blast?source=ring-1-000")
@@ -365,7 +410,7 @@ def test_blast_radius_and_taking_back(visitor: Visitor) -> None:
     expect(visitor.page.get_by_text("Name a source, an incident")).to_be_visible()
 
 
-@pytest.mark.parametrize("path", ["/", "/quarantine", "/quarantine/9-1"])
+@pytest.mark.parametrize("path", ["/", "/quarantine", "/quarantine/9-1", "/incidents/inc-9"])
 def test_what_events_say_is_text(visitor: Visitor, path: str) -> None:
     visitor.site.tell("hostile")
     visitor.login("operator")
@@ -399,7 +444,8 @@ def test_a_telephone_is_wide_enough(visitor: Visitor) -> None:
     expect(visitor.page.locator("body")).to_have_class(re.compile("body--dark"))
     for path, name in (
         ("/", "mood"), ("/thresholds", "apply"), ("/quarantine", "older"),
-        ("/policy", "version-1"), ("/audit", "audit-row"),
+        ("/policy", "version-1"), ("/audit", "audit-row"), ("/incidents", "incident-row"),
+        ("/incidents/inc-1", "incident-text"), ("/drills", "drill-start"),
     ):  # fmt: skip
         visitor.go(path)
         expect(visitor.by(name).first).to_be_visible()
@@ -426,11 +472,10 @@ def test_a_session_that_ends_meanwhile_changes_nothing(visitor: Visitor) -> None
 def test_every_field_and_button_has_a_name(visitor: Visitor) -> None:
     visitor.login("operator")
     for path, name in (
-        ("/", "mood"),
-        ("/thresholds", "apply"),
-        ("/quarantine", "older"),
+        ("/", "mood"), ("/thresholds", "apply"), ("/quarantine", "older"),
+        ("/incidents/inc-2", "incident-text"), ("/drills", "drill-start"),
         ("/blast", "blast-look"),
-    ):
+    ):  # fmt: skip
         visitor.go(path)
         expect(visitor.by(name)).to_be_visible()
         nameless = visitor.page.evaluate(

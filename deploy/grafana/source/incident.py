@@ -32,7 +32,8 @@ STEPS = """\
 2. **Does it reach the learner?** In mode `enforce` what is quarantined does not; flagged events do.
 3. **Who sends it?** Sources are never metrics. Look at the
    [held events](${console}/quarantine?status=open), or `poisoning-monitor quarantine list --family
-   FAMILY`; `poisoning-monitor incidents list` has what they have in common.
+   FAMILY`; [incidents](${console}/incidents), or `poisoning-monitor incidents list`, have what
+   they have in common.
 4. **Act:** confirm the ring (`quarantine confirm --source …`), deny a source, or tighten a label by
    an override; ask first: `poisoning-monitor policy whatif …`.
 5. **False alarm?** Release, and see whether the promise is kept (bottom right).

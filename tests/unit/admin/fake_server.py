@@ -25,6 +25,7 @@ from monitor.core.desk import Held, HeldFilter
 from monitor.core.errors import StateError
 from monitor.core.types import DecisionBatch, Verdict
 from tests.unit.admin.fake_desk import FakeDesk
+from tests.unit.admin.fake_incidents import FakeIncidents
 
 
 class FakeStatus:
@@ -68,7 +69,8 @@ def console_app(desk: FakeDesk | None, auth: Auth | None = None) -> FastAPI:
     """The same with the console."""
     auth = Auth() if auth is None else auth
     app = fake_app(desk, auth)
-    add_console(app, FakeStatus(desk), desk, auth)
+    incidents = None if desk is None else FakeIncidents(desk)
+    add_console(app, FakeStatus(desk), desk, auth, incidents=incidents)
     return app
 
 
@@ -94,6 +96,7 @@ def hostile(desk: FakeDesk) -> Held:
         held, key="9-1", partition=9, offset=1, held_at=desk.clock(), event_id=MARKUP,
         source=MARKUP, subject=MARKUP, label=MARKUP, families=(MARKUP,), detectors=(MARKUP,),
         decision=dict(held.decision) | {"reasons": reasons}, value=MARKUP.encode(),
+        incident="inc-9",
     )  # fmt: skip
 
 

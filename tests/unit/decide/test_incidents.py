@@ -104,6 +104,7 @@ def test_a_trigger_is_told_from_the_values_the_events_share() -> None:
     made.stray()
     rows = made.ring(5_000, 12_000)
     made.shape[rows, 1], made.shape[rows, 3] = 1.5, -2.0
+    made.labels[rows] = 1
     book = folded(made)[-1].book
     (only,) = alive(book)
     told = account(only, book.columns, book.traffic)

@@ -14,7 +14,7 @@ from monitor.core.errors import StateError
 from monitor.core.types import RawBatch
 from monitor.gate import Gate, GateConfig
 from monitor.state import codec
-from monitor.state.partition import GateState
+from monitor.state.partition import FORMAT, GateState
 from monitor.state.view import GROWN_EVENTS, LITTLE
 
 WARM = 64
@@ -219,6 +219,6 @@ def test_older_formats_load() -> None:
         assert loaded.root == state.root
         assert loaded.view is None
         assert gate().digest(replace(loaded, founder=0)) == gate().digest(replace(state, warm=()))
-    tree["format"] = 4
-    with pytest.raises(StateError, match="format 4"):
+    tree["format"] = FORMAT + 1
+    with pytest.raises(StateError, match=f"format {FORMAT + 1}"):
         gate().load(codec.seal(tree))
