@@ -25,7 +25,7 @@ NAV = (
     ("/drills", "Drills", "science"),
     ("/audit", "Audit", "fact_check"),
 )
-WIDE = ("/drills",)
+WIDE = ("/blast", "/drills")
 """Pages to which others lead where there is no room."""
 DESKLESS = ("/", "/incidents")
 """Pages that have something to show where there is no desk."""

@@ -134,6 +134,8 @@ class _Incident:
                     query = urlencode({"incident": part})
                     made = parts.link("Its held events", f"/quarantine?{query}", "small")
                     tag(made, "incident-held")
+                    made = parts.link("What it taught the model", f"/blast?{query}", "small")
+                    tag(made, "incident-blast")
             parts.text("Its first events and its last.", "muted small")
             with parts.div("flow"):
                 for name in found["evidence"]:

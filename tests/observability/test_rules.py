@@ -10,6 +10,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from monitor.core.blast import IndexSize
 from monitor.core.desk import Observed
 from monitor.core.types import Family
 from monitor.detectors import default_detectors
@@ -36,6 +37,7 @@ def exposed() -> set[str]:
     """Names of all series that the service can expose, as a query would name them."""
     metrics = Metrics(status=dict)
     metrics.watch_reviews(lambda: Observed(0.0, 1, 1, 1, 0, 0.0, 0.0))
+    metrics.watch_accepted(lambda: IndexSize(1, 1, 0, 0))
     text = metrics.expose()[0].decode()
     found: set[str] = set()
     for family in text_string_to_metric_families(text):
