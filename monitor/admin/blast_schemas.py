@@ -32,7 +32,7 @@ class AskedIn(_In):
     incident: Name | None = Field(
         default=None,
         description="An incident: what its sources sent with its labels, and whatever carries its "
-        "pattern, within its time.",
+        "pattern, from somewhat before it was noticed on.",
     )
 
     def asked(self) -> Asked:

@@ -71,9 +71,11 @@ class Index:
 def wanted_of(asked: Asked, incident: Mapping[str, Any] | None, index: Index) -> Wanted:
     """The conditions.
 
-    An incident means, within its time: what the sources that stand out in it sent with its
-    labels, and whatever carries its pattern with the label that comes with it. What is asked for
-    beside it must hold as well.
+    An incident means what the sources that stand out in it sent with its labels, and whatever
+    carries its pattern with the label that comes with it: from as long before its first event as it
+    has lasted, since what passed before anybody noticed is what matters, until now while it is
+    open, and as long behind its last event when it is closed. What is asked for beside it must hold
+    as well.
 
     Parameters
     ----------
@@ -99,13 +101,12 @@ def wanted_of(asked: Asked, incident: Mapping[str, Any] | None, index: Index) ->
     if incident is None:
         return Wanted(must, (), since, until)
     first, last = float(incident["first"]["ts"]), float(incident["last"]["ts"])
-    since = first if since is None else since
-    until = _behind(last) if until is None else until
     senders = _senders(incident)
     values: dict[str, float] = {}
     if senders is not None:
         names = [str(part["feature"]) for part in incident["common"].get("pattern", ())]
-        values = index.shared(Wanted(senders, (), since, until), names) if names else {}
+        itself = Wanted(senders, (), first, _behind(last))
+        values = index.shared(itself, names) if names else {}
     pattern = _pattern(incident, values, index.spread)
     some = tuple(clause for clause in (senders, pattern) if clause is not None)
     if not some:
@@ -113,6 +114,10 @@ def wanted_of(asked: Asked, incident: Mapping[str, Any] | None, index: Index) ->
             f"The incident {incident['id']} names neither sources nor a pattern: "
             "ask by source, subject or label instead."
         )
+    reach = max(0.0, last - first)
+    since = first - reach if since is None else since
+    if until is None and incident["state"] != "open":
+        until = _behind(last + reach)
     return Wanted(must, some, since, until)
 
 

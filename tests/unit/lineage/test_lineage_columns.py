@@ -128,6 +128,7 @@ def test_a_filter_never_denies_what_is_there(names, asked):
 def incident(**more):
     return {
         "id": "i-1",
+        "state": "closed",
         "first": {"ts": 10.0},
         "last": {"ts": 20.0},
         "sources": {"top": [{"source": "ring", "events": 9}, {"source": "passer-by", "events": 2}]},
@@ -161,7 +162,9 @@ def test_an_incident_becomes_conditions():
     ((feature, low, high),) = pattern.near
     assert feature == "amount" and 49.0 < low < 50.0 < high < 51.0
     assert pattern.equal == (("country", "AT"),)
-    assert wanted.since == 10.0 and 20.0 < wanted.until < 20.1
+    # What passed before anybody noticed counts too, and what comes after while it goes on.
+    assert wanted.since == 0.0 and 30.0 < wanted.until < 30.1
+    assert wanted_of(Asked(incident="i-1"), incident(state="open"), index).until is None
     wider = wanted_of(Asked(incident="i-1", since=3.0), incident(), index)
     assert wider.since == 3.0
     with pytest.raises(UsageError, match="neither sources nor a pattern"):
