@@ -94,25 +94,34 @@ def show(
 
 
 def incident_table(items: list[dict[str, Any]], total: int) -> Table:
-    """A line an incident."""
+    """A line an incident, or two in a narrow terminal: the identifier is never cut."""
     table = Table(
-        title=f"{total:,} incidents", title_justify="left", box=box.SIMPLE, pad_edge=False
+        title=f"{total:,} incidents",
+        title_justify="left",
+        box=box.SIMPLE,
+        pad_edge=False,
+        collapse_padding=True,
     )
-    for name in ("id", "state", "kind", "family", "sure", "events", "sources", "last event"):
+    for name in ("id", "state", "what", "sure", "events", "sources", "last event"):
         right = name in ("sure", "events", "sources")
-        table.add_column(name, justify="right" if right else "left", no_wrap=True)
+        whole = name not in ("what", "last event")
+        table.add_column(name, justify="right" if right else "left", no_wrap=whole, overflow="fold")
     for found in items:
         table.add_row(
             Text(found["id"]),
             found["state"],
-            found["kind"],
-            Text(found["family"]),
+            Text(_what(found)),
             f"{100 * found['confidence']:.0f} %",
             f"{found['events']:,}",
             f"{found['sources']['estimate']:,}",
             _when(found["last"]["ts"]),
         )
     return table
+
+
+def _what(found: dict[str, Any]) -> str:
+    kind, family = found["kind"], found["family"]
+    return str(kind) if kind == family else f"{kind}: {family}"
 
 
 def print_incident(out: Console, found: dict[str, Any]) -> None:
