@@ -15,7 +15,7 @@ from rich.text import Text
 
 from monitor.cli import common
 from monitor.cli.desk_options import JsonOption
-from monitor.cli.desk_view import print_json
+from monitor.cli.desk_view import plain, print_json
 from monitor.config.settings import load_settings
 from monitor.core.errors import UsageError
 
@@ -116,10 +116,10 @@ def _print(report: Any, seconds: float) -> None:
         if chain.expired:
             out.print(f"{chain.expired:,} decisions of {chain.chain} are not kept any more")
     for note in report.notes:
-        out.print(Text(note))
+        out.print(_line(note))
     _print_keys(out, report)
     for finding in report.findings[:MOST_SHOWN]:
-        out.print(Text(f"{finding.kind}: {finding.text}"))
+        out.print(_line(f"{finding.kind}: {finding.text}"))
     more = len(report.findings) - MOST_SHOWN
     if more > 0:
         out.print(f"and {more:,} more; --json tells all")
@@ -232,9 +232,14 @@ def _print_life(out: Any, life: dict[str, Any]) -> None:
     for reason in life["decision"].get("reasons", []):
         rows.setdefault("because", reason["text"])
     for name, text in rows.items():
-        out.print(Text(f"{name:10} {text}"))
+        out.print(_line(f"{name:10} {text}"))
     for review in life["reviews"]:
-        out.print(Text(f"{'review':10} {review['status']} by {review['who']}: {review['why']}"))
+        out.print(_line(f"{'review':10} {review['status']} by {review['who']}: {review['why']}"))
+
+
+def _line(text: str) -> Text:
+    """What strangers wrote: no markup, nothing that steers the terminal, and all of it."""
+    return plain(text, len(text))
 
 
 @keys.command("create")

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from monitor.cli import incidents
+from monitor.cli import audit, incidents
 
 ID = "i-31f4e4244fe04b64"
 EVIL = "acct\x1b[2J\u202e[red]"
@@ -47,3 +47,26 @@ def test_a_narrow_list_of_incidents_cuts_nothing() -> None:
         assert word in told
     assert "…" not in told
     assert max(map(len, told.splitlines())) <= 80
+
+
+def test_names_do_not_steer_the_terminal_that_shows_an_incident() -> None:
+    out = io.StringIO()
+    incidents.print_incident(Console(file=out, width=80), incident())
+    told = out.getvalue()
+    assert told.count("acct?[2J?[red]") == 5
+    assert "\x1b" not in told
+    assert "\u202e" not in told
+
+
+def test_names_do_not_steer_the_terminal_that_shows_an_event() -> None:
+    life = {
+        "id": EVIL, "source": EVIL, "topic": "in", "partition": 0, "line": 1, "key_id": EVIL,
+        "verdict": "flag", "action": "pass", "policy_version": 1, "state": None, "software": None,
+        "audit": None, "incident": None, "decision": {"reasons": [{"text": EVIL}]},
+        "reviews": [{"status": "released", "who": "ana", "why": EVIL}],
+    }  # fmt: skip
+    out = io.StringIO()
+    audit._print_life(Console(file=out, width=80), life)
+    told = out.getvalue()
+    assert told.count("acct?[2J?[red]") == 5
+    assert "\x1b" not in told
