@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from monitor.cli import audit, incidents
+from monitor.cli import audit, blast_view, incidents
 
 ID = "i-31f4e4244fe04b64"
 EVIL = "acct\x1b[2J\u202e[red]"
@@ -70,3 +70,10 @@ def test_names_do_not_steer_the_terminal_that_shows_an_event() -> None:
     told = out.getvalue()
     assert told.count("acct?[2J?[red]") == 5
     assert "\x1b" not in told
+
+
+def test_a_time_that_no_calendar_has_is_shown() -> None:
+    found = [{"name": "m", "ts": ts, "offsets": {"0": 1}} for ts in (1e300, -1e300, 1.7e9)]
+    told = shown(blast_view.checkpoint_table(found))
+    assert "-1e+300 s" in told
+    assert "2023-11-1" in told
