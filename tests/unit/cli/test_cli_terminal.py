@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from monitor.cli import audit, blast_view, incidents
+from monitor.cli.app import execute
 
 ID = "i-31f4e4244fe04b64"
 EVIL = "acct\x1b[2J\u202e[red]"
@@ -77,3 +79,22 @@ def test_a_time_that_no_calendar_has_is_shown() -> None:
     told = shown(blast_view.checkpoint_table(found))
     assert "-1e+300 s" in told
     assert "2023-11-1" in told
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ["blast", "--source", "a", "--since", "nan", "--retract", "--reason", "x", "--yes"],
+        ["blast", "--source", "a", "--until", "inf"],
+        ["report", "--from", "nan"],
+        ["audit", "export", ".", "--from", "nan", "--to", "9"],
+        ["checkpoint", "add", "m", "0-1", "--at", "1e999"],
+        ["keys", "revoke", "k", "--after", "inf", "--why", "x", "--yes"],
+    ],
+)
+def test_a_time_that_is_no_number_is_refused(
+    asked: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """JSON has no NaN: it would be sent as null, and bound nothing."""
+    assert execute(asked) == 2
+    assert "must be Unix seconds" in capsys.readouterr().err
