@@ -147,7 +147,9 @@ def export(
     until: Annotated[
         str, typer.Option("--to", metavar="TIME", help="Up to this time, not including it.")
     ],
-    out: Annotated[str, typer.Option("--out", metavar="FILE", help="- is standard output.")] = "-",
+    out: Annotated[
+        str, typer.Option("--out", metavar="FILE", help="By default standard output, as -.")
+    ] = "-",
     config: common.ConfigOption = None,
     debug: common.DebugOption = False,
 ) -> int:
@@ -160,6 +162,8 @@ def export(
     from monitor.cli import wiring_audit  # noqa: PLC0415 - heavy
 
     start, stop = _time("--from", since), _time("--to", until)
+    if start >= stop:
+        raise UsageError("--from must be before --to")
     source = wiring_audit.source_of(directory, load_settings(config))
     counts: Any = {}
     stream = sys.stdout.buffer if out == "-" else Path(out).open("xb")  # noqa: SIM115

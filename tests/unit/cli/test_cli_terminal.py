@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -98,3 +99,22 @@ def test_a_time_that_is_no_number_is_refused(
     """JSON has no NaN: it would be sent as null, and bound nothing."""
     assert execute(asked) == 2
     assert "must be Unix seconds" in capsys.readouterr().err
+
+
+def test_an_export_of_no_time_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "export.jsonl"
+    asked = ["audit", "export", str(tmp_path), "--from", "2026-05-02", "--to", "2026-05-01"]
+    assert execute([*asked, "--out", str(out)]) == 2
+    assert "--from must be before --to" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_the_help_of_an_export_is_a_sentence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Markdown made a list's bullet of a leading dash."""
+    monkeypatch.setenv("COLUMNS", "200")
+    execute(["audit", "export", "--help"])
+    assert "By default standard output" in capsys.readouterr().out
