@@ -118,3 +118,15 @@ def test_the_help_of_an_export_is_a_sentence(
     monkeypatch.setenv("COLUMNS", "200")
     execute(["audit", "export", "--help"])
     assert "By default standard output" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("line", ['{"a":1}', "x{", "[]", "7"])
+@pytest.mark.parametrize("name", ["retractions.jsonl", "incidents.jsonl"])
+def test_the_blast_radius_of_a_damaged_folder(
+    name: str, line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "accepted.jsonl").write_bytes(b"")
+    (tmp_path / name).write_text(f"{line}\n", "utf-8")
+    whose = ["--incident", "i-1"] if name.startswith("i") else ["--source", "a"]
+    assert execute(["blast", "--dir", str(tmp_path), *whose]) == 1
+    assert f"{name}: line 1 is not such a record" in capsys.readouterr().err
