@@ -5,6 +5,7 @@ A policy document is opaque here: the desk checks it, and says what is wrong in 
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -38,14 +39,19 @@ def moment(value: Any) -> Any:
     """Unix seconds of a number or RFC 3339 text; without a zone it is UTC."""
     if not isinstance(value, str):
         return value
+    wrong = "must be Unix seconds, or a time like 2026-05-01T12:00:00Z"
     try:
-        return float(value)
+        seconds = float(value)
     except ValueError:
         pass
+    else:
+        if not math.isfinite(seconds):  # as JSON it would become null: no bound at all
+            raise ValueError(wrong)
+        return seconds
     try:
         said = datetime.fromisoformat(value)
     except ValueError as error:
-        raise ValueError("must be Unix seconds, or a time like 2026-05-01T12:00:00Z") from error
+        raise ValueError(wrong) from error
     aware = said if said.tzinfo is not None else said.replace(tzinfo=UTC)
     return aware.timestamp()
 

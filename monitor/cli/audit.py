@@ -15,7 +15,7 @@ from rich.text import Text
 
 from monitor.cli import common
 from monitor.cli.desk_options import JsonOption
-from monitor.cli.desk_view import print_json
+from monitor.cli.desk_view import plain, print_json
 from monitor.config.settings import load_settings
 from monitor.core.errors import UsageError
 
@@ -116,10 +116,10 @@ def _print(report: Any, seconds: float) -> None:
         if chain.expired:
             out.print(f"{chain.expired:,} decisions of {chain.chain} are not kept any more")
     for note in report.notes:
-        out.print(Text(note))
+        out.print(_line(note))
     _print_keys(out, report)
     for finding in report.findings[:MOST_SHOWN]:
-        out.print(Text(f"{finding.kind}: {finding.text}"))
+        out.print(_line(f"{finding.kind}: {finding.text}"))
     more = len(report.findings) - MOST_SHOWN
     if more > 0:
         out.print(f"and {more:,} more; --json tells all")
@@ -147,7 +147,9 @@ def export(
     until: Annotated[
         str, typer.Option("--to", metavar="TIME", help="Up to this time, not including it.")
     ],
-    out: Annotated[str, typer.Option("--out", metavar="FILE", help="- is standard output.")] = "-",
+    out: Annotated[
+        str, typer.Option("--out", metavar="FILE", help="By default standard output, as -.")
+    ] = "-",
     config: common.ConfigOption = None,
     debug: common.DebugOption = False,
 ) -> int:
@@ -160,6 +162,8 @@ def export(
     from monitor.cli import wiring_audit  # noqa: PLC0415 - heavy
 
     start, stop = _time("--from", since), _time("--to", until)
+    if start >= stop:
+        raise UsageError("--from must be before --to")
     source = wiring_audit.source_of(directory, load_settings(config))
     counts: Any = {}
     stream = sys.stdout.buffer if out == "-" else Path(out).open("xb")  # noqa: SIM115
@@ -232,9 +236,14 @@ def _print_life(out: Any, life: dict[str, Any]) -> None:
     for reason in life["decision"].get("reasons", []):
         rows.setdefault("because", reason["text"])
     for name, text in rows.items():
-        out.print(Text(f"{name:10} {text}"))
+        out.print(_line(f"{name:10} {text}"))
     for review in life["reviews"]:
-        out.print(Text(f"{'review':10} {review['status']} by {review['who']}: {review['why']}"))
+        out.print(_line(f"{'review':10} {review['status']} by {review['who']}: {review['why']}"))
+
+
+def _line(text: str) -> Text:
+    """What strangers wrote: no markup, nothing that steers the terminal, and all of it."""
+    return plain(text, len(text))
 
 
 @keys.command("create")

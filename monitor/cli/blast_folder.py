@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import orjson
 
 from monitor.core.blast import Asked
 from monitor.core.desk import MissingError
-from monitor.core.errors import UsageError
+from monitor.core.errors import StateError, UsageError
 from monitor.lineage.asking import Index, wanted_of
 from monitor.lineage.checkpoints import read_checkpoints
 from monitor.lineage.columns import packed
@@ -84,22 +84,29 @@ class _Retracted:
         self._known: set[tuple[int, int]] = set()
         path = folder / "retractions.jsonl"
         if path.is_file():
-            with path.open("rb") as stream:
-                for line in stream:
-                    at = orjson.loads(line)["accepted"]
-                    self._known.add((int(at["partition"]), int(at["offset"])))
+            for at in _records(path, lambda line: line["accepted"]):
+                self._known.add((int(at["partition"]), int(at["offset"])))
 
     def __call__(self, places: list[tuple[int, int]]) -> dict[tuple[int, int], str]:
         return {place: "" for place in places if place in self._known}
 
 
+def _records(path: Path, of: Callable[[Any], Any]) -> Iterator[dict[str, Any]]:
+    """A part of each line. Raises StateError for a line that has none."""
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, 1):
+            try:
+                found = of(orjson.loads(line))
+            except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+                raise StateError(f"{path}: line {number} is not such a record") from error
+            yield found
+
+
 def _incident(folder: Path, name: str) -> dict[str, Any]:
     path = folder / "incidents.jsonl"
     if path.is_file():
-        with path.open("rb") as stream:
-            for line in stream:
-                found: dict[str, Any] = orjson.loads(line)
-                parts = found.get("parts", ())
-                if found["id"] == name or any(part["id"] == name for part in parts):
-                    return found
+        for found in _records(path, lambda line: line | {"id": line["id"]}):
+            parts = found.get("parts", ())
+            if found["id"] == name or any(part["id"] == name for part in parts):
+                return found
     raise MissingError(f"No incident {name!r} is in {path}.")

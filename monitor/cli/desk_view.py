@@ -40,10 +40,19 @@ def plain(value: Any, width: int = WIDTH) -> Text:
 
 
 def when(seconds: float | None) -> str:
-    """A time of this machine's zone."""
+    """A time of this machine's zone; one that no calendar has stands there as seconds.
+
+    Examples
+    --------
+    >>> when(1e300)
+    '1e+300 s'
+    """
     if seconds is None:
         return "–"
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+    except (OverflowError, ValueError, OSError):  # producers may claim any time
+        return f"{seconds:.6g} s"
 
 
 def share(value: float) -> str:

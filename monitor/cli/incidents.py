@@ -22,7 +22,7 @@ from monitor.cli.client import (
     UrlOption,
 )
 from monitor.cli.desk_options import JsonOption
-from monitor.cli.desk_view import print_json
+from monitor.cli.desk_view import plain, print_json
 from monitor.core.errors import UsageError
 
 app = typer.Typer(
@@ -94,19 +94,23 @@ def show(
 
 
 def incident_table(items: list[dict[str, Any]], total: int) -> Table:
-    """A line an incident."""
+    """A line an incident, or two in a narrow terminal: the identifier is never cut."""
     table = Table(
-        title=f"{total:,} incidents", title_justify="left", box=box.SIMPLE, pad_edge=False
+        title=f"{total:,} incidents",
+        title_justify="left",
+        box=box.SIMPLE,
+        pad_edge=False,
+        collapse_padding=True,
     )
-    for name in ("id", "state", "kind", "family", "sure", "events", "sources", "last event"):
+    for name in ("id", "state", "what", "sure", "events", "sources", "last event"):
         right = name in ("sure", "events", "sources")
-        table.add_column(name, justify="right" if right else "left", no_wrap=True)
+        whole = name not in ("what", "last event")
+        table.add_column(name, justify="right" if right else "left", no_wrap=whole, overflow="fold")
     for found in items:
         table.add_row(
             Text(found["id"]),
             found["state"],
-            found["kind"],
-            Text(found["family"]),
+            Text(_what(found)),
             f"{100 * found['confidence']:.0f} %",
             f"{found['events']:,}",
             f"{found['sources']['estimate']:,}",
@@ -115,10 +119,15 @@ def incident_table(items: list[dict[str, Any]], total: int) -> Table:
     return table
 
 
+def _what(found: dict[str, Any]) -> str:
+    kind, family = found["kind"], found["family"]
+    return str(kind) if kind == family else f"{kind}: {family}"
+
+
 def print_incident(out: Console, found: dict[str, Any]) -> None:
     """All that is known of an incident, in words."""
-    out.print(Text(f"{found['id']}  {found['kind']}: {found['family']}, {found['state']}"))
-    out.print(Text(found["text"]))
+    out.print(_line(f"{found['id']}  {found['kind']}: {found['family']}, {found['state']}"))
+    out.print(_line(found["text"]))
     out.print(f"from {_when(found['first']['ts'])} to {_when(found['last']['ts'])}")
     held, flagged = found["quarantined"], found["flagged"]
     out.print(f"{found['events']:,} events: {held:,} quarantined, {flagged:,} flagged")
@@ -130,13 +139,18 @@ def print_incident(out: Console, found: dict[str, Any]) -> None:
     ):
         if rows:
             told = ", ".join(f"{row[name]} ({row['events']:,})" for row in rows)
-            out.print(Text(f"{title}: {told}"))
+            out.print(_line(f"{title}: {told}"))
     for part in found["common"].get("pattern", []):
         value = "" if part["value"] is None else f" ≈ {part['value']:.4g}"
-        out.print(Text(f"pattern: {part['feature']}{value}"))
+        out.print(_line(f"pattern: {part['feature']}{value}"))
     for flip in found["common"].get("flips", []):
-        out.print(Text(f"flip: {flip['from']} → {flip['to']} ({flip['events']:,})"))
-    out.print(Text(f"evidence: {', '.join(found['evidence'])}"))
+        out.print(_line(f"flip: {flip['from']} → {flip['to']} ({flip['events']:,})"))
+    out.print(_line(f"evidence: {', '.join(found['evidence'])}"))
+
+
+def _line(text: str) -> Text:
+    """What strangers wrote: no markup, nothing that steers the terminal, and all of it."""
+    return plain(text, len(text))
 
 
 def _when(seconds: float) -> str:

@@ -69,6 +69,7 @@ class _Sent:
     flagged: int = 0
     told: list[tuple[int, Record]] = field(default_factory=list)
     mine: int = 0
+    mine_passed: int = 0
     first: float | None = None
     since: int = 0
     suspicious: int = 0
@@ -169,6 +170,7 @@ class Counting:
             one = self._sources.setdefault(source, _Sent())
             one.take(record, verdict, passed, late)
             one.mine += mine
+            one.mine_passed += mine and passed
             one.first = at if one.first is None else one.first
             if at >= of.began:
                 one.since += 1
@@ -219,6 +221,7 @@ class Counting:
         ring = [one for one in self._sources.values() if one.hostile and hostile]
         theirs = sum(one.mine for one in ring) >= THEIRS * max(self._any.sent, 1)
         some = ring if theirs else [self._any]
+        others = self._any.before + self._any.after - sum(one.mine_passed for one in ring)
         told = sorted((item for one in some for item in one.told), key=lambda item: item[0])
         return Passed(
             "sources" if theirs else "incident",
@@ -227,6 +230,7 @@ class Counting:
             sum(one.flagged for one in some),
             self._noticed,
             [record for _, record in told[:PASSED_TOLD]],
+            others if theirs else 0,
         )
 
     def evidence(self) -> list[Record]:

@@ -35,6 +35,8 @@ class Passed:
         When the first one was held, by the event's own time; None when none was.
     events
         The first few of them.
+    others
+        With ``sources``: events of the incident that passed, of everybody else; not in the above.
     """
 
     judged_by: str
@@ -43,6 +45,7 @@ class Passed:
     flagged: int = 0
     noticed: float | None = None
     events: list[Record] = field(default_factory=list)
+    others: int = 0
 
 
 @dataclass(slots=True)

@@ -30,7 +30,7 @@ STYLE = """
 .facts{display:grid;grid-template-columns:max-content 1fr;gap:4px 18px;margin:10px 0 0}
 .facts dt{color:var(--dim)}
 .facts dd{margin:0;overflow-wrap:anywhere}
-.missing{color:var(--dim);margin:6px 0 0;padding-left:18px}
+.missing{color:var(--dim);margin:6px 0 0;padding-left:18px;overflow-wrap:anywhere}
 .none{color:var(--dim);margin:8px 0 0}
 .plots .card:only-child{column-span:all}
 a{color:inherit}

@@ -58,18 +58,23 @@ def passed_text(facts: Facts) -> str:
     passed = facts.passed
     assert passed is not None
     whole, flagged = passed.before + passed.after, passed.flagged
+    others = (
+        f" Of the incident's events {passed.others:,} of other sources reached the learner, too."
+        if passed.others
+        else ""
+    )
     if not whole and passed.judged_by == "sources":
-        return "None of what the incident's sources sent reached the learner."
+        return f"None of what its hostile sources sent reached the learner.{others}"
     when = "nothing of it was quarantined" if passed.noticed is None else (
         f"{passed.before:,} of them before the first was quarantined, at {clock(passed.noticed)}"
     )  # fmt: skip
     what = (
-        "of all that the incident's sources sent"
+        "of all that the incident's hostile sources sent"
         if passed.judged_by == "sources"
         else "that are known to be the incident's"
     )
     more = (
-        ""
+        others
         if passed.judged_by == "sources"
         else " Nobody stands out as its source, so more of its kind may have passed unseen."
     )

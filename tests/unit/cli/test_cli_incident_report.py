@@ -25,7 +25,8 @@ from monitor.cli.app import execute
 from monitor.cli.reports import digest_page
 from monitor.cli.reports.counting import Counting, Of
 from monitor.cli.reports.digest import Digest, Week, decide
-from monitor.cli.reports.facts import lasting, versions
+from monitor.cli.reports.facts import Facts, Passed, lasting, versions
+from monitor.cli.reports.words import passed_text
 from monitor.config.settings import load_settings
 from monitor.runtime.inject import Stream, honest_sources, inject
 
@@ -395,6 +396,14 @@ def decision(ts: Any, source: str, verdict: str, **more: Any) -> dict[str, Any]:
     return base | more
 
 
+@pytest.mark.parametrize("others", [0, 41])
+def test_the_words_about_what_passed_leave_nothing_out(others: int) -> None:
+    facts = Facts("incident", "out", 0.0, 0.0, 1.0, passed=Passed("sources", others=others))
+    told = passed_text(facts)
+    assert told.startswith("None of what its hostile sources sent reached the learner.")
+    assert ("41 of other sources reached the learner" in told) == bool(others)
+
+
 def test_what_passed_is_the_hostile_sources() -> None:
     """An account that is mostly honest since is not counted, whatever it sent of the incident."""
     of = Of.incident(account(10, {"ring": 6}), sent={"ring": 6, "mixed": 3, "stray": 1})
@@ -410,8 +419,10 @@ def test_what_passed_is_the_hostile_sources() -> None:
     for ts in range(20, 30):
         counting.add(decision(float(ts), "mixed", "accept"))
     counting.add(decision(31.0, "mixed", "quarantine", incident="i-1"))
+    counting.add(decision(32.0, "mixed", "flag", incident="i-1"))
     passed = counting.passed()
     assert (passed.before, passed.after, passed.flagged, passed.noticed) == (6, 1, 1, 12.0)
+    assert passed.others == 1, "an event of the incident that passed is not kept quiet"
     assert {event["source"] for event in passed.events} == {"ring"}
     assert counting.passed(hostile=False).judged_by == "incident"
     rows = {row["source"]: row for row in counting.traffic().sources}
