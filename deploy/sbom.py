@@ -5,8 +5,8 @@
 Needs the extra ``sbom``. The bill of materials is made of deploy/requirements.txt: the same file
 gives the same bytes, and it is checked against the schema of CycloneDX before it is written. Then
 pip-audit asks its database about the same pins. Exit codes: 0 done, 1 vulnerabilities are known or
-the bill cannot be made. Where the database cannot be reached, or is a mirror without answers, it says NOT AUDITED, and
-that is no failure.
+the bill cannot be made. Where the database cannot be reached, or is a mirror without answers, it
+says NOT AUDITED, and that is no failure.
 """
 
 from __future__ import annotations
