@@ -17,7 +17,7 @@ WORKDIR /src
 # First what changes seldom, so that a change of the code builds in seconds.
 COPY deploy/requirements.txt ./
 RUN python -m venv /opt/monitor \
-    && /opt/monitor/bin/pip install --requirement requirements.txt
+    && /opt/monitor/bin/pip install --require-hashes --only-binary :all: --requirement requirements.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY monitor ./monitor
 RUN /opt/monitor/bin/pip install --no-deps . \

@@ -25,6 +25,11 @@ class AskedIn(_In):
     sources: Names = Field(default=[], description="Who sent them.")
     subjects: Names = Field(default=[], description="What they are about.")
     labels: Names = Field(default=[], description="Their labels, as text.")
+    keys: Names = Field(
+        default=[],
+        description="The keys that signed them: verified ones on files, on Kafka those that the "
+        "header key-id names, which are all that were verified and maybe more.",
+    )
     since: Moment | None = Field(
         default=None, description="Of this time or later, by the event's own clock."
     )
@@ -44,6 +49,7 @@ class AskedIn(_In):
             self.since,
             self.until,
             self.incident,
+            tuple(self.keys),
         )
 
 
@@ -116,6 +122,9 @@ class BlastOut(_Out):
     first: dict[str, Any] | None = Field(description="The first that was accepted, and where.")
     last: dict[str, Any] | None
     checkpoints: JudgedOut
+    keys: dict[str, Any] = Field(
+        description="The most frequent keys; `index.keys` says whether verified or claimed."
+    )
     items: list[dict[str, Any]] = Field(description="The first ones.")
 
 

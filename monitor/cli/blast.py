@@ -33,6 +33,8 @@ EPILOG = """\
 
 `poisoning-monitor blast --incident i-31f4e4244fe04b64 --retract --reason "The ring of last week"`
 
+`poisoning-monitor blast --key shop-2026-05 --retract --reason "The key was stolen"`
+
 `poisoning-monitor blast --dir replayed --source acct-71 --json`
 
 Without --yes, --retract only says what it would do. Exit codes: 0 done, 1 refused, 2 bad usage or
@@ -55,6 +57,10 @@ def command(
     subject: Annotated[
         list[str] | None,
         typer.Option("--subject", metavar="NAME", help="About a subject; repeatable."),
+    ] = None,
+    signed_by: Annotated[
+        list[str] | None,
+        typer.Option("--key", metavar="ID", help="Signed by a key; repeatable."),
     ] = None,
     since: Annotated[
         str | None,
@@ -95,13 +101,14 @@ def command(
         "sources": source,
         "subjects": subject,
         "labels": label,
+        "keys": signed_by,
         "since": _time("--since", since),
         "until": _time("--until", until),
         "incident": incident,
     }
     asked = {name: value for name, value in given.items() if value not in (None, [])}
     if not asked.keys() - {"since", "until"}:
-        raise UsageError("say whose events: --source, --subject, --label or --incident")
+        raise UsageError("say whose events: --source, --key, --subject, --label or --incident")
     if retract and (why is None or not why.strip()):
         raise UsageError("--reason: say why; it stands in the records and the audit trail")
     if folder is not None:

@@ -12,6 +12,7 @@ from monitor.cli.desk_view import counted, plain, table, when
 
 ROWS = 10
 BAR = 40
+CLAIMED = "keys are those that the events name: every event a key has signed, and maybe others"
 _LEVELS = " ▁▂▃▄▅▆▇█"
 
 
@@ -35,7 +36,7 @@ def print_blast(out: Console, found: Mapping[str, Any]) -> None:
             + plain(one["source"], 60)
         )
     _print_histogram(out, found["histogram"])
-    for name in ("label", "subject", "source"):
+    for name in ("label", "subject", "source", "key"):
         spread = found[f"{name}s"]
         if spread["distinct"]:
             made = table(
@@ -44,6 +45,9 @@ def print_blast(out: Console, found: Mapping[str, Any]) -> None:
             for key, events in list(spread["top"].items())[:ROWS]:
                 made.add_row(plain(key, 60), f"{events:,}")
             out.print(made)
+    if found["keys"]["distinct"]:
+        proof = found["index"]["keys"]
+        out.print("keys are those that were verified" if proof == "verified" else CLAIMED)
     if found["matched_by"]:
         told = ", ".join(f"{k.replace('_', ' ')} {v:,}" for k, v in found["matched_by"].items())
         out.print(f"matched by: {told}")

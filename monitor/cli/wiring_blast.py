@@ -90,6 +90,7 @@ def make_blast(
         topic=ends.topic,
         batch_events=settings.batch.max_events,
         most=kept.max_retract_events,
+        keys="verified" if isinstance(transport, LocalTransport) else "claimed",
     )
 
 

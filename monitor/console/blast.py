@@ -16,6 +16,7 @@ from monitor.core.blast import Asked
 
 FIELDS = (
     ("source", "Source, exactly"),
+    ("key", "Signed by key"),
     ("incident", "Incident"),
     ("label", "Label"),
     ("subject", "Subject"),
@@ -63,7 +64,9 @@ def build(visit: Visit) -> Callable[[], Awaitable[None]]:
             await look()
             return
         with box:
-            parts.empty("Name a source or an incident to see what the learner was given of it.")
+            parts.empty(
+                "Name a source, a key or an incident to see what the learner was given of it."
+            )
         with box:
             _checkpoints(await visit.call(visit.desk.blast.checkpoints))
 
@@ -80,11 +83,12 @@ def _asked(fields: Mapping[str, ui.input]) -> Asked:
         except ValueError as error:
             raise Failure(f"{name}: {error}.") from error
     lists = {
-        f"{name}s": (given[name],) if given[name] else () for name in ("source", "subject", "label")
+        f"{name}s": (given[name],) if given[name] else ()
+        for name in ("source", "subject", "label", "key")
     }
     asked = Asked(**lists, **times, incident=given["incident"] or None)  # type: ignore[arg-type]
     if asked.is_open:
-        raise Failure("Name a source, an incident, a label or a subject.")
+        raise Failure("Name a source, a key, an incident, a label or a subject.")
     return asked
 
 
@@ -114,7 +118,7 @@ def _show(visit: Visit, found: Mapping[str, Any], retract: Callable[[], Awaitabl
     _models(found["checkpoints"], n > 0)
     if n:
         with parts.div("card stack"):
-            for name in ("label", "subject", "source"):
+            for name in ("label", "subject", "source", "key"):
                 spread = found[f"{name}s"]
                 if spread["distinct"]:
                     parts.text(f"By {name}, {words.count(spread['distinct'])} in all", kind="h3")

@@ -38,6 +38,9 @@ class AcceptedBatch:
         About how many events wait behind these.
     anew
         The source is not the one that was read before: what was read of it is void.
+    keys
+        By which key each is signed, None for none; empty where nobody tells. From a topic it is
+        what the record's header says, from a run's files what was verified.
     """
 
     part: Sequence[int] = ()
@@ -49,6 +52,7 @@ class AcceptedBatch:
     begins: Mapping[int, int] = field(default_factory=dict)
     behind: int = 0
     anew: bool = False
+    keys: Sequence[str | None] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +69,8 @@ class Clause:
         Feature, lowest and highest value: the pattern's numbers, all of them.
     equal
         Feature and category: the pattern's words, all of them.
+    keys
+        Signed by one of these.
     """
 
     name: str = "given"
@@ -73,11 +79,13 @@ class Clause:
     labels: tuple[str, ...] = ()
     near: tuple[tuple[str, float, float], ...] = ()
     equal: tuple[tuple[str, str], ...] = ()
+    keys: tuple[str, ...] = ()
 
     @property
     def is_open(self) -> bool:
         """Whether it has no condition at all."""
-        return not (self.sources or self.subjects or self.labels or self.near or self.equal)
+        said = (self.sources, self.subjects, self.labels, self.near, self.equal, self.keys)
+        return not any(said)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +113,12 @@ class Asked:
     since: float | None = None
     until: float | None = None
     incident: str | None = None
+    keys: tuple[str, ...] = ()
 
     @property
     def is_open(self) -> bool:
         """Whether it names nothing that could be hostile: a time alone does not."""
-        return not (self.sources or self.subjects or self.labels or self.incident)
+        return not (self.sources or self.subjects or self.labels or self.incident or self.keys)
 
     def plain(self) -> dict[str, Any]:
         """What is given, for the audit trail."""

@@ -93,11 +93,11 @@ def wanted_of(asked: Asked, incident: Mapping[str, Any] | None, index: Index) ->
         When nothing is asked for, or nothing could match.
     """
     if asked.is_open:
-        raise UsageError("Say whose events: a source, subject, label or incident is needed.")
+        raise UsageError("Say whose events: a source, key, subject, label or incident is needed.")
     since, until = asked.since, asked.until
     if since is not None and until is not None and until <= since:
         raise UsageError("until must be later than since.")
-    must = Clause("given", asked.sources, asked.subjects, asked.labels)
+    must = Clause("given", asked.sources, asked.subjects, asked.labels, keys=asked.keys)
     if incident is None:
         return Wanted(must, (), since, until)
     first, last = float(incident["first"]["ts"]), float(incident["last"]["ts"])

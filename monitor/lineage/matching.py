@@ -42,7 +42,8 @@ def _within(segment: Segment, wanted: Wanted) -> BoolArray:
 def _holds(segment: Segment, clause: Clause) -> BoolArray:
     """The cheap and sharp conditions first: most segments end there."""
     chosen: BoolArray = np.ones(len(segment), dtype=bool)
-    for column, names in (("source", clause.sources), ("subject", clause.subjects)):
+    names_by = {"source": clause.sources, "subject": clause.subjects, "key": clause.keys}
+    for column, names in names_by.items():
         if names:
             chosen &= getattr(segment, column).among(names)
             if not chosen.any():

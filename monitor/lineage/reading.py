@@ -69,6 +69,7 @@ def segment_of(batch: AcceptedBatch, max_features: int = MAX_FEATURES) -> Segmen
             Words.of([_text(event.source) for event in said]),
             Words.of([None if e.subject is None else _text(e.subject) for e in said]),
             Words.of([label_json(event.label) for event in said]),
+            Words.of(batch.keys or [None] * len(said)),
         ),
         (
             np.array(weight, dtype=np.float32),

@@ -12,9 +12,11 @@ import numpy.typing as npt
 from monitor.core.types import FloatArray, Int32Array, IntArray
 from monitor.lineage.columns import NONE, Words, array, joined, packed, unpacked, words
 
-PLACE, TIME, IDS, SOURCE, SUBJECT, LABEL, WEIGHT, NUMBERS, CATEGORIES = COLUMNS = (
-    *("place", "time", "ids", "source", "subject", "label", "weight", "numbers", "categories"),
+PLACE, TIME, IDS, SOURCE, SUBJECT, LABEL, KEY = (
+    *("place", "time", "ids", "source", "subject", "label", "key"),
 )
+WEIGHT, NUMBERS, CATEGORIES = "weight", "numbers", "categories"
+COLUMNS = (PLACE, TIME, IDS, SOURCE, SUBJECT, LABEL, KEY, WEIGHT, NUMBERS, CATEGORIES)
 Load = Callable[[str], bytes]
 Float32Array = npt.NDArray[np.float32]
 
@@ -101,6 +103,11 @@ class Segment:
         return words(unpacked(self._load(LABEL)))
 
     @cached_property
+    def key(self) -> Words:
+        """The key that each is signed by, where one is told."""
+        return words(unpacked(self._load(KEY)))
+
+    @cached_property
     def weight(self) -> Float32Array:
         """float32[n], 1 where the event says nothing."""
         return array(unpacked(self._load(WEIGHT))[0])
@@ -130,6 +137,7 @@ class Segment:
                     (SOURCE, self.source),
                     (SUBJECT, self.subject),
                     (LABEL, self.label),
+                    (KEY, self.key),
                 )
             },
             WEIGHT: packed((self.weight,)),
@@ -147,7 +155,7 @@ class Segment:
             Places(p.part[rows], p.pos[rows], p.origin_part[rows], p.origin_pos[rows]),
             (ts[rows], at[rows]),
             tuple(self.ids[row] for row in rows.tolist()),
-            (self.source.take(rows), self.subject.take(rows), self.label.take(rows)),
+            tuple(w.take(rows) for w in (self.source, self.subject, self.label, self.key)),
             (
                 self.weight[rows],
                 Numbers(n.names, n.x[rows]),
@@ -168,10 +176,10 @@ def whole(
     places: Places,
     times: tuple[FloatArray, FloatArray],
     ids: tuple[str, ...],
-    who: tuple[Words, Words, Words],
+    who: tuple[Words, ...],
     features: tuple[Float32Array, Numbers, Categories],
 ) -> Segment:
-    """A segment whose columns are at hand; ``who`` is source, subject and label.
+    """A segment whose columns are at hand; ``who`` is source, subject, label and key.
 
     ``features`` has the weights in front.
     """
@@ -181,7 +189,7 @@ def whole(
         "places": places,
         "times": times,
         "ids": ids,
-        **dict(zip((SOURCE, SUBJECT, LABEL), who, strict=True)),
+        **dict(zip((SOURCE, SUBJECT, LABEL, KEY), who, strict=True)),
         **dict(zip((WEIGHT, NUMBERS, CATEGORIES), features, strict=True)),
     }
     return made
@@ -212,6 +220,7 @@ def together(parts: Sequence[Segment]) -> Segment:
             joined([s.source for s in parts]),
             joined([s.subject for s in parts]),
             joined([s.label for s in parts]),
+            joined([s.key for s in parts]),
         ),
         (
             np.concatenate([s.weight for s in parts]),

@@ -44,6 +44,7 @@ class Survey:
     sources: Counter[str] = field(default_factory=Counter)
     subjects: Counter[str] = field(default_factory=Counter)
     labels: Counter[str] = field(default_factory=Counter)
+    keys: Counter[str] = field(default_factory=Counter)
     clauses: Counter[str] = field(default_factory=Counter)
     spans: dict[int, list[int]] = field(default_factory=dict)
     ts: list[Any] = field(default_factory=list)
@@ -61,8 +62,8 @@ class Survey:
         self.events += len(rows)
         for clause, mask in zip(self.wanted.some, each, strict=True):
             self.clauses[clause.name] += int(mask.sum())
-        for name, counter in (("source", self.sources), ("subject", self.subjects)):
-            column = getattr(found, name)
+        for name in ("source", "subject", "key"):
+            counter, column = getattr(self, f"{name}s"), getattr(found, name)
             counter.update(dict(zip(column.names, column.counts().tolist(), strict=True)))
         for name, n in zip(found.label.names, found.label.counts().tolist(), strict=True):
             self.labels[label_shown(name)] += n
@@ -105,6 +106,7 @@ class Survey:
             "sources": _top(self.sources),
             "subjects": _top(self.subjects),
             "labels": _top(self.labels),
+            "keys": _top(self.keys),
             "matched_by": dict(self.clauses),
             "partitions": [
                 {"partition": part, "first": first, "last": last, "events": n}
@@ -133,6 +135,7 @@ def item(segment: Segment, row: int) -> dict[str, Any]:
         "source": segment.source.take(one).texts()[0],
         "subject": segment.subject.take(one).texts()[0],
         "label": label_of(segment, row),
+        "key_id": segment.key.take(one).texts()[0],
         "ts": float(ts[row]),
         "accepted_at": float(at[row]),
         "weight": float(segment.weight[row]),

@@ -22,7 +22,7 @@ from sqlalchemy import (
 from monitor.core.errors import StateError, UsageError
 from monitor.store.tables import insert_new, place_columns, required
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 metadata = MetaData()
 

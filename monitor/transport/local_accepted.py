@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from monitor.core.blast import NOWHERE, AcceptedBatch, Place
+from monitor.core.blast import NOWHERE, AcceptedBatch
 from monitor.core.errors import TransportError
 from monitor.transport.local_journal import failed, last_entry
 
@@ -29,6 +29,7 @@ class _Decision(msgspec.Struct, gc=False):
     id: Any = None
     partition: int = 0
     action: str = ""
+    key_id: str | None = None
 
 
 class _Event(msgspec.Struct, gc=False):
@@ -87,7 +88,7 @@ class LocalAccepted:
         start = self._places[BYTES]
         lines = self._lines(self._path, start, end)
         first, now = self._places[LINES], time.time()
-        origin = self._origins([_id(line) for line in lines], decided)
+        told = self._told([_id(line) for line in lines], decided)
         reached = start + sum(map(len, lines)) + len(lines)
         self._places = self._places | {LINES: first + len(lines), BYTES: reached}
         return AcceptedBatch(
@@ -95,14 +96,15 @@ class LocalAccepted:
             pos=range(first, first + len(lines)),
             at=[now] * len(lines),
             values=lines,
-            origin=origin,
+            origin=[NOWHERE if one is None else (one.partition, one.line - 1) for one in told],
             places=dict(self._places),
             behind=(end - reached) * len(lines) // max(1, reached - start),
+            keys=[None if one is None else one.key_id for one in told],
         )
 
-    def _origins(self, ids: Sequence[Any], decided: int) -> list[Place]:
-        """Where lines with these ids stood in the input, in order; moves on in the decisions."""
-        found: list[Place] = []
+    def _told(self, ids: Sequence[Any], decided: int) -> list[_Decision | None]:
+        """What was decided about lines with these ids, in order; moves on in the decisions."""
+        found: list[_Decision | None] = []
         path, at = self._folder / "decisions.jsonl", self._places[DECISIONS]
         waiting: list[tuple[int, _Decision | None]] = []
         for name in ids:
@@ -118,10 +120,9 @@ class LocalAccepted:
                     at = waiting.pop()[0]
             if waiting and waiting[0][1] is not None and waiting[0][1].id == name:
                 at, told = waiting.pop(0)
-                assert told is not None
-                found.append((told.partition, told.line - 1))
+                found.append(told)
             else:
-                found.append(NOWHERE)
+                found.append(None)
         self._places = self._places | {DECISIONS: at}
         return found
 

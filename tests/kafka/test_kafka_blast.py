@@ -15,15 +15,24 @@ from monitor.core.errors import TransportError
 from monitor.transport.kafka_reviewer import KafkaReviewer
 from tests.kafka.test_kafka_quarantine import NOW, event, settled, wait
 from tests.kafka.test_kafka_quarantine_service import settings_of
+from tests.unit.provenance.test_provenance_laws import ed25519, headers
 
 pytestmark = pytest.mark.kafka
 N = 240
 ASKED = Asked(sources=("acct-71",))
+BY_KEY = Asked(keys=("k-1",))
 WHO = {"who": "ann", "why": "the account was taken over"}
 
 
 def value(i):
     return event(i, source="acct-71" if i % 4 == 1 else f"acct-{i % 9}", ts=NOW / 1000 + i)
+
+
+def signed(i):
+    """The account's key signs its events; others are not signed, or say so of a bad header."""
+    if i % 4 == 1:
+        return headers("k-1", value(i))
+    return [("key-id", b"\xff"), ("signature", b"?")] if i % 4 == 2 else []
 
 
 def retract_with_a_lost_answer(desk, monkeypatch):
@@ -64,7 +73,7 @@ def test_what_got_through_is_found_and_retracted_once(cluster, tmp_path, monkeyp
             cluster,
             name,
             **{
-                "policy": {"mode": "shadow"},  # everything passes
+                "policy": {"mode": "shadow", "provenance": {"keys": [ed25519("k-1")]}},  # all pass
                 "gate.warmup": "accept",
                 "quarantine.dir": str(tmp_path / name),
                 "blast.dir": str(tmp_path / name),
@@ -84,7 +93,7 @@ def test_what_got_through_is_found_and_retracted_once(cluster, tmp_path, monkeyp
     thread.start()
     other.start()
     try:
-        cluster.produce([(i % 2, b"%d" % i, value(i), [], NOW + i) for i in range(N)])
+        cluster.produce([(i % 2, b"%d" % i, value(i), signed(i), NOW + i) for i in range(N)])
         model = {"version": 1, "name": "before", "ts": 1.0, "offsets": {"0": 0, "1": 0}}
         late = model | {"name": "after", "ts": 2.0, "offsets": {"0": 0, "1": 10**6}}
         said = [json.dumps(model).encode(), b"nonsense", json.dumps(late).encode()]
@@ -96,12 +105,15 @@ def test_what_got_through_is_found_and_retracted_once(cluster, tmp_path, monkeyp
             found = one.blast(ASKED)["checkpoints"]
             assert found["last_clean"]["name"] == "before" and found["certain"]
             assert [m["name"] for m in found["tainted"]] == ["after"]
+            assert one.blast(BY_KEY)["keys"] == {"distinct": 1, "top": {"k-1": N // 4}}
         retract_with_a_lost_answer(desk, monkeypatch)
         outcomes = at_once(desk, other)
         assert len(outcomes) == 2 and outcomes[0] == outcomes[1]
         assert outcomes[0].events == N // 4
         again = other.retract(ASKED, who="ben", why="to be sure")
         assert (again.events, again.already) == (0, N // 4)
+        by_key = other.retract(BY_KEY, who="ben", why="its key was stolen")
+        assert (by_key.events, by_key.already) == (0, N // 4)
         (kept,) = other.retractions()
         assert kept.events == N // 4
         wait(lambda: "retract" in {entry.what for entry in manned.quarantine.audit()})

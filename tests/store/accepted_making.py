@@ -29,12 +29,14 @@ class Topic:
 
     def __init__(self, partitions=1):
         self.partitions, self.records, self.anew = partitions, [], False
+        self.keys = {}
         self.failing = None
         self.starts = 0
 
-    def add(self, value, partition=0, gap=0):
+    def add(self, value, partition=0, gap=0, key=None):
         taken = [offset for part, offset, _ in self.records if part == partition]
         self.records.append((partition, (taken[-1] + 1 if taken else 0) + gap, value))
+        self.keys[self.records[-1][:2]] = key
 
     def source(self, most=7):
         return _Source(self, most)
@@ -70,6 +72,7 @@ class _Source:
             dict(self.places),
             begins,
             len(left) - len(found),
+            keys=[self.topic.keys[r[:2]] for r in found],
         )
 
     def close(self):

@@ -306,6 +306,28 @@ def test_each_event_is_retracted_once_whatever_dies_when(lineage, monkeypatch, s
     assert (other.events, other.already) == (1, 20)
 
 
+def test_a_stolen_keys_events_are_found_and_taken_back_by_its_id(lineage):
+    """Whatever sources it spoke for; across segments, and after the index was opened anew."""
+    for i in range(60):
+        key = ("stolen", "other", None)[i % 3]
+        lineage.topic.add(event(i, source=f"s{i % 4}"), i % 2, key=key)
+    lineage.desk().stop()
+    desk = lineage.desk()
+    asked = Asked(keys=("stolen",))
+    found = desk.blast(asked, shown=100)
+    assert found["events"] == 20 and found["keys"] == {"distinct": 1, "top": {"stolen": 20}}
+    assert found["sources"]["distinct"] == 4 and found["index"]["keys"] == "claimed"
+    assert {one["id"] for one in found["items"]} == {f"e{i}" for i in range(0, 60, 3)}
+    assert {one["key_id"] for one in found["items"]} == {"stolen"}
+    assert desk.blast(Asked(keys=("nobody's",)))["events"] == 0
+    assert desk.blast(Asked(keys=("stolen", "other"), sources=("s1",)))["events"] == 10
+    done = desk.retract(asked, **WHO)
+    assert (done.events, done.already) == (20, 0)
+    assert {r["id"] for r in lineage.reviewer.sent} == {f"e{i}" for i in range(0, 60, 3)}
+    assert desk.blast(asked)["retracted"] == 20
+    assert desk.retractions()[0].asked["asked"] == {"keys": ["stolen"]}
+
+
 def test_records_say_what_is_taken_back_and_the_rest_is_refused(lineage):
     desk = lineage.desk(most=10)
     for i in range(30):

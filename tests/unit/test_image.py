@@ -14,10 +14,21 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 
 
 def pins() -> dict[str, str]:
-    lines = (ROOT / "deploy" / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    kept = [line for line in lines if line and not line.startswith("#")]
-    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in kept)
-    return {canonicalize_name(name): version for name, version in (k.split("==") for k in kept)}
+    return {name: version for name, (version, _) in hashed().items()}
+
+
+def hashed() -> dict[str, tuple[str, list[str]]]:
+    """Version and SHA-256 of each package; nothing else may stand there, no address either."""
+    text = (ROOT / "deploy" / "requirements.txt").read_text(encoding="utf-8")
+    lines = [line for line in text.replace(" \\\n", " ").splitlines() if line[:1] != "#"]
+    form = re.compile(r"([\w.-]+)==([\w.]+)((?: +--hash=sha256:[0-9a-f]{64})+)")
+    found = [form.fullmatch(line) for line in lines]
+    assert lines and all(found), [line for line, one in zip(lines, found, strict=True) if not one]
+    return {
+        canonicalize_name(one[1]): (one[2], re.findall(r"sha256:(\w+)", one[3]))
+        for one in found
+        if one is not None
+    }
 
 
 def test_every_dependency_is_pinned_to_a_version_that_is_allowed() -> None:
@@ -31,6 +42,15 @@ def test_every_dependency_is_pinned_to_a_version_that_is_allowed() -> None:
         name = canonicalize_name(requirement.name)
         assert name in pinned, f"deploy/requirements.txt lacks {name}"
         assert requirement.specifier.contains(pinned[name]), name
+
+
+def test_nothing_is_installed_but_wheels_of_known_hashes() -> None:
+    """One for both machines, or one each; pip refuses what has another."""
+    assert all(len(set(some)) == len(some) <= 2 for _, some in hashed().values())
+    every = [value for _, some in hashed().values() for value in some]
+    assert len(every) == len(set(every))
+    (ran,) = re.findall(r"pip install (.*requirements\.txt)", DOCKERFILE)
+    assert {"--require-hashes", "--only-binary"} <= set(ran.split())
 
 
 def test_stages_are_pinned_and_the_last_is_not_root() -> None:

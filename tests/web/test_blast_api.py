@@ -41,6 +41,9 @@ def test_ask_retract_and_ask_again(
     assert found["checkpoints"]["last_clean"]["name"] == "m-1"
     assert [one["name"] for one in found["checkpoints"]["tainted"]] == ["m-2"]
     assert sum(found["histogram"]["counts"]) == n
+    assert found["keys"] == {"distinct": 1, "top": {"k-ring": n}}
+    by_key = client.post("/v1/blast", json={"keys": ["k-ring"]}).json()
+    assert (by_key["events"], by_key["index"]["keys"]) == (n, "claimed")
     body = {"asked": ASKED, "why": "taken over"}
     dry = client.post("/v1/retractions", json=body | {"dry_run": True}).json()
     assert (dry["events"], client.get("/v1/retractions").json()["retractions"]) == (n, [])
@@ -49,6 +52,10 @@ def test_ask_retract_and_ask_again(
     assert run(client, *words) == 0
     out = capsys.readouterr().out
     assert f"would retract {n} events" in out and "last clean checkpoint: m-1" in out
+    words_by_key = ["blast", "--key", "k-ring", "--retract", "--reason", "the key was stolen"]
+    assert run(client, *words_by_key) == 0
+    out = capsys.readouterr().out
+    assert f"would retract {n} events" in out and "every event a key has signed" in out
     assert not client.get("/v1/retractions").json()["retractions"]
     headers = {"idempotency-key": "0123456789"}
     first = client.post("/v1/retractions", json=body, headers=headers).json()

@@ -407,7 +407,7 @@ def test_blast_radius_and_taking_back(visitor: Visitor) -> None:
     expect(visitor.by("blast-retract")).to_have_count(0)
     visitor.by("blast-source").fill("")
     visitor.by("blast-look").click()
-    expect(visitor.page.get_by_text("Name a source, an incident")).to_be_visible()
+    expect(visitor.page.get_by_text("Name a source, a key, an incident")).to_be_visible()
 
 
 @pytest.mark.parametrize("path", ["/", "/quarantine", "/quarantine/9-1", "/incidents/inc-9"])

@@ -93,6 +93,9 @@ class BlastRadius:
         A micro-batch that is as large as this tells that the gate has more to do than it can.
     most
         Most events that one request retracts.
+    keys
+        ``verified`` where the index has the keys that decisions tell, ``claimed`` where it has
+        what the records' headers say.
     """
 
     def __init__(
@@ -105,12 +108,13 @@ class BlastRadius:
         topic: str,
         batch_events: int = 2048,
         most: int = 100_000,
+        keys: str = "claimed",
         around: Around | None = None,
         clock: Clock = time.time,
     ) -> None:
         self._store, self._follower, self._reviewer = store, follower, reviewer
         self._new_checkpoints, self._topic = checkpoints, topic
-        self._batch_events, self._most = batch_events, most
+        self._batch_events, self._most, self._keys = batch_events, most, keys
         self.around = around or Around()
         self._clock = clock
         self._full_at = float("-inf")
@@ -162,6 +166,7 @@ class BlastRadius:
             "complete_from": {str(part): at for part, at in sorted(since.items())},
             "read_up_to": {str(part): at for part, at in sorted(places.items())},
             "behind": self._follower.behind,
+            "keys": self._keys,
         }
         found["asked"] = asked.plain()
         return found

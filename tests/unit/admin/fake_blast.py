@@ -52,6 +52,9 @@ class FakeBlast:
                     [value["ts"] for value in values],
                     [json.dumps(value).encode() for value in values],
                     [NOWHERE] * events,
+                    keys=[
+                        "k-ring" if value["source"] == "ring-1-000" else None for value in values
+                    ],
                 )
             )
         ]
@@ -83,6 +86,7 @@ class FakeBlast:
             "complete_from": {"0": 0},
             "read_up_to": {"0": n},
             "behind": 0,
+            "keys": "claimed",
         }
         return found | {"asked": asked.plain()}
 

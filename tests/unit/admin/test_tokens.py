@@ -10,6 +10,7 @@ import pytest
 
 from monitor.admin.lockout import MOST_ADDRESSES, MOST_NOTES, Lockout
 from monitor.admin.people import Role
+from monitor.admin.session import Sessions
 from monitor.admin.tokens import TokenFile
 from monitor.core.errors import StateError, UsageError
 
@@ -25,6 +26,31 @@ def test_a_token_is_stored_hashed_and_for_its_owner_only(tmp_path: Path) -> None
     assert file.find(text + "x") is file.find("") is None
     assert file.by_id(found.id) == found
     assert found.id not in text
+
+
+def test_secrets_are_compared_in_constant_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By :func:`hmac.compare_digest` alone, and all tokens whichever is the right one."""
+    file = TokenFile(tmp_path / "tokens.json")
+    texts = [file.create(name, Role.VIEWER) for name in "abc"]
+    compared: list[bool] = []
+
+    def compare(one: str | bytes, other: str | bytes) -> bool:
+        compared.append(one == other)
+        return compared[-1]
+
+    monkeypatch.setattr("hmac.compare_digest", compare)
+    for text, found in ((texts[0], "a"), (texts[2], "c"), ("wrong", None)):
+        compared.clear()
+        token = file.find(text)
+        assert (token.name if token else None) == found
+        assert len(compared) == 3 and compared.count(True) == (found is not None)
+    # What the comparison says counts, and nothing beside it.
+    monkeypatch.setattr("hmac.compare_digest", lambda one, other: True)
+    assert file.find("wrong") is not None and Sessions.same("a", "b")
+    monkeypatch.setattr("hmac.compare_digest", lambda one, other: False)
+    assert file.find(texts[0]) is None and not Sessions.same("a", "a")
 
 
 def test_another_process_s_changes_are_seen(tmp_path: Path) -> None:

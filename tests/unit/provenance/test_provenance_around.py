@@ -150,6 +150,15 @@ def test_a_recording_is_replayed_with_its_signatures(
     assert refused("signed", "--headers", str(beside)) == {50, *forged}
     assert refused("bare") == set(range(300))
     assert "--headers" in capsys.readouterr().err
+    # In mode shadow forged events pass, but none of them counts as the key's.
+    assert refused("passed", "--headers", str(beside), "--mode", "shadow") == {50, *forged}
+    look = ["blast", "--dir", str(tmp_path / "passed"), "--key", "k-1", "--json"]
+    capsys.readouterr()
+    assert execute([*look, "--shown", "1000"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len((tmp_path / "passed" / "accepted.jsonl").read_bytes().splitlines()) == 300
+    assert found["events"] == 296 and found["index"]["keys"] == "verified"
+    assert not {one["id"] for one in found["items"]} & {f"e-{row}" for row in (50, *forged)}
     beside.write_text("no JSON\n")
     assert execute([*common, "--out", str(tmp_path / "x"), "--headers", str(beside)]) == 2
     assert "line 1" in capsys.readouterr().err
