@@ -23,6 +23,11 @@ _SPREADS = 0.02
 _STANDS_OUT = 0.25
 """Of the busiest source's events: who has fewer may be a false alarm that the incident drew in."""
 
+_ORDINARY = 4
+"""Who had so many times as many events accepted as the incident has of it was mostly honest: taking
+back all that it said would cost more than it mends. Its events still count where they carry the
+pattern."""
+
 _SHARED, _COMMON, _LEAST = 0.5, 0.05, 5
 """A value is the pattern's when half of the senders' events have it, at least so many, and few of
 all events; one that most have anyway says nothing."""
@@ -45,6 +50,15 @@ class Index:
         values = np.empty(0) if last is None else last.numbers.column(feature)
         known = values[np.isfinite(values)]
         return float(known.std(dtype=np.float64)) if len(known) else 0.0
+
+    def sent(self, wanted: Wanted) -> Counter[str]:
+        """How many of the meant events are whose."""
+        count = Counter[str]()
+        for segment in self.look(wanted):
+            rows = np.flatnonzero(matched(segment, wanted)[0]).tolist()
+            names = segment.source.texts() if rows else ()
+            count.update(names[row] for row in rows)
+        return count
 
     def shared(self, wanted: Wanted, names: Sequence[str]) -> dict[str, float]:
         """The values that most of the meant events share, where few others have them."""
@@ -101,7 +115,7 @@ def wanted_of(asked: Asked, incident: Mapping[str, Any] | None, index: Index) ->
     if incident is None:
         return Wanted(must, (), since, until)
     first, last = float(incident["first"]["ts"]), float(incident["last"]["ts"])
-    senders = _senders(incident)
+    senders = _senders(incident, index, (first, _behind(last)))
     values: dict[str, float] = {}
     if senders is not None:
         names = [str(part["feature"]) for part in incident["common"].get("pattern", ())]
@@ -126,10 +140,15 @@ def _behind(ts: float) -> float:
     return ts + 1e-3
 
 
-def _senders(incident: Mapping[str, Any]) -> Clause | None:
+def _senders(incident: Mapping[str, Any], index: Index, span: tuple[float, float]) -> Clause | None:
+    """The sources that stand out in it, but for those that meanwhile were mostly honest."""
     top = incident["sources"]["top"]
     least = _STANDS_OUT * max((row["events"] for row in top), default=0)
-    sources = tuple(str(row["source"]) for row in top if row["events"] >= least)
+    mine = {str(row["source"]): row["events"] for row in top if row["events"] >= least}
+    if not mine:
+        return None
+    sent = index.sent(Wanted(Clause(SENDERS, sources=tuple(mine)), (), *span))
+    sources = tuple(name for name, events in mine.items() if sent[name] < _ORDINARY * events)
     labels = tuple(str(row["label"]) for row in incident["labels"])
     return Clause(SENDERS, sources=sources, labels=labels) if sources else None
 

@@ -29,8 +29,8 @@ class Process:
 
     def __init__(self, folder: Path, settings: dict) -> None:
         self.config = folder / "monitor.yaml"
-        own = {"dir": str(folder / "store")}
-        self.config.write_text(yaml.safe_dump({**settings, "quarantine": own}))
+        own = {name: {"dir": str(folder / "store")} for name in ("quarantine", "blast")}
+        self.config.write_text(yaml.safe_dump({**settings, **own}))
         self.log = folder / "monitor.log"
         self.process: subprocess.Popen | None = None
 

@@ -171,6 +171,15 @@ def test_an_incident_becomes_conditions():
         wanted_of(Asked(incident="i-1"), incident(common={}, sources={"top": []}), index)
 
 
+@pytest.mark.parametrize(("honest", "named"), [(20, ("ring", "busy")), (60, ("ring",))])
+def test_who_was_mostly_honest_is_not_taken_back(honest, named):
+    bodies = [ordinary(i, source="busy") for i in range(honest)]
+    bodies += [ordinary(i, source="ring", label="fraud") for i in range(9)]
+    top = [{"source": "ring", "events": 9}, {"source": "busy", "events": 10}]
+    found = wanted_of(Asked(incident="i-1"), incident(sources={"top": top}), index_of(bodies))
+    assert found.some[0].sources == named
+
+
 @pytest.mark.parametrize("usual", [False, True])
 def test_what_the_senders_events_share_is_the_pattern(usual):
     """And not what the incident says of it; but what all events have anyway tells nothing."""
