@@ -57,7 +57,7 @@ class Index:
         for segment in self.look(wanted):
             rows = np.flatnonzero(matched(segment, wanted)[0]).tolist()
             names = segment.source.texts() if rows else ()
-            count.update(names[row] for row in rows)
+            count.update(name for row in rows if (name := names[row]) is not None)
         return count
 
     def shared(self, wanted: Wanted, names: Sequence[str]) -> dict[str, float]:
