@@ -61,6 +61,7 @@ class Stack:
             "MONITOR_KAFKA__TRANSACTIONAL_ID_PREFIX": self.cluster.mark,
             "MONITOR_KAFKA__PARTITIONS": "2",
             "MONITOR_QUARANTINE__DIR": str(self.folder),
+            "MONITOR_BLAST__DIR": str(self.folder),
             "MONITOR_HTTP__HOST": "127.0.0.1",
             "MONITOR_HTTP__PORT": str(self.port),
             "MONITOR_HTTP__TOKENS_FILE": str(self.folder / "tokens.json"),

@@ -294,7 +294,8 @@ def test_openapi_describes_every_route(site: Site) -> None:
         "/v1/quarantine/events/{key}/value", "/v1/quarantine/release", "/v1/quarantine/confirm",
         "/v1/quarantine/erase", "/v1/drills", "/v1/drills/{drill}", "/v1/drills/{drill}/stop",
         "/v1/audit", "/v1/session", "/v1/incidents", "/v1/incidents/{identifier}",
-        "/v1/audit/heads", "/v1/lineage/{event_id}",
+        "/v1/audit/heads", "/v1/lineage/{event_id}", "/v1/blast", "/v1/retractions",
+        "/v1/checkpoints", "/v1/keys", "/v1/keys/{key_id}/revoke", "/v1/keys/{key_id}/rotate",
     }  # fmt: skip
     for methods in document["paths"].values():
         for operation in methods.values():
