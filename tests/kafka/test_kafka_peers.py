@@ -119,7 +119,8 @@ def test_five_members_come_and_go(cluster, tmp_path):
             time.sleep(rng.uniform(1.0, 4.0))
             if goes is not None:
                 how = signal.SIGTERM if turn % 2 else signal.SIGKILL
-                assert running.pop(goes).end(how) in (0, -signal.SIGKILL)
+                # One that is told to go while Python itself still starts has nothing to end well.
+                assert running.pop(goes).end(how) in (0, -signal.SIGKILL, -signal.SIGTERM)
             progress.wait(turn * EVENTS // 16, running[comes])
         progress.wait(EVENTS // 2, running["e"])
         produce(cluster, list(events(EVENTS, 3))[EVENTS // 2 :])
