@@ -6,8 +6,8 @@ import logging
 import struct
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, TypeVar
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -22,6 +22,8 @@ from monitor.core.errors import UsageError
 from monitor.transport.kafka_config import FETCH_MIN_BYTES, KafkaConfig
 from monitor.transport.kafka_records import Rows
 from monitor.transport.kafka_security import librdkafka_options
+
+T = TypeVar("T")
 
 log = logging.getLogger("kafka.confluent")
 
@@ -221,15 +223,11 @@ class ConfluentReader:
     def seek(self, partition: int, offset: int) -> None:
         """See :class:`~monitor.transport.kafka_port.Reader`."""
         deadline = time.monotonic() + _SEEK_SECONDS
-        while True:
-            try:
-                self._consumer.seek(self._tp(partition, offset))
-                break
-            except KafkaException as error:
-                # A moment after the assignment it is not known everywhere yet.
-                if error.args[0].code() != KafkaError._STATE or time.monotonic() > deadline:
-                    raise
-                time.sleep(_RETRY_SECONDS)
+        place = self._tp(partition, offset)
+        # A moment after the assignment it is not known everywhere yet.
+        _patiently(
+            lambda: self._consumer.seek(place), (KafkaError._STATE,), deadline, _RETRY_SECONDS
+        )
         self._positions[partition] = offset
         if partition in self._held_back:
             self._held_back.discard(partition)
@@ -245,19 +243,16 @@ class ConfluentReader:
 
     def _watermark(self, partition: int, deadline: float) -> tuple[int, int]:
         """A partition's ends. While its leader changes, the client does not ask again by itself."""
-        while True:
+
+        def ask() -> Any:
             left = max(0.1, deadline - time.monotonic())
-            try:
-                answer = self._consumer.get_watermark_offsets(self._tp(partition), left)
-            except KafkaException as error:
-                if error.args[0].code() not in _PASSING or time.monotonic() > deadline:
-                    raise
-                time.sleep(_SLICE_SECONDS)
-                continue
-            if answer is None:
-                raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
-            low, high = answer
-            return low, high
+            return self._consumer.get_watermark_offsets(self._tp(partition), left)
+
+        answer = _patiently(ask, _PASSING, deadline, _SLICE_SECONDS)
+        if answer is None:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+        low, high = answer
+        return low, high
 
     def beginnings(self, partitions: Sequence[int], seconds: float) -> dict[int, int]:
         """See :class:`~monitor.transport.kafka_port.Reader`."""
@@ -350,18 +345,28 @@ class ConfluentMember(ConfluentReader):
     def committed(self, partition: int, seconds: float) -> int | None:
         """See :class:`~monitor.transport.kafka_port.Member`."""
         deadline = time.monotonic() + seconds
-        while True:
+
+        def ask() -> int | None:
             left = max(0.1, deadline - time.monotonic())
-            try:
-                (found,) = self._consumer.committed([self._tp(partition)], left)
-                if found.error is not None:
-                    raise KafkaException(found.error)
-                return found.offset if found.offset >= 0 else None
-            except KafkaException as error:
-                pending = error.args[0].code() == KafkaError.UNSTABLE_OFFSET_COMMIT
-                if not pending or time.monotonic() > deadline:
-                    raise
-            time.sleep(_SLICE_SECONDS)
+            (found,) = self._consumer.committed([self._tp(partition)], left)
+            if found.error is not None:
+                raise KafkaException(found.error)
+            return found.offset if found.offset >= 0 else None
+
+        return _patiently(ask, (KafkaError.UNSTABLE_OFFSET_COMMIT,), deadline, _SLICE_SECONDS)
+
+
+def _patiently(
+    ask: Callable[[], T], passing: Collection[int], deadline: float, pause_seconds: float
+) -> T:
+    """What ``ask`` gives, asked again until then while it fails with a code that passes."""
+    while True:
+        try:
+            return ask()
+        except KafkaException as error:
+            if error.args[0].code() not in passing or time.monotonic() > deadline:
+                raise
+        time.sleep(pause_seconds)
 
 
 def _complain(error: KafkaError) -> None:
