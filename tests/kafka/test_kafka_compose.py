@@ -69,7 +69,9 @@ def test_every_query_has_data(stack: Stack) -> None:
     excused = {name for asked in left for name in asked.metrics()}
     for name, why in ABSENT.items():
         there = stack.prometheus.query(name)
-        assert not there and name.partition("{")[0] in excused, f"{name} has data, take it off the list ({why})"
+        assert not there and name.partition("{")[0] in excused, (
+            f"{name} has data, take it off the list ({why})"
+        )
 
 
 def test_every_exemplar_query_has_exemplars(stack: Stack) -> None:
