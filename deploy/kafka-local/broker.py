@@ -59,6 +59,11 @@ def find_java() -> str:
     return java
 
 
+def performance_options() -> list[str]:
+    """Options of Java from the variable that Kafka's own scripts read as well."""
+    return os.environ.get("KAFKA_JVM_PERFORMANCE_OPTS", "-XX:+UseSerialGC").split()
+
+
 def kafka_version(libs: Path) -> str:
     """Version of the broker in ``libs``."""
     names = [p.name for p in libs.glob("kafka_2.13-*.jar")]
@@ -194,7 +199,7 @@ class Broker:
         self.version = kafka_version(libs)
         settings = self._write_settings()
         run = [java, f"-Dlog4j2.configurationFile={HERE / 'log4j2.properties'}"]
-        run += [f"-Xmx{self.node.heap_megabytes}m", "-XX:+UseSerialGC", *self.extras.jvm]
+        run += [f"-Xmx{self.node.heap_megabytes}m", *performance_options(), *self.extras.jvm]
         run += ["-cp", f"{libs}/*"]
         if not (self.data / "logs" / "meta.properties").exists():
             self._format(run, settings)
