@@ -11,6 +11,7 @@ from nicegui import ui
 from monitor.admin.people import Role
 from monitor.console import charts, parts, words
 from monitor.console.incidents import called, senders, size
+from monitor.console.life import address
 from monitor.console.review import ReviewDialog
 from monitor.console.site import Failure, Visit, say, tag
 from monitor.core.desk import HeldFilter, ReviewStatus
@@ -139,7 +140,7 @@ class _Incident:
             parts.text("Its first events and its last.", "muted small")
             with parts.div("flow"):
                 for name in found["evidence"]:
-                    parts.link(name, f"/quarantine?{urlencode({'text': name})}", "mono break")
+                    tag(parts.link(name, address(name), "mono break"), "incident-event")
 
     def _sources(self, found: Account) -> None:
         rows = found["sources"]["top"]
