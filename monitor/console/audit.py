@@ -17,7 +17,7 @@ MOST_CHARS = 60
 
 def build(visit: Visit) -> Callable[[], Awaitable[None]]:
     """What stands on the page, and what fills it."""
-    with parts.div("spread"):
+    with parts.div("spread headline"):
         parts.heading(
             "Audit trail", "Changes, reviews, erasures and logins, the latest first. UTC."
         )

@@ -39,7 +39,7 @@ class _History:
         self._last: int | None = None
         self._target = 0
         self._upto = version_of(visit.connection.query_params.get("version", ""))
-        with parts.div("spread"):
+        with parts.div("spread headline"):
             parts.heading("Policy", "Every version, who made it and why.")
             # Where there is no room for it in the navigation, the way to it is here.
             parts.link("Signing keys", "/keys", "small")

@@ -86,7 +86,7 @@ class _Keys:
         self._list.clear()
         with self._list:
             if not self._keys:
-                _none()
+                _none(edit.part_of(self._now.policy))
             elif not found:
                 parts.empty("No key has this in its id, and none speaks for such a source.")
             for key in found[:SHOWN]:
@@ -135,7 +135,8 @@ class _Keys:
                 target = f"/policy?version={now.version}"
                 parts.link(f"Policy version {now.version}", target, "small")
             rules = [(rule["sources"], _rule(rule)) for rule in part["rules"]]
-            parts.facts([*rules, ("all others", registry.SIGNATURES[part["default"]])])
+            others = "all others" if rules else "all sources"
+            parts.facts([*rules, (others, registry.SIGNATURES[part["default"]])])
             if not self._visit.may(Role.ADMIN):
                 parts.text("Changing keys and rules takes the role admin.", "muted small")
 
@@ -156,9 +157,11 @@ def _rule(rule: Mapping[str, Any]) -> str:
     return f"{said} ({rule['why']})" if rule["why"] else said
 
 
-def _none() -> None:
+def _none(part: Mapping[str, Any]) -> None:
     with tag(parts.div("stack"), "keys-none"):
-        parts.text("No key is registered: whatever source an event names is believed.")
+        asked = part["rules"] or part["default"] != "optional"
+        so = "." if asked else ": whatever source an event names is believed."
+        parts.text(f"No key is registered{so}")
         parts.text("An admin makes one and adds it from a terminal:", "muted")
         parts.text(HOW, "raw", "pre")
         parts.text(

@@ -14,7 +14,6 @@ from monitor.console import parts, registry
 from monitor.console.site import Failure, Visit, done, say, tag
 from monitor.core.blast import Asked
 from monitor.core.desk import Change, ConflictError
-from monitor.core.errors import UsageError
 from monitor.provenance import edit
 
 
@@ -44,7 +43,7 @@ class RevokeDialog:
             inner.style("width: 100%")
             self._title = parts.text("", "break", "h2")
             self._told = tag(parts.div("stack"), "revoke-sum")
-            after = ui.input("Only what was signed from this time on, UTC; empty for all")
+            after = ui.input("Only from this time on, UTC", validation=_wrong)
             after.props("outlined dense clearable maxlength=64 debounce=250").style("width: 100%")
             after.on_value_change(self._tell)
             self._after = tag(after, "revoke-after")
@@ -66,7 +65,7 @@ class RevokeDialog:
         self._title.say(f"Revoke {key}")
         for field in (self._why, self._after):
             field.set_value("")
-            field.props(remove="error error-message")
+        self._why.props(remove="error error-message")
         self._told.clear()
         with self._told:
             self._sentences = parts.div("stack")
@@ -79,12 +78,10 @@ class RevokeDialog:
     def _tell(self) -> None:
         if self._base is None:
             return
-        self._after.props(remove="error error-message")
-        try:
-            after = self._time()
-        except UsageError as error:
-            self._after.props("error").props["error-message"] = str(error)
+        said = str(self._after.value or "")
+        if _wrong(said) is not None:
             return
+        after = _time(said)
         self._sentences.clear()
         with self._sentences:
             now = time.time()
@@ -105,17 +102,9 @@ class RevokeDialog:
             tag(parts.text(said, "muted"), "revoke-taught")
             parts.link("Blast radius", f"/blast?{urlencode({'key': key})}", "small")
 
-    def _time(self) -> float | None:
-        """From which time on. Raises UsageError for what is none."""
-        said = str(self._after.value or "").strip()
-        try:
-            return float(moment(said)) if said else None
-        except (ValueError, OverflowError) as error:
-            raise UsageError(f"The time {error}.") from error
-
     async def _go(self) -> None:
         base = self._base
-        if base is None or not self._button.enabled:
+        if base is None or not self._button.enabled or not self._after.validate():
             return
         why = (self._why.value or "").strip()
         if not why:
@@ -125,9 +114,6 @@ class RevokeDialog:
         self._button.disable()
         try:
             change = await self._propose(base, why)
-        except UsageError:
-            self._tell()
-            return
         except Failure as error:
             if isinstance(error.cause, ConflictError):
                 self._dialog.close()
@@ -145,7 +131,7 @@ class RevokeDialog:
         await self._finished()
 
     async def _propose(self, base: Change, why: str) -> Change:
-        after, who = self._time(), self._visit.now(Role.ADMIN)
+        after, who = _time(str(self._after.value or "")), self._visit.now(Role.ADMIN)
 
         def work() -> Change:
             document = edit.revoked(
@@ -155,3 +141,17 @@ class RevokeDialog:
             return policy.propose(document, base=base.version, who=who, why=why)
 
         return await self._visit.call(work)
+
+
+def _time(said: str) -> float | None:
+    """From which time on, None for all. Raises ValueError."""
+    return float(moment(said.strip())) if said.strip() else None
+
+
+def _wrong(said: str | None) -> str | None:
+    """Why that is no time, None if it is one."""
+    try:
+        _time(said or "")
+    except (ValueError, OverflowError) as error:
+        return f"It {error}."
+    return None
