@@ -131,12 +131,13 @@ class _Incident:
         with parts.div("card"):
             with parts.div("spread"):
                 parts.text("Evidence", kind="h2")
-                for part in {part["id"]: part for part in found["parts"]}:
-                    query = urlencode({"incident": part})
-                    made = parts.link("Its held events", f"/quarantine?{query}", "small")
-                    tag(made, "incident-held")
-                    made = parts.link("What it taught the model", f"/blast?{query}", "small")
-                    tag(made, "incident-blast")
+                with parts.div("flow"):
+                    for part in {part["id"]: part for part in found["parts"]}:
+                        query = urlencode({"incident": part})
+                        made = parts.link("Its held events", f"/quarantine?{query}", "small")
+                        tag(made, "incident-held")
+                        made = parts.link("What it taught the model", f"/blast?{query}", "small")
+                        tag(made, "incident-blast")
             parts.text("Its first events and its last.", "muted small")
             with parts.div("flow"):
                 for name in found["evidence"]:

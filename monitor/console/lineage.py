@@ -166,7 +166,9 @@ def _judged(one: Life) -> None:
             _fact("Software", _read(one.get("software")), "lineage-software")
             incident = one.get("incident")
             target = life.incident_address(str(incident)) if incident else None
-            _fact("Incident", _said(incident), "lineage-incident", target)
+            # The first events of one come before there is one.
+            said = str(incident) if incident else "none when it was decided"
+            _fact("Incident", said, "lineage-incident", target)
             _fact("Proven by", life.proof(one), "lineage-proof")
 
 
