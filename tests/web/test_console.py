@@ -549,6 +549,8 @@ def test_what_events_say_is_text(visitor: Visitor, path: str) -> None:
         while client.get("/v1/quarantine/events/9-1").status_code != 200:
             assert time.monotonic() < deadline
     visitor.go(path)
+    if path.startswith("/lineage"):
+        expect(visitor.by("lineage-life")).to_have_count(1)
     expect(visitor.page.get_by_text("<script>window.hurt=1").first).to_be_visible()
     expect(visitor.page.get_by_text("{{ 1+1 }}").first).to_be_visible()
     visitor.page.wait_for_timeout(300)
