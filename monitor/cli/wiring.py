@@ -303,7 +303,7 @@ def make_app(
         chains=chains,
     )
     if settings.http.console:
-        add_console(app, status, desk, auth, incidents=incidents)
+        add_console(app, status, desk, auth, incidents=incidents, chains=chains)
     return app
 
 

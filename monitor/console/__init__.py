@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from monitor.admin.app import StatusView
     from monitor.admin.auth import Auth
+    from monitor.admin.chain_routes import ChainsView
     from monitor.admin.desk import Desk
     from monitor.admin.incident_routes import IncidentsView
 
@@ -27,6 +28,7 @@ def add_console(
     auth: Auth,
     *,
     incidents: IncidentsView | None = None,
+    chains: ChainsView | None = None,
 ) -> None:
     """Have ``app`` show the console at ``/``, or how to install it.
 
@@ -42,6 +44,8 @@ def add_console(
         Tells who looks.
     incidents
         What flagged events were grouped into.
+    chains
+        Looks the lives of events up.
     """
     add_login(app)
     if find_spec("nicegui") is None:
@@ -51,4 +55,4 @@ def add_console(
     from monitor.console.pages import mount  # noqa: PLC0415
     from monitor.console.site import Site  # noqa: PLC0415
 
-    mount(app, Site(status, desk, auth, incidents))
+    mount(app, Site(status, desk, auth, incidents, chains))

@@ -17,7 +17,13 @@ MOST_CHARS = 60
 
 def build(visit: Visit) -> Callable[[], Awaitable[None]]:
     """What stands on the page, and what fills it."""
-    parts.heading("Audit trail", "Changes, reviews, erasures and logins, the latest first. UTC.")
+    with parts.div("spread headline"):
+        parts.heading(
+            "Audit trail", "Changes, reviews, erasures and logins, the latest first. UTC."
+        )
+        with parts.div("flow small"):
+            tag(parts.link("The life of one event", "/lineage"), "audit-lineage")
+            parts.link("Signing keys", "/keys")
     with parts.div("card"):
         rows = tag(parts.div("list"), "audit")
         with rows:

@@ -11,6 +11,7 @@ from nicegui import ui
 from monitor.admin.desk_schemas import moment
 from monitor.admin.people import Role
 from monitor.console import parts, words
+from monitor.console.life import address
 from monitor.console.site import Failure, Visit, done, say, tag
 from monitor.core.blast import Asked
 
@@ -178,7 +179,9 @@ def _items(items: Any) -> None:
             with parts.div("item small"):
                 at = one["accepted"]
                 parts.text(f"{at['partition']}-{at['offset']}", "num muted")
-                parts.text(f"{one['id']} of {one['source']}", "break")
+                with parts.div("break"):
+                    tag(parts.link(str(one["id"]), address(str(one["id"]))), "blast-event")
+                    parts.text(f" of {one['source']}", kind="span")
                 parts.text(f"{one['label']} · {words.clock(one['ts'])}", "muted break")
 
 

@@ -12,6 +12,7 @@ from nicegui import ui
 
 from monitor.admin.people import Role
 from monitor.console import evidence, parts, words
+from monitor.console.life import address
 from monitor.console.review import ReviewDialog
 from monitor.console.site import Failure, Visit, say, tag
 from monitor.core.desk import Held, HeldFilter, ReviewStatus
@@ -151,6 +152,9 @@ def _facts(held: Held) -> None:
             ):
                 parts.text(name, kind="dt")
                 parts.text(value, kind="dd")
+            parts.text("Lineage", kind="dt")
+            with ui.element("dd"):
+                tag(parts.link("Its whole life", address(held.event_id)), "event-lineage")
             parts.text("Incident", kind="dt")
             with ui.element("dd"):
                 if held.incident:

@@ -24,10 +24,12 @@ NAV = (
     ("/blast", "Blast radius", "radar"),
     ("/drills", "Drills", "science"),
     ("/audit", "Audit", "fact_check"),
+    ("/lineage", "Lineage", "timeline"),
+    ("/keys", "Keys", "key"),
 )
-WIDE = ("/blast", "/drills")
+WIDE = ("/blast", "/drills", "/lineage", "/keys")
 """Pages to which others lead where there is no room."""
-DESKLESS = ("/", "/incidents")
+DESKLESS = ("/", "/incidents", "/lineage")
 """Pages that have something to show where there is no desk."""
 KEYS = (
     ("j  k", "next and previous event"),

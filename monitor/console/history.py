@@ -21,13 +21,28 @@ def build(visit: Visit) -> Callable[[], Awaitable[None]]:
     return _History(visit).load
 
 
+def version_of(text: str) -> int | None:
+    """The version that an address asks for, None for the latest.
+
+    Examples
+    --------
+    >>> version_of("7"), version_of(""), version_of("-1"), version_of("9" * 99)
+    (7, None, None, None)
+    """
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
+
+
 class _History:
     def __init__(self, visit: Visit) -> None:
         self._visit = visit
         self._now: Change | None = None
         self._last: int | None = None
         self._target = 0
-        parts.heading("Policy", "Every version, who made it and why.")
+        self._upto = version_of(visit.connection.query_params.get("version", ""))
+        with parts.div("spread headline"):
+            parts.heading("Policy", "Every version, who made it and why.")
+            # Where there is no room for it in the navigation, the way to it is here.
+            parts.link("Signing keys", "/keys", "small")
         with parts.div("stack"):
             self._conflict = tag(parts.text("", "note warn"), "conflict").props("role=alert")
             self._conflict.set_visibility(False)
@@ -37,7 +52,10 @@ class _History:
             self._waiting = tag(parts.div("card"), "waiting")
             self._waiting.set_visibility(False)
             with parts.div("card"):
-                parts.text("Versions", kind="h2")
+                with parts.div("spread"):
+                    parts.text("Versions", kind="h2")
+                    if self._upto is not None:
+                        tag(parts.link("Show the latest", "/policy", "small"), "history-latest")
                 self._list = tag(parts.div("list"), "history")
                 with self._list:
                     parts.empty("The history is being read …")
@@ -65,10 +83,14 @@ class _History:
         """Read the history from its end. Raises Failure."""
         visit, policy = self._visit, self._visit.desk.policy
         self._now = await visit.call(policy.current)
-        versions = list(await visit.call(policy.history, PAGE))
+        before = None if self._upto is None else self._upto + 1
+        versions = list(await visit.call(policy.history, PAGE, before))
         waiting = list(await visit.call(policy.waiting))
         self._list.clear()
         self._last = None
+        with self._list:
+            if not versions:
+                parts.empty("There is no version of this number (any more).")
         self._show(versions)
         await self._show_applied()
         await self._show_waiting(waiting)

@@ -11,6 +11,7 @@ from nicegui import ui
 from monitor.admin.people import Role
 from monitor.console import charts, parts, words
 from monitor.console.incidents import called, senders, size
+from monitor.console.life import address
 from monitor.console.review import ReviewDialog
 from monitor.console.site import Failure, Visit, say, tag
 from monitor.core.desk import HeldFilter, ReviewStatus
@@ -130,16 +131,17 @@ class _Incident:
         with parts.div("card"):
             with parts.div("spread"):
                 parts.text("Evidence", kind="h2")
-                for part in {part["id"]: part for part in found["parts"]}:
-                    query = urlencode({"incident": part})
-                    made = parts.link("Its held events", f"/quarantine?{query}", "small")
-                    tag(made, "incident-held")
-                    made = parts.link("What it taught the model", f"/blast?{query}", "small")
-                    tag(made, "incident-blast")
+                with parts.div("flow"):
+                    for part in {part["id"]: part for part in found["parts"]}:
+                        query = urlencode({"incident": part})
+                        made = parts.link("Its held events", f"/quarantine?{query}", "small")
+                        tag(made, "incident-held")
+                        made = parts.link("What it taught the model", f"/blast?{query}", "small")
+                        tag(made, "incident-blast")
             parts.text("Its first events and its last.", "muted small")
             with parts.div("flow"):
                 for name in found["evidence"]:
-                    parts.link(name, f"/quarantine?{urlencode({'text': name})}", "mono break")
+                    tag(parts.link(name, address(name), "mono break"), "incident-event")
 
     def _sources(self, found: Account) -> None:
         rows = found["sources"]["top"]

@@ -22,6 +22,8 @@ from monitor.console import (
     history,
     incident,
     incidents,
+    keys,
+    lineage,
     overview,
     quarantine,
     thresholds,
@@ -40,6 +42,8 @@ PAGES: dict[str, tuple[str, Build]] = {
     "/blast": ("Blast radius", blast.build),
     "/drills": ("Drills", drills.build),
     "/audit": ("Audit trail", audit.build),
+    "/lineage": ("Lineage", lineage.build),
+    "/keys": ("Keys", keys.build),
 }
 EVENT = "/quarantine/"
 INCIDENT = "/incidents/"

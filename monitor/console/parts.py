@@ -82,9 +82,14 @@ def counted(values: Mapping[str, int], classes: str = "", most: int = 8) -> None
         text(f"and {len(rows) - most} more", "muted small")
 
 
+def facts_box() -> Element:
+    """What names (``dt``) and values (``dd``) stand in."""
+    return ui.element("dl").classes("facts")
+
+
 def facts(values: Iterable[tuple[str, Any]]) -> None:
     """Names and values, one a line."""
-    with ui.element("dl").classes("facts"):
+    with facts_box():
         for name, value in values:
             text(name, kind="dt")
             text(words.plain(value), kind="dd")

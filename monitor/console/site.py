@@ -16,6 +16,7 @@ from starlette.requests import HTTPConnection
 
 from monitor.admin.app import StatusView
 from monitor.admin.auth import LOGIN_PAGE, Auth, allowed
+from monitor.admin.chain_routes import ChainsView
 from monitor.admin.desk import Desk
 from monitor.admin.incident_routes import IncidentsView
 from monitor.admin.people import Person, Role
@@ -39,6 +40,7 @@ class Site:
     desk: Desk | None
     auth: Auth
     incidents: IncidentsView | None = None
+    chains: ChainsView | None = None
     live: Live = field(default_factory=Live)
     # Apart from each other and from the library's: a store that hangs takes threads, and must
     # not take those by which the counts are read.

@@ -1,4 +1,8 @@
-"""Takes the README's pictures of the console:  python -m tests.web.console_shots deploy/images"""
+"""Takes the README's pictures of the console:  python -m tests.web.console_shots deploy/images
+
+All but that of an incident are of the fake desk; that one is of a service which judged an attacked
+stream. A second argument names the only picture to take: ``incident`` or ``desk``.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +10,70 @@ import random
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
+import httpx
 from playwright.sync_api import sync_playwright
 
+from tests.kafka.kafka_helpers import broker_module
+from tests.web.driving import until
+from tests.web.report_shot import EVENTS, attacked_by_twelve
+
 ATTACK_SECONDS = 40
+JUDGE_SECONDS = 300
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, only: str = "") -> None:
+    if only != "incident":
+        of_the_desk(folder)
+    if only != "desk":
+        of_an_incident(folder)
+    if quant := shutil.which("pngquant"):  # fewer colours, a third of the size
+        for path in sorted(map(str, folder.glob("console-*.png"))):
+            subprocess.run([quant, "--force", "--output", path, path], check=True)
+
+
+def of_an_incident(folder: Path) -> None:
+    """The largest incident of a service that judges a backdoor by twelve accounts."""
+    with tempfile.TemporaryDirectory() as temporary:
+        place = Path(temporary)
+        source, port = attacked_by_twelve(place), broker_module().free_port()
+        url = f"http://127.0.0.1:{port}"
+        options = ["--from", source, "--to", place / "accepted.jsonl", "--out", place / "out"]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "monitor", "run", *options, "--http-port", str(port)],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            until(lambda: judged(url) >= EVENTS, JUDGE_SECONDS)
+            found = httpx.get(f"{url}/v1/incidents").json()["items"]
+            largest = max(found, key=lambda one: one["events"])["id"]
+            with sync_playwright() as play:
+                browser = play.chromium.launch(
+                    executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+                )
+                page = browser.new_page(viewport={"width": 1280, "height": 1000})
+                page.goto(f"{url}/incidents/{largest}")
+                page.get_by_test_id("incident-timeline").locator("svg").wait_for()
+                page.wait_for_timeout(2500)
+                page.screenshot(path=folder / "console-incident.png")
+                browser.close()
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def judged(url: str) -> int:
+    """How many events the service has judged, 0 before it answers."""
+    try:
+        return int(httpx.get(f"{url}/v1/status").json().get("events", 0))
+    except (httpx.HTTPError, ValueError):
+        return 0
+
+
+def of_the_desk(folder: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.unit.admin.fake_server"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -29,7 +88,6 @@ def main(folder: Path) -> None:
             page = browser.new_page(viewport={"width": 1280, "height": 860})
             attacked(page, url, process, folder)
             tuned(page, url, folder)
-            grouped(page, url, folder)
             reviewed(page, url, folder)
             browser.close()
     finally:
@@ -64,12 +122,6 @@ def tuned(page: Any, url: str, folder: Path) -> None:
     page.screenshot(path=folder / "console-thresholds.png")
 
 
-def grouped(page: Any, url: str, folder: Path) -> None:
-    page.goto(f"{url}/incidents/inc-2")
-    page.wait_for_timeout(2500)
-    page.screenshot(path=folder / "console-incident.png")
-
-
 def reviewed(page: Any, url: str, folder: Path) -> None:
     page.get_by_test_id("dark").click()
     page.goto(f"{url}/quarantine?status=open&family=sybil")
@@ -92,4 +144,4 @@ def reviewed(page: Any, url: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:3])

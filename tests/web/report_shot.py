@@ -29,13 +29,19 @@ def run(*arguments: str) -> None:
         raise SystemExit(code)
 
 
-def reported(folder: Path) -> Path:
-    """The page about the largest incident."""
-    recorded, attacked, out = (folder / name for name in ("e.jsonl", "attacked.jsonl", "out"))
+def attacked_by_twelve(folder: Path) -> Path:
+    """A file with the stream and a backdoor in it."""
+    recorded, attacked = (folder / name for name in ("e.jsonl", "attacked.jsonl"))
     lines = load("electricity").lines()[:EVENTS]
     recorded.write_bytes(b"".join(line + b"\n" for line in lines))
     attack = ("--attack", "backdoor", "--rate", "0.03", "--sources", "12", "--pattern", "spread")
     run("inject", str(recorded), *attack, "--out", str(attacked))
+    return attacked
+
+
+def reported(folder: Path) -> Path:
+    """The page about the largest incident."""
+    attacked, out = attacked_by_twelve(folder), folder / "out"
     run("replay", str(attacked), "--out", str(out), "--no-report")
     found = [orjson.loads(line) for line in (out / "incidents.jsonl").open("rb")]
     largest = max(found, key=lambda one: one["events"])["id"]

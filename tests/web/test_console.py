@@ -15,13 +15,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import httpx
 import pytest
 
 from monitor.admin.people import Role
 from monitor.admin.tokens import TokenFile
+from tests.unit.admin.fake_server import MARKUP
 from tests.web.driving import Hands
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -410,7 +411,136 @@ def test_blast_radius_and_taking_back(visitor: Visitor) -> None:
     expect(visitor.page.get_by_text("Name a source, a key, an incident")).to_be_visible()
 
 
-@pytest.mark.parametrize("path", ["/", "/quarantine", "/quarantine/9-1", "/incidents/inc-9"])
+PUBLIC_KEY = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
+
+
+def held_event(site: Served, **query: str) -> dict[str, Any]:
+    with site.api() as client:
+        found = client.get("/v1/quarantine", params={"limit": 1, **query}).json()["items"]
+    return dict(found[0])
+
+
+def add_key(site: Served, key: dict[str, Any]) -> None:
+    with site.api() as client:
+        tag = {"if-match": f'"{site.version()}"'}
+        answer = client.post("/v1/keys", json={"key": key, "why": "New"}, headers=tag)
+        assert answer.status_code == 200, answer.text
+
+
+def test_the_life_of_an_event(visitor: Visitor) -> None:
+    event = held_event(visitor.site, status="confirmed", source="ring-1-000")
+    visitor.login("viewer")
+    visitor.go(f"/quarantine/{event['key']}")
+    visitor.by("event-lineage").click()
+    expect(visitor.page).to_have_url(re.compile(f"/lineage\\?id={event['event_id']}$"))
+    expect(visitor.by("lineage-id")).to_have_value(event["event_id"])
+    place = f"topic feedback, partition {event['partition']}, offset {event['offset']}"
+    expect(visitor.by("lineage-place")).to_have_text(place)
+    expect(visitor.by("lineage-verdict")).to_contain_text("Quarantined: held back")
+    expect(visitor.by("lineage-reason").first).to_contain_text("comparable trusted events")
+    expect(visitor.by("lineage-state")).to_contain_text(re.compile(r"^[0-9a-f]{32}@\d+$"))
+    expect(visitor.by("lineage-software")).to_have_text("0.1.0")
+    expect(visitor.by("lineage-proof")).to_contain_text("of the audit chain feedback-0")
+    # The ledger and the chain both tell of the review: one deed.
+    expect(visitor.by("lineage-deed")).to_have_count(1)
+    expect(visitor.by("lineage-deed")).to_contain_text("Confirmed as poison by ben")
+    expect(visitor.by("lineage-deed")).to_contain_text("audit chain desk-monitor-0")
+    version = event["policy_version"]
+    visitor.by("lineage-policy").click()
+    expect(visitor.by(f"version-{version}")).to_be_visible()
+    expect(visitor.by(f"version-{version + 1}")).to_have_count(0)
+    visitor.page.go_back()
+    visitor.by("lineage-incident").click()
+    expect(visitor.by("incident-text")).to_be_visible()
+    name = visitor.by("incident-event").first.inner_text()
+    visitor.by("incident-event").first.click()
+    expect(visitor.by("lineage-id")).to_have_value(name)
+    expect(visitor.by("lineage-life")).to_have_count(1)
+
+    visitor.by("lineage-id").fill("it's not known ")
+    visitor.by("lineage-id").press("Enter")
+    expect(visitor.by("lineage-command")).to_have_text(
+        "poisoning-monitor audit show --config monitor.yaml -- 'it'\"'\"'s not known'"
+    )
+    expect(visitor.page).to_have_url(re.compile("id=it%27s\\+not\\+known$"))
+    visitor.page.reload()
+    expect(visitor.by("lineage-missing")).to_be_visible()
+
+
+def test_keys_are_listed_without_their_secrets(visitor: Visitor) -> None:
+    visitor.login("operator")
+    visitor.go("/keys")
+    expect(visitor.by("keys-none")).to_contain_text("keys add --file")
+    shared = {"algorithm": "ed25519", "public_key": PUBLIC_KEY}
+    add_key(visitor.site, {"id": "k-shop", "sources": ["shop-*"], "why": "The shop"} | shared)
+    secret = {"algorithm": "hmac-sha256", "secret": "name-of-a-secret"}
+    add_key(visitor.site, {"id": "k-ring", "sources": ["ring-*"], "valid_until": 1e9} | secret)
+    visitor.go("/keys")
+    rows = visitor.by("key-row")
+    expect(rows).to_have_count(2)
+    expect(rows.first).to_contain_text(re.compile(r"^valid\s*k-shop"))
+    expect(rows.first).to_contain_text("Added by admin-1")
+    expect(rows.last).to_contain_text(re.compile(r"^expired\s*k-ring"))
+    expect(visitor.page.get_by_text("name-of-a-secret")).to_have_count(0)
+    expect(visitor.by("key-revoke")).to_have_count(0)
+    visitor.by("keys-search").fill("ring-7")
+    expect(rows).to_have_count(1)
+    visitor.by("key-blast").click()
+    expect(visitor.by("blast-key")).to_have_value("k-ring")
+    visitor.by("blast-event").first.click()
+    expect(visitor.by("lineage-id")).to_have_value(re.compile(r"^e\d+$"))
+
+
+def test_an_admin_revokes_a_key(visitor: Visitor) -> None:
+    shared = {"algorithm": "ed25519", "public_key": PUBLIC_KEY}
+    add_key(visitor.site, {"id": "k-lost", "sources": ["lost-*"]} | shared)
+    visitor.login("admin")
+    visitor.go("/keys?id=k-lost")
+    rows, told = visitor.by("key-row"), visitor.by("revoke-sum")
+    expect(rows).to_have_count(1)
+    visitor.by("key-revoke").click()
+    expect(told).to_contain_text("whatever time the event claims: it is held back.")
+    expect(told).to_contain_text("No other valid key speaks for lost-*")
+    expect(visitor.by("revoke-taught")).to_contain_text("given no event that names it")
+    visitor.by("revoke-reason").fill("Its laptop is lost")
+    visitor.by("revoke-after").fill("yesterday")
+    expect(visitor.page.get_by_text("must be Unix seconds")).to_be_visible()
+    version = visitor.site.version()
+    visitor.by("revoke-go").click()
+    visitor.by("revoke-after").fill("2026-05-01")
+    expect(told).to_contain_text("signed from 2026-05-01 00:00:00 UTC on is refused")
+    visitor.by("revoke-after").fill("")
+    expect(told).to_contain_text("whatever time the event claims")
+    assert visitor.site.version() == version
+
+    add_key(visitor.site, {"id": "k-meanwhile", "sources": ["new-*"]} | shared)
+    visitor.by("revoke-go").click()
+    expect(visitor.by("conflict")).to_contain_text(f"admin-1 made version {version + 1}")
+    assert visitor.site.version() == version + 1
+    visitor.by("conflict-reload").click()
+    expect(visitor.by("conflict")).to_be_hidden()
+    visitor.by("key-revoke").click()
+    visitor.by("revoke-go").click()
+    expect(visitor.page.get_by_text("Say why")).to_be_visible()
+    visitor.by("revoke-reason").fill("Its laptop is lost")
+    visitor.by("revoke-go").click()
+    expect(rows).to_contain_text("revoked by admin-1")
+    expect(rows).to_contain_text("Its laptop is lost")
+    expect(visitor.by("key-revoke")).to_have_count(0)
+    with visitor.site.api() as client:
+        listed = client.get("/v1/keys").json()
+    assert listed["version"] == version + 2
+    states = {key["id"]: key["state"] for key in listed["keys"]}
+    assert (states["k-lost"], states["k-meanwhile"]) == ("revoked", "valid")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/", "/quarantine", "/quarantine/9-1", "/incidents/inc-9",
+        f"/lineage?{urlencode({'id': MARKUP})}",
+    ],
+)  # fmt: skip
 def test_what_events_say_is_text(visitor: Visitor, path: str) -> None:
     visitor.site.tell("hostile")
     visitor.login("operator")
@@ -419,6 +549,8 @@ def test_what_events_say_is_text(visitor: Visitor, path: str) -> None:
         while client.get("/v1/quarantine/events/9-1").status_code != 200:
             assert time.monotonic() < deadline
     visitor.go(path)
+    if path.startswith("/lineage"):
+        expect(visitor.by("lineage-life")).to_have_count(1)
     expect(visitor.page.get_by_text("<script>window.hurt=1").first).to_be_visible()
     expect(visitor.page.get_by_text("{{ 1+1 }}").first).to_be_visible()
     visitor.page.wait_for_timeout(300)
@@ -446,6 +578,7 @@ def test_a_telephone_is_wide_enough(visitor: Visitor) -> None:
         ("/", "mood"), ("/thresholds", "apply"), ("/quarantine", "older"),
         ("/policy", "version-1"), ("/audit", "audit-row"), ("/incidents", "incident-row"),
         ("/incidents/inc-1", "incident-text"), ("/drills", "drill-start"),
+        ("/lineage?id=evt-00003", "lineage-life"), ("/keys", "keys-rules"),
     ):  # fmt: skip
         visitor.go(path)
         expect(visitor.by(name).first).to_be_visible()
@@ -474,7 +607,7 @@ def test_every_field_and_button_has_a_name(visitor: Visitor) -> None:
     for path, name in (
         ("/", "mood"), ("/thresholds", "apply"), ("/quarantine", "older"),
         ("/incidents/inc-2", "incident-text"), ("/drills", "drill-start"),
-        ("/blast", "blast-look"),
+        ("/blast", "blast-look"), ("/lineage?id=evt-00003", "lineage-life"), ("/keys", "keys"),
     ):  # fmt: skip
         visitor.go(path)
         expect(visitor.by(name)).to_be_visible()

@@ -254,6 +254,8 @@ def test_without_a_desk_the_counts_are_there(chromium: Any) -> None:
         expect(page.get_by_test_id("tile-policy")).to_have_text("–")
         page.goto("/quarantine")
         expect(page.get_by_text("This process has no desk")).to_be_visible()
+        page.goto("/lineage?id=evt-1")
+        expect(page.get_by_test_id("lineage-failed")).to_contain_text("keeps no decisions")
         context.close()
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,7 @@ from monitor.console import add_console
 from monitor.core.desk import Held, HeldFilter
 from monitor.core.errors import StateError
 from monitor.core.types import DecisionBatch, Verdict
+from monitor.runtime.chains import Chains, remembered
 from tests.unit.admin.fake_desk import FakeDesk
 from tests.unit.admin.fake_incidents import FakeIncidents
 
@@ -70,8 +72,34 @@ def console_app(desk: FakeDesk | None, auth: Auth | None = None) -> FastAPI:
     auth = Auth() if auth is None else auth
     app = fake_app(desk, auth)
     incidents = None if desk is None else FakeIncidents(desk)
-    add_console(app, FakeStatus(desk), desk, auth, incidents=incidents)
+    chains = None if desk is None else fake_chains(desk)
+    add_console(app, FakeStatus(desk), desk, auth, incidents=incidents, chains=chains)
     return app
+
+
+def fake_chains(desk: FakeDesk) -> Chains:
+    """Lives of the desk's held events, as a folder's chains would tell them."""
+
+    def look(event_id: str) -> list[dict[str, Any]]:
+        found = remembered("feedback", event_id, desk.quarantine, lambda _: ())  # type: ignore[arg-type]
+        for life in found:
+            digest = hashlib.sha256(event_id.encode()).hexdigest()[:32]
+            life |= {
+                "state": f"{digest}@{life['offset'] // 256 * 256}",
+                "software": "0.1.0",
+                "audit": {"chain": "feedback-0", "record": life["offset"] // 32, "index": 3},
+            }
+            life["actions"] = [
+                {
+                    "what": {"released": "release", "confirmed": "confirm"}[review["status"]],
+                    "who": review["who"], "why": review["why"], "when": review["at"],
+                    "chain": "desk-monitor-0", "seq": 7,
+                }
+                for review in life["reviews"]
+            ]  # fmt: skip
+        return found
+
+    return Chains(None, look)
 
 
 @contextmanager
