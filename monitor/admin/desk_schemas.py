@@ -329,7 +329,9 @@ class DrillIn(_In):
     """What to try, and why."""
 
     family: Text = Field(description="label_flip, backdoor, clean_label, …")
-    attack: Text = Field(default="", description="One of `inject`'s; empty: the family's usual.")
+    attack: Text = Field(
+        default="", description="One of `inject`'s that is of the family; empty: its usual one."
+    )
     rate_per_second: FiniteFloat = Field(default=1.0, gt=0.0, le=MAX_RATE_PER_SECOND)
     seconds: FiniteFloat = Field(default=60.0, gt=0.0, le=MAX_SECONDS)
     sources: Text = Field(
@@ -353,9 +355,12 @@ class DrillOut(_Out):
     held: int
     flagged: int
     passed: int
-    recall: float | None = Field(description="Share of the judged canaries that would be held.")
+    recall: float | None = Field(
+        description="Share of the judged canaries that would be held; null when none was judged."
+    )
     noticed: float | None = Field(description="Share that was at least flagged.")
     delay_canaries: int | None = Field(description="Canaries before the first one was held.")
+    note: str = Field(description="What went wrong, or why nothing was judged; often empty.")
 
 
 class DrillsOut(_Out):
