@@ -37,9 +37,11 @@ def _no_nul(text: str) -> str:
 
 def moment(value: Any) -> Any:
     """Unix seconds of a number or RFC 3339 text; without a zone it is UTC."""
+    wrong = "must be Unix seconds, or a time like 2026-05-01T12:00:00Z"
+    if isinstance(value, bool):  # a number to Python
+        raise ValueError(wrong)
     if not isinstance(value, str):
         return value
-    wrong = "must be Unix seconds, or a time like 2026-05-01T12:00:00Z"
     try:
         seconds = float(value)
     except ValueError:
