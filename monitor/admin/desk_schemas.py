@@ -166,7 +166,10 @@ class ChangeOut(_Out):
     version: int
     base: int
     kind: str = Field(description="start, edit, rollback, expiry or review.")
-    state: str = Field(description="applied, waiting, rejected or overtaken.")
+    state: str = Field(
+        description="applied, waiting, rejected or overtaken; unchanged where a change of keys "
+        "asks for what the policy says already."
+    )
     who: str
     why: str
     when: float

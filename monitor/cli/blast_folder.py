@@ -49,8 +49,10 @@ def blast_of(folder: Path, asked: Asked, shown: int) -> dict[str, Any]:
     MissingError
         For an incident that is not in the folder.
     """
-    path, journal = folder / ACCEPTED, journal_status(folder)
-    if journal is not None and path.is_file():
+    path = folder / ACCEPTED
+    # Without a journal nothing tells how much of it is committed; of an empty one nothing is.
+    whole = path.is_file() and (not path.stat().st_size or journal_status(folder) is not None)
+    if whole:
         return _of_files(folder, asked, shown)
     if default_path(folder).is_file():
         return _of_index(folder, asked, shown)

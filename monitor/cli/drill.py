@@ -21,7 +21,7 @@ from monitor.cli.client import (
     UrlOption,
 )
 from monitor.cli.desk_options import JsonOption
-from monitor.cli.desk_view import plain, print_json, table, when
+from monitor.cli.desk_view import counted, plain, print_json, table, when
 from monitor.core.errors import UsageError
 
 EPILOG = """\
@@ -190,7 +190,8 @@ def _show(drill: dict[str, Any]) -> None:
         spoke = sorted(drill["detectors"].items(), key=lambda pair: (-pair[1], pair[0]))
         out.print("evidence by " + ", ".join(f"{plain(name)} ({n:,})" for name, n in spoke))
     if drill["skipped_events"]:
-        out.print(f"{drill['skipped_events']:,} real events were left out: the copy was too slow")
+        left = counted(drill["skipped_events"], "real event", "was")
+        out.print(f"{left} left out: the copy was too slow")
     if drill["note"]:
         out.print(plain(drill["note"], 600))
 

@@ -175,6 +175,12 @@ def _reach(ends: dict[str, list[int]], record: Record) -> None:
     found[:] = min(found[0], record.seq), max(found[1], record.seq)
 
 
+_NO_EXPORT = (
+    "is not a file that `audit export` wrote. Give that file, or the folder of a replay or a local "
+    "service, not a file in it."
+)
+
+
 def verify_export(
     rows: Iterable[bytes], trusted: Mapping[str, str] | None, anchors: Sequence[bytes] = ()
 ) -> Report:
@@ -201,9 +207,16 @@ def verify_export(
             elif kind == "end":
                 end = said
         except (msgspec.MsgspecError, KeyError, TypeError, AttributeError) as error:
-            raise UsageError(f"line {number} is not of an export: {error}") from None
+            if header is None:
+                raise UsageError(_NO_EXPORT) from None
+            raise UsageError(
+                f"line {number} is not of an export, so the file was changed or cut: {error}. "
+                "Verify another copy, or export it again."
+            ) from None
         if header is None:
-            raise UsageError("this is not what `audit export` writes")
+            raise UsageError(_NO_EXPORT)
+    if header is None:
+        raise UsageError(_NO_EXPORT)
     check = Verification(lines.__getitem__, trusted, cut=True, part=True)
     for number, line in enumerate(lines):
         check.add(line, number, f"audit record {number + 1} of the export")

@@ -77,7 +77,9 @@ class AuditFolder:
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
-            raise UsageError(f"{folder}: is no folder")
+            raise UsageError(
+                f"{folder}: there is no such folder; give that of a replay or a local service"
+            )
         self.folder = folder
         # First: a running service writes down heads of what it has committed before.
         desk = folder / DESK
