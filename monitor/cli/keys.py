@@ -283,7 +283,8 @@ def _send(access: Access, path: str, body: dict[str, Any], why: str | None, as_j
         return
     words = {
         "applied": f"policy version {made['version']} holds now",
-        "unchanged": f"the key is revoked like that already; policy version {made['version']} still holds",
+        "unchanged": "the key is revoked like that already; "
+        f"policy version {made['version']} still holds",
         "waiting": f"waits for a second person: policy approve {made['proposal']}",
     }
     common.console().print(plain(words.get(made["state"], made["state"])))
