@@ -277,12 +277,26 @@ def test_weekly(ran: Ran, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     text = mail.read_text(encoding="utf-8")
     assert re.search(rf"^events +{this['events']:,} +{before['events']:,}$", text, re.M)
     assert max(map(len, text.splitlines())) <= 100 and "\x1b" not in text
-    assert "This week and the week before" in read(out).text
+    page = read(out).text
+    assert "This week and the week before" in page
+    # Each figure stands under its clock; both weeks are the same stretch of it, in UTC.
+    own, wall = "by the events' own times", "by the wall clock"
+    rows = text[text.index(f"\n{own}\n") :]
+    order = [rows.index(f"\n{word}") for word in (own, "events ", "incidents:", wall, "released")]
+    assert order == sorted(order)
+    assert "Both weeks are UTC." in " ".join(text.split()) and "Both weeks are UTC." in page
+    assert re.search(r"^Poisoning digest, \S+ \d\d:\d\d UTC to \S+ \d\d:\d\d UTC$", text, re.M)
+    assert made["clocks"]["verdicts"] == "event" and made["clocks"]["reviews"] == "wall"
+    # The stream is of another year than the reviews of it, which must not just be missing.
+    assert made["this"]["reviews"] == {"released": 0, "confirmed": 0}
+    (late,) = [said for said in made["missing"] if "came after this week's end" in said]
+    assert "UTC" in late and "--to" in late
     capsys.readouterr()
     assert report("--url", ran.url, "--weekly", "--json") == 0
     made = json.loads(capsys.readouterr().out)
     assert made["this"]["events"] is None and made["this"]["verdicts"]["quarantine"] > 50
     assert made["this"]["reviews"]["confirmed"] >= 50
+    assert made["clocks"]["verdicts"] == "wall" and made["clocks"]["incidents"] == "event"
     assert [c["version"] for c in made["policy"]][:2] == [1, 2]
     assert any("Prometheus" in said for said in made["missing"])
 
@@ -381,6 +395,8 @@ def test_a_week_knows_its_drills_and_reviews() -> None:
     digest.backlog = {"open": 3, "older_than_a_week": 1, "families": {"sybil": 2, "replay": 3}}
     said = digest_page.text(digest)
     assert "80 % of 40" in said and "3 held events wait for a review, 1 for over a week" in said
+    digest.backlog |= {"open": 1, "older_than_a_week": 0}
+    assert "1 held event waits for a review" in " ".join(digest_page.text(digest).split())
     assert "drill" in digest_page.page(digest)
 
 
