@@ -254,6 +254,7 @@ def _compared(
     if end is None or end.get("decisions") != len(decisions):
         findings.append(Finding("truncated", "", "end", "the export is not whole"))
     if unsigned:
-        notes.append(f"{unsigned:,} decisions are not covered by a signed head")
+        some = "1 decision is" if unsigned == 1 else f"{unsigned:,} decisions are"
+        notes.append(f"{some} not covered by a signed head")
     chains = tuple(replace(c, decisions=proven[c.chain]) for c in report.chains)
     return replace(report, findings=tuple(findings), chains=chains, notes=tuple(notes))

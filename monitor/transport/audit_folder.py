@@ -100,8 +100,8 @@ class AuditFolder:
         if not self.entry.finished and self.entry.lengths and size > committed:
             if not _busy(self.folder):
                 self.notes.append(
-                    f"{name}: {size - committed:,} bytes behind the last commit are not checked; "
-                    "the next start cuts them off"
+                    f"{name}: what is behind the last commit ({size - committed:,} B) is not "
+                    "checked; the next start cuts it off"
                 )
             size = committed
         return Lines(path if size else Path("/dev/null"), size)
