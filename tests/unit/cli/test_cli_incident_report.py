@@ -334,6 +334,8 @@ def test_what_is_not_there(
     assert report("--url", ran.url, "--incident", "i-0") == 2
     assert "No incident 'i-0'" in capsys.readouterr().err
     assert report("--url", ran.url, "--incident", "../policy") == 2
+    assert execute(["incidents", "list", "--url", ran.url, "--cursor", "zzz"]) == 2
+    assert "cursor: 'zzz' is not the end of a page" in " ".join(capsys.readouterr().err.split())
     assert report("--url", "http://127.0.0.1:9", "--weekly") == 3
     assert "cannot be reached" in capsys.readouterr().err
     assert report("--dir", str(tmp_path), "--weekly") == 2
