@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StringConstraints
 
 from monitor.admin.desk_schemas import Moment, Text, Why
 from monitor.core.blast import Asked
+from monitor.lineage.checkpoints import MAX_PARTITIONS
 
 MAX_NAMES = 1000
 MAX_SHOWN = 1000
@@ -73,9 +74,9 @@ class CheckpointIn(_In):
     version: int = Field(default=1, ge=1, le=1, description="Of this form.")
     name: Name
     ts: Moment | None = Field(default=None, description="When it was stored; now by default.")
-    offsets: dict[str, int] = Field(
+    offsets: dict[str, StrictInt] = Field(
         min_length=1,
-        max_length=10_000,
+        max_length=MAX_PARTITIONS,
         description="By partition of the accepted topic, the first offset that the model has not "
         "learned. For files the partition is 0 and offsets are numbers of lines, from 0.",
     )

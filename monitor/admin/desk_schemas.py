@@ -37,9 +37,11 @@ def _no_nul(text: str) -> str:
 
 def moment(value: Any) -> Any:
     """Unix seconds of a number or RFC 3339 text; without a zone it is UTC."""
+    wrong = "must be Unix seconds, or a time like 2026-05-01T12:00:00Z"
+    if isinstance(value, bool):  # a number to Python
+        raise ValueError(wrong)
     if not isinstance(value, str):
         return value
-    wrong = "must be Unix seconds, or a time like 2026-05-01T12:00:00Z"
     try:
         seconds = float(value)
     except ValueError:
@@ -164,7 +166,10 @@ class ChangeOut(_Out):
     version: int
     base: int
     kind: str = Field(description="start, edit, rollback, expiry or review.")
-    state: str = Field(description="applied, waiting, rejected or overtaken.")
+    state: str = Field(
+        description="applied, waiting, rejected or overtaken; unchanged where a change of keys "
+        "asks for what the policy says already."
+    )
     who: str
     why: str
     when: float
@@ -329,7 +334,9 @@ class DrillIn(_In):
     """What to try, and why."""
 
     family: Text = Field(description="label_flip, backdoor, clean_label, …")
-    attack: Text = Field(default="", description="One of `inject`'s; empty: the family's usual.")
+    attack: Text = Field(
+        default="", description="One of `inject`'s that is of the family; empty: its usual one."
+    )
     rate_per_second: FiniteFloat = Field(default=1.0, gt=0.0, le=MAX_RATE_PER_SECOND)
     seconds: FiniteFloat = Field(default=60.0, gt=0.0, le=MAX_SECONDS)
     sources: Text = Field(
@@ -353,9 +360,12 @@ class DrillOut(_Out):
     held: int
     flagged: int
     passed: int
-    recall: float | None = Field(description="Share of the judged canaries that would be held.")
+    recall: float | None = Field(
+        description="Share of the judged canaries that would be held; null when none was judged."
+    )
     noticed: float | None = Field(description="Share that was at least flagged.")
     delay_canaries: int | None = Field(description="Canaries before the first one was held.")
+    note: str = Field(description="What went wrong, or why nothing was judged; often empty.")
 
 
 class DrillsOut(_Out):

@@ -22,6 +22,21 @@ class IncidentsView(Protocol):
         """The incidents now."""
 
 
+class IncidentsIn(BaseModel):
+    """Which incidents are asked for; unknown names are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    state: Literal["open", "closed"] | None = Field(default=None, description="Only these.")
+    family: str | None = Field(
+        default=None, max_length=MAX_CHARS, description="A family or a kind."
+    )
+    limit: int = Field(default=50, ge=1, le=MAX_PAGE, description="At most so many.")
+    cursor: str | None = Field(
+        default=None, max_length=MAX_CHARS, description="Of the page before; same filters."
+    )
+
+
 class IncidentOut(BaseModel):
     """One incident; further fields say what its events share."""
 
@@ -57,21 +72,12 @@ def incident_router(view: IncidentsView | None) -> APIRouter:
         response_model=IncidentPageOut,
         responses=answers(),
     )
-    def incidents(
-        state: Annotated[Literal["open", "closed"] | None, Query(description="Only these.")] = None,
-        family: Annotated[
-            str | None, Query(max_length=MAX_CHARS, description="A family or a kind.")
-        ] = None,
-        limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="At most so many.")] = 50,
-        cursor: Annotated[
-            str | None, Query(max_length=MAX_CHARS, description="Of the page before.")
-        ] = None,
-    ) -> Response:
+    def incidents(asked: Annotated[IncidentsIn, Query()]) -> Response:
         """What flagged events were grouped into: campaigns, drifts, faults of the data."""
-        found = _present(view).snapshot().matching(state, family)
-        rest = found if cursor is None else _behind(found, cursor)
-        page = rest[:limit]
-        more = page[-1]["id"] if len(rest) > limit else None
+        found = _present(view).snapshot().matching(asked.state, asked.family)
+        rest = found if asked.cursor is None else _behind(found, asked.cursor)
+        page = rest[: asked.limit]
+        more = page[-1]["id"] if len(rest) > asked.limit else None
         return OrjsonResponse({"items": page, "total": len(found), "cursor": more})
 
     @router.get(
@@ -100,6 +106,12 @@ def _present(view: IncidentsView | None) -> IncidentsView:
 
 
 def _behind(found: list[dict[str, Any]], cursor: str) -> list[dict[str, Any]]:
-    """Those behind the incident ``cursor``; nothing where it is not there any more."""
-    at = next((i for i, one in enumerate(found) if one["id"] == cursor), len(found))
+    """Those behind the incident ``cursor``. Raises ProblemError where it is not among them."""
+    at = next((i for i, one in enumerate(found) if one["id"] == cursor), None)
+    if at is None:
+        raise ProblemError(
+            422,
+            f"cursor: {cursor!r} is not the end of a page of these incidents (any more): ask "
+            "again from the beginning, without it.",
+        )
     return found[at + 1 :]

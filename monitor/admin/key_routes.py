@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Response
@@ -23,6 +24,7 @@ from monitor.core.desk import ConflictError
 from monitor.provenance import edit
 
 MAX_OVERLAP_SECONDS = 366 * 86_400.0
+UNCHANGED = "unchanged"
 PUBLIC = {
     "id": "shop-2026-05",
     "algorithm": "ed25519",
@@ -137,7 +139,8 @@ def _add_changes(router: APIRouter, policy: Callable[[], PolicyDesk]) -> None:
     ) -> Response:
         """From that version of the policy on every event of the key is refused.
 
-        Whatever time the event claims, unless `after_ts` lets older ones stay good.
+        Whatever time the event claims, unless `after_ts` lets older ones stay good. For a key that
+        is revoked like that already the answer is the present version, `state` `unchanged`.
         """
         return _proposed(
             *(policy, if_match, person.name, body.why),
@@ -179,11 +182,16 @@ def _proposed(
     why: str,
     change: Callable[[Mapping[str, Any]], dict[str, Any]],
 ) -> Response:
-    """Make the next version of what ``If-Match`` names."""
+    """Make the next version of what ``If-Match`` names, where the change changes something."""
     base = base_of(if_match)
     with Stale(policy):
         now = policy().current()
         if now.version != base:
             raise ConflictError(f"version {base} is not the latest; that is {now.version}")
-        made = policy().propose(change(now.policy), base=base, who=who, why=why)
+        document = change(now.policy)
+        if document == now.policy:  # no version of its own for what is so already
+            return OrjsonResponse(
+                {**asdict(now), "state": UNCHANGED}, headers={"etag": tag_of(now)}
+            )
+        made = policy().propose(document, base=base, who=who, why=why)
     return changed(made)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 import orjson
 import typer
@@ -15,7 +17,7 @@ from rich.text import Text
 
 from monitor.cli import common
 from monitor.cli.desk_options import JsonOption
-from monitor.cli.desk_view import plain, print_json
+from monitor.cli.desk_view import counted, plain, print_json
 from monitor.config.settings import load_settings
 from monitor.core.errors import UsageError
 
@@ -100,10 +102,8 @@ def verify(
 def _print(report: Any, seconds: float) -> None:
     out = common.console()
     decisions = sum(chain.decisions for chain in report.chains)
-    table = Table(
-        title=f"{decisions:,} decisions in {seconds:.1f} s", title_justify="left", box=box.SIMPLE,
-        pad_edge=False,
-    )  # fmt: skip
+    title = f"{counted(decisions, 'decision')} in {seconds:.1f} s"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False)
     for name in ("chain", "records", "decisions as written", "head"):
         table.add_column(name, justify="left" if name in ("chain", "head") else "right")
     for chain in report.chains:
@@ -112,9 +112,11 @@ def _print(report: Any, seconds: float) -> None:
     out.print(table)
     for chain in report.chains:
         if chain.uncovered:
-            out.print(f"{chain.uncovered:,} decisions are from before chain {chain.chain} began")
+            early = counted(chain.uncovered, "decision", "is")
+            out.print(_line(f"{early} from before chain {chain.chain} began"))
         if chain.expired:
-            out.print(f"{chain.expired:,} decisions of {chain.chain} are not kept any more")
+            gone, be = counted(chain.expired, "decision"), "is" if chain.expired == 1 else "are"
+            out.print(_line(f"{gone} of {chain.chain} {be} not kept any more"))
     for note in report.notes:
         out.print(_line(note))
     _print_keys(out, report)
@@ -123,16 +125,14 @@ def _print(report: Any, seconds: float) -> None:
     more = len(report.findings) - MOST_SHOWN
     if more > 0:
         out.print(f"and {more:,} more; --json tells all")
-    wrong = (
-        f"{len(report.findings):,} things are wrong" if report.findings else "the chain is whole"
-    )
-    out.print(wrong)
+    wrong = len(report.findings)
+    out.print(f"{counted(wrong, 'thing', 'is')} wrong" if wrong else "the chain is whole")
 
 
 def _print_keys(out: Any, report: Any) -> None:
     for key, count in report.keys.items():
         vouched = "" if report.trusted else "; whose that is --public-key tells"
-        out.print(f"{count:,} records are signed by key {key}{vouched}")
+        out.print(f"{counted(count, 'record', 'is')} signed by key {key}{vouched}")
     if not report.keys:
         out.print("nothing is signed: whoever could write all of it could have written it anew")
 
@@ -166,18 +166,39 @@ def export(
         raise UsageError("--from must be before --to")
     source = wiring_audit.source_of(directory, load_settings(config))
     counts: Any = {}
-    stream = sys.stdout.buffer if out == "-" else Path(out).open("xb")  # noqa: SIM115
-    try:
+    with _opened(out) as stream:
         for row in wiring_audit.exported(source, start, stop):
             counts = row
             stream.write(orjson.dumps(row) + b"\n")
         stream.flush()
-    finally:
-        if out != "-":
-            stream.close()
-    told = f"{counts['decisions']:,} decisions, {counts['records']:,} audit records"
+    told = f"{counted(counts['decisions'], 'decision')}, "
+    told += counted(counts["records"], "audit record")
     typer.echo(f"{told}, {counts['unproven']:,} not as the chain has them", err=True)
     return 1 if counts["unproven"] else 0
+
+
+@contextlib.contextmanager
+def _opened(out: str) -> Iterator[BinaryIO]:
+    """Standard output, or a new file, which is gone again when it could not be written whole."""
+    if out == "-":
+        yield sys.stdout.buffer
+        return
+    path = Path(out)
+    try:
+        stream = path.open("xb")
+    except FileExistsError:
+        kind = "a folder; name a file in it" if path.is_dir() else (
+            "there already, and an export overwrites nothing; name another file, or move it away"
+        )  # fmt: skip
+        raise UsageError(f"--out: {path} is {kind}") from None
+    except FileNotFoundError:
+        raise UsageError(f"--out: the folder {path.parent} is not there; make it first") from None
+    try:
+        with stream:
+            yield stream
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _time(option: str, text: str) -> float:

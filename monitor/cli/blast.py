@@ -74,7 +74,7 @@ def command(
     ] = 10,
     folder: Annotated[
         Path | None,
-        typer.Option("--dir", metavar="DIR", help="Of a replay's folder, not of the service."),
+        typer.Option("--dir", metavar="DIR", help="Of a folder of `replay --out` or `run --out`."),
     ] = None,
     retract: Annotated[
         bool, typer.Option("--retract", metavar="", help="Tell the learner to take them back.")

@@ -111,7 +111,7 @@ def _print_checkpoints(out: Console, found: Mapping[str, Any], *, any_found: boo
 
 def checkpoint_table(checkpoints: Sequence[Mapping[str, Any]]) -> Any:
     """Stored models, a line each."""
-    made = table(f"{len(checkpoints):,} checkpoints", "name", "when", "offsets")
+    made = table(counted(len(checkpoints), "checkpoint"), "name", "when", "offsets")
     for one in checkpoints:
         places = ", ".join(f"{part}-{at}" for part, at in one["offsets"].items())
         made.add_row(plain(one["name"], 60), when(one["ts"]), plain(places))

@@ -56,7 +56,10 @@ def add(
     debug: common.DebugOption = False,
 ) -> None:
     """Tell of a stored model. Of two with one name the later counts."""
-    body: dict[str, Any] = {"name": name, "offsets": dict(_place(text) for text in offsets)}
+    places = dict(_place(text) for text in offsets)
+    if len(places) < len(offsets):
+        raise UsageError("a partition is given twice: say once how far the model has learned it")
+    body: dict[str, Any] = {"name": name, "offsets": places}
     if at is not None:
         try:
             body["ts"] = float(moment(at))

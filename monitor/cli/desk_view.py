@@ -40,17 +40,17 @@ def plain(value: Any, width: int = WIDTH) -> Text:
 
 
 def when(seconds: float | None) -> str:
-    """A time of this machine's zone; one that no calendar has stands there as seconds.
+    """A time in UTC, as options take it; one that no calendar has stands there as seconds.
 
     Examples
     --------
-    >>> when(1e300)
-    '1e+300 s'
+    >>> when(0.0), when(1e300)
+    ('1970-01-01 00:00:00Z', '1e+300 s')
     """
     if seconds is None:
         return "–"
     try:
-        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+        return time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(seconds))
     except (OverflowError, ValueError, OSError):  # producers may claim any time
         return f"{seconds:.6g} s"
 
@@ -79,15 +79,17 @@ def table(title: str, *columns: str, right: Iterable[str] = ()) -> Table:
     return made
 
 
-def counted(number: int, thing: str = "event") -> str:
-    """A number of things.
+def counted(number: int, thing: str = "event", verb: str = "") -> str:
+    """A number of things, and of ``is``, ``was`` or ``has`` the form that goes with it.
 
     Examples
     --------
-    >>> counted(1), counted(2000)
-    ('1 event', '2,000 events')
+    >>> counted(1), counted(2000), counted(1, "key", "was"), counted(0, "key", "was")
+    ('1 event', '2,000 events', '1 key was', '0 keys were')
     """
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+    many = {"is": "are", "was": "were", "has": "have"}
+    said = f"{number:,} {thing}{'' if number == 1 else 's'}"
+    return f"{said} {verb if number == 1 else many[verb]}" if verb else said
 
 
 def print_json(value: Any) -> None:
@@ -140,7 +142,7 @@ def print_whatif(out: Console, result: Mapping[str, Any]) -> None:
     """What another policy would have made of the latest events."""
     events = max(1, result["events"])
     made = table(
-        f"the latest {result['events']:,} events", "verdict", "before", "after", "share after",
+        f"the latest {counted(result['events'])}", "verdict", "before", "after", "share after",
         right=("before", "after", "share after"),
     )  # fmt: skip
     for word in ("accept", "flag", "quarantine"):
@@ -160,13 +162,13 @@ def print_whatif(out: Console, result: Mapping[str, Any]) -> None:
         out.print(
             f"held back: {share(promised)} of honest events promised, {share(observed)} of all"
         )
-    out.print(f"{result['n_flips']:,} verdicts would change")
+    out.print(f"{counted(result['n_flips'], 'verdict')} would change")
 
 
 def held_table(items: Sequence[Mapping[str, Any]], total: int) -> Table:
     """Held events."""
     made = table(
-        f"{len(items):,} of {total:,} held events",
+        f"{len(items):,} of {counted(total, 'held event')}",
         "key", "held at", "source", "label", "risk", "families", "status", right=("risk",),
     )  # fmt: skip
     for one in items:

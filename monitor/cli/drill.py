@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -20,7 +21,7 @@ from monitor.cli.client import (
     UrlOption,
 )
 from monitor.cli.desk_options import JsonOption
-from monitor.cli.desk_view import plain, print_json, table, when
+from monitor.cli.desk_view import counted, plain, print_json, table, when
 from monitor.core.errors import UsageError
 
 EPILOG = """\
@@ -33,8 +34,8 @@ EPILOG = """\
 `poisoning-monitor drill --list`
 
 Families: label_flip, backdoor, clean_label, gradient, boiling_frog, sybil, shilling, replay.
-Exit codes: 0 done, 1 refused, or less recall than --min-recall, 2 bad usage or value,
-3 service unreachable.
+Exit codes: 0 done, 1 refused, failed, nothing judged, or less recall than --min-recall, 2 bad usage
+or value, 3 service unreachable.
 """
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
@@ -68,7 +69,10 @@ def command(
         str, typer.Option("--for", metavar="TIME", help="For how long: 90s, 5m, 1h.")
     ] = "60s",
     attack: Annotated[
-        str, typer.Option("--attack", metavar="NAME", help="One of inject's; else the usual one.")
+        str,
+        typer.Option(
+            "--attack", metavar="NAME", help="One of inject's, of the family; else its usual one."
+        ),
     ] = "",
     sources: Annotated[
         str,
@@ -84,7 +88,13 @@ def command(
     ] = "drill",
     min_recall: Annotated[
         float | None,
-        typer.Option("--min-recall", metavar="SHARE", min=0, max=1, help="Exit with 1 below this."),
+        typer.Option(
+            "--min-recall",
+            metavar="SHARE",
+            min=0,
+            max=1,
+            help="Exit with 1 below this, or when nothing was judged.",
+        ),
     ] = None,
     listed: Annotated[bool, typer.Option("--list", metavar="", help="Show past drills.")] = False,
     url: UrlOption = DEFAULT_URL,
@@ -119,8 +129,19 @@ def command(
         print_json(drill)
     else:
         _show(drill)
-    missed = min_recall is not None and (drill["recall"] or 0.0) < min_recall
-    return 1 if missed or drill["state"] == "failed" else 0
+    return _code(drill, min_recall)
+
+
+def _code(drill: Mapping[str, Any], min_recall: float | None) -> int:
+    """The exit code; a drill that judged nothing has shown nothing, whatever share is wanted."""
+    recall = drill["recall"]
+    if min_recall is None:
+        return 1 if drill["state"] == "failed" else 0
+    if recall is None:
+        why = plain(drill["note"] or "The service says no more.", 600)
+        typer.echo(f"--min-recall: no canary was judged, so there is no recall. {why}", err=True)
+        return 1
+    return 1 if recall < min_recall or drill["state"] == "failed" else 0
 
 
 def _watched(client: Client, drill: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
@@ -155,7 +176,7 @@ def _show(drill: dict[str, Any]) -> None:
     rows = table(f"drill {drill['id']}: {plan['family']}, {drill['state']}", "", " ", right=(" ",))
     sent = drill["sent"]
     for name, value in (
-        ("canaries judged", f"{sent:,} of {drill['wanted']:,}"),
+        ("canaries judged", f"{sent:,} of {drill['wanted']:,}" if sent else "none"),
         ("beside real events", f"{drill['events']:,}"),
         ("held back", f"{drill['held']:,}  {_share(drill['recall'])}"),
         ("at least flagged", f"{drill['held'] + drill['flagged']:,}  {_share(drill['noticed'])}"),
@@ -169,9 +190,10 @@ def _show(drill: dict[str, Any]) -> None:
         spoke = sorted(drill["detectors"].items(), key=lambda pair: (-pair[1], pair[0]))
         out.print("evidence by " + ", ".join(f"{plain(name)} ({n:,})" for name, n in spoke))
     if drill["skipped_events"]:
-        out.print(f"{drill['skipped_events']:,} real events were left out: the copy was too slow")
+        left = counted(drill["skipped_events"], "real event", "was")
+        out.print(f"{left} left out: the copy was too slow")
     if drill["note"]:
-        out.print(plain(drill["note"]))
+        out.print(plain(drill["note"], 600))
 
 
 def _number(value: float | None, form: str = ",") -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -22,7 +21,7 @@ from monitor.cli.client import (
     UrlOption,
 )
 from monitor.cli.desk_options import JsonOption
-from monitor.cli.desk_view import plain, print_json
+from monitor.cli.desk_view import counted, plain, print_json, when
 from monitor.core.errors import UsageError
 
 app = typer.Typer(
@@ -96,7 +95,7 @@ def show(
 def incident_table(items: list[dict[str, Any]], total: int) -> Table:
     """A line an incident, or two in a narrow terminal: the identifier is never cut."""
     table = Table(
-        title=f"{total:,} incidents",
+        title=counted(total, "incident"),
         title_justify="left",
         box=box.SIMPLE,
         pad_edge=False,
@@ -114,7 +113,7 @@ def incident_table(items: list[dict[str, Any]], total: int) -> Table:
             f"{100 * found['confidence']:.0f} %",
             f"{found['events']:,}",
             f"{found['sources']['estimate']:,}",
-            _when(found["last"]["ts"]),
+            when(found["last"]["ts"]),
         )
     return table
 
@@ -128,10 +127,11 @@ def print_incident(out: Console, found: dict[str, Any]) -> None:
     """All that is known of an incident, in words."""
     out.print(_line(f"{found['id']}  {found['kind']}: {found['family']}, {found['state']}"))
     out.print(_line(found["text"]))
-    out.print(f"from {_when(found['first']['ts'])} to {_when(found['last']['ts'])}")
+    out.print(f"from {when(found['first']['ts'])} to {when(found['last']['ts'])}")
     held, flagged = found["quarantined"], found["flagged"]
-    out.print(f"{found['events']:,} events: {held:,} quarantined, {flagged:,} flagged")
-    out.print(f"worth {found['influence']:,.0f} ordinary events to a model that learns them")
+    out.print(f"{counted(found['events'])}: {held:,} quarantined, {flagged:,} flagged")
+    worth = counted(round(found["influence"]), "ordinary event")
+    out.print(f"worth {worth} to a model that learns them")
     for title, rows, name in (
         ("sources", found["sources"]["top"], "source"),
         ("labels", found["labels"], "label"),
@@ -151,10 +151,3 @@ def print_incident(out: Console, found: dict[str, Any]) -> None:
 def _line(text: str) -> Text:
     """What strangers wrote: no markup, nothing that steers the terminal, and all of it."""
     return plain(text, len(text))
-
-
-def _when(seconds: float) -> str:
-    try:
-        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
-    except (OverflowError, ValueError, OSError):
-        return f"{seconds:.0f} s"

@@ -20,7 +20,7 @@ from monitor.cli.client import (
     UrlOption,
 )
 from monitor.cli.desk_options import JsonOption, WhyOption, YesOption, agreed, reason
-from monitor.cli.desk_view import plain, print_json, table, when
+from monitor.cli.desk_view import counted, plain, print_json, table, when
 from monitor.cli.key_files import new_key, read_entry, read_signer, sign_lines
 from monitor.core.errors import UsageError
 
@@ -108,7 +108,7 @@ def list_(
         return
     out = common.console()
     made = table(
-        f"{len(found['keys'])} keys, policy version {found['version']}",
+        f"{counted(len(found['keys']), 'key')}, policy version {found['version']}",
         *("id", "algorithm", "state", "sources", "from", "until", "revoked", "why"),
     )
     for key in found["keys"]:
@@ -283,6 +283,8 @@ def _send(access: Access, path: str, body: dict[str, Any], why: str | None, as_j
         return
     words = {
         "applied": f"policy version {made['version']} holds now",
+        "unchanged": "the key is revoked like that already; "
+        f"policy version {made['version']} still holds",
         "waiting": f"waits for a second person: policy approve {made['proposal']}",
     }
     common.console().print(plain(words.get(made["state"], made["state"])))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from monitor.cli import report_plots as plots
+from monitor.cli.desk_view import counted
 from monitor.cli.report_data import ACCEPT, FLAG, INVALID, QUARANTINE, Tally
 from monitor.cli.report_page import Card, Tile, card, page_of, tile_of
 from monitor.cli.report_plots import COLOURS, shown
@@ -168,7 +169,7 @@ def _riskiest(tally: Tally) -> Iterator[str]:
     records = tally.riskiest()
     if not records:
         return
-    yield f"<section class='card'><h2>The {len(records)} riskiest events</h2>"
+    yield f"<section class='card'><h2>The {counted(len(records), 'riskiest event')}</h2>"
     yield "<div class='scroll'><table><thead><tr><th>line</th><th>risk</th><th>verdict</th>"
     yield "<th>family</th><th>source</th><th>label</th><th>why</th></tr></thead><tbody>"
     for record in records:

@@ -49,8 +49,11 @@ def verified(place: Path | None, settings: Settings, by: Trust) -> Report:
     if place is None and settings.transport == "local":
         place = Path(settings.local.out_dir)
     if place is not None and place.is_file():
-        with place.open("rb") as stream:
-            return verify_export(stream, by.keys, by.anchors)
+        try:
+            with place.open("rb") as stream:
+                return verify_export(stream, by.keys, by.anchors)
+        except UsageError as error:
+            raise UsageError(f"{place}: {error}") from error
     if place is not None:
         return verify_folder(place, by)
     from monitor.cli.wiring import kafka_config  # noqa: PLC0415 - each needs the other
@@ -63,6 +66,11 @@ def source_of(place: Path | None, settings: Settings) -> Source:
     """Chains and decisions of a folder, or of what the settings name."""
     if place is None and settings.transport == "local":
         place = Path(settings.local.out_dir)
+    if place is not None and place.is_file():
+        raise UsageError(
+            f"{place}: is a file; give the folder of a replay or a local service (`audit verify` "
+            "checks a file that was exported)"
+        )
     if place is not None:
         return folder_source(place)
     from monitor.cli.wiring import kafka_config  # noqa: PLC0415 - each needs the other

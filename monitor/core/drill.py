@@ -24,6 +24,29 @@ ATTACK_OF: Mapping[Family, str] = {
 }
 """The attack that stands for a family where none is named."""
 
+_BACKDOORS = ("", "_typical", "_atypical", "_jitter", "_additive", "_additive_jitter")
+_SHILLINGS = tuple(f"{a}_{b}" for a in ("push", "nuke") for b in ("random", "average", "bandwagon"))
+FAMILIES_OF: Mapping[str, tuple[Family, ...]] = {
+    "flip": (Family.LABEL_FLIP, Family.SYBIL),
+    "targeted": (Family.LABEL_FLIP, Family.SYBIL),
+    "clean_label": (Family.CLEAN_LABEL,),
+    "clean_label_collide": (Family.CLEAN_LABEL,),
+    "gradient": (Family.GRADIENT, Family.LABEL_FLIP),
+    "frog": (Family.BOILING_FROG,),
+    "accumulative": (Family.GRADIENT, Family.BOILING_FROG),
+    **{f"backdoor{kind}": (Family.BACKDOOR,) for kind in _BACKDOORS},
+    "gradient_scaled": (Family.GRADIENT,),
+    "gradient_flipped": (Family.GRADIENT,),
+    "gradient_lie": (Family.GRADIENT,),
+    "gradient_sybils": (Family.GRADIENT, Family.SYBIL),
+    **{f"shilling_{kind}": (Family.SHILLING,) for kind in _SHILLINGS},
+    "replay": (Family.REPLAY,),
+    "replay_same_id": (Family.REPLAY,),
+}
+"""What each of inject's attacks is one of: random flips that a ring sends are both a flip and a
+sybil attack, and confident points with the opposite label are flips that pull hard. The result is
+shown under the family, so it has to be one of these."""
+
 MAX_RATE_PER_SECOND = 1_000.0
 MAX_SECONDS = 86_400.0
 MAX_CANARIES = 100_000
@@ -48,7 +71,7 @@ class DrillPlan:
         What the attack is one of; the metrics carry it.
     attack
         Name of the attack, one of :data:`monitor.runtime.inject.ATTACKS`; empty for the family's
-        usual one.
+        usual one. It has to be one of the family (:data:`FAMILIES_OF`).
     rate_per_second
         Canaries a second.
     seconds
@@ -61,7 +84,7 @@ class DrillPlan:
     Raises
     ------
     UsageError
-        For an unknown family or a number out of its range.
+        For an unknown family, an attack of another one, or a number out of its range.
 
     Examples
     --------
@@ -85,6 +108,13 @@ label_flip, backdoor, clean_label, gradient, boiling_frog, sybil, shilling, repl
         if self.family not in {family.value for family in ATTACK_OF}:
             known = ", ".join(family.value for family in ATTACK_OF)
             raise UsageError(f"unknown family {self.family!r} for a drill; choose one of {known}")
+        of = FAMILIES_OF.get(self.attack)  # of an unknown one, inject says what there is
+        if of is not None and self.family not in of:
+            raise UsageError(
+                f"the attack {self.attack!r} is not one of {self.family}, under which its result "
+                f"would stand; its family is {' or '.join(of)}, and {self.family} has "
+                f"{', '.join(n for n, families in FAMILIES_OF.items() if self.family in families)}"
+            )
         for name, value, most in (
             ("rate", self.rate_per_second, MAX_RATE_PER_SECOND),
             ("length", self.seconds, MAX_SECONDS),
@@ -130,7 +160,8 @@ class Drill:
     partition, policy_version
         Whose state they were judged by, and under which policy at last.
     note
-        What went wrong, or was different from the plan.
+        What went wrong, or was different from the plan. A drill that has judged no canary says
+        here why; its recall is None, never 0 or 1.
     """
 
     id: str

@@ -175,14 +175,20 @@ def _text(
         f"mostly from {', '.join(map(repr, names))}" if from_ring else "none of which stands out"
     )
     advice = _DO.get(family, _RING if from_ring else _DIFFUSE)
-    counted = f"{incident.events} suspicious events ({incident.held} quarantined)"
-    return f"{counted} of about {many} sources, {who_sent}. {says} {advice}"
+    suspects = _suspects(incident, f" ({incident.held} quarantined)", many)
+    return f"{suspects}, {who_sent}. {says} {advice}"
+
+
+def _suspects(incident: Incident, held: str, many: int) -> str:
+    events = "event" if incident.events == 1 else "events"
+    sources = "source" if many == 1 else "sources"
+    return f"{incident.events} suspicious {events}{held} of about {many} {sources}"
 
 
 def _drift_text(incident: Incident, many: int) -> str:
     more = f", and {incident.surprised} more surprised in masses" if incident.surprised else ""
     return (
-        f"{incident.events} suspicious events of about {many} sources{more}. They come in clumps "
+        f"{_suspects(incident, '', many)}{more}. They come in clumps "
         "from the sources that send most anyway, as when the world changes. Nobody stands out, so "
         "check whether the change is real before releasing what is held."
     )

@@ -18,6 +18,8 @@ VERSION = 1
 MAX_NAME_CHARS = 256
 MAX_PARTITIONS = 10_000
 _LARGEST = 2**63 - 1
+_END_OF_TIME = 253_402_300_800.0
+"""The year 10000: a record from then would be the latest model for good."""
 
 Row = tuple[bytes, bytes | None]
 
@@ -50,17 +52,23 @@ def checked(name: Any, ts: Any, offsets: Any) -> Checkpoint:
     """
     if not isinstance(name, str) or not 1 <= len(name) <= MAX_NAME_CHARS or "\0" in name:
         raise UsageError(f"name: must be a text of 1 to {MAX_NAME_CHARS} characters")
+    if not name.strip():
+        raise UsageError("name: must be more than spaces")
     if isinstance(ts, bool) or not isinstance(ts, int | float) or not math.isfinite(ts):
         raise UsageError("ts: must be a time in Unix seconds")
+    if not 0 <= ts < _END_OF_TIME:
+        raise UsageError(f"ts: must be Unix seconds of the years 1970 to 9999, not {ts:g}")
     if not isinstance(offsets, Mapping) or not 1 <= len(offsets) <= MAX_PARTITIONS:
         raise UsageError(
-            'offsets: must say for each partition where the model would read on: {"0": 1234}'
+            'offsets: must say for each partition where the model would read on: {"0": 1234}, '
+            f"of at most {MAX_PARTITIONS:,} partitions"
         )
     found = {}
     for part, at in offsets.items():
         text = str(part)
         good = isinstance(at, int) and not isinstance(at, bool) and 0 <= at <= _LARGEST
-        if not (text.isascii() and text.isdigit() and len(text) < 10 and good):
+        plain = text.isascii() and text.isdigit() and len(text) < 10
+        if not (plain and str(int(text)) == text and good):
             raise UsageError(
                 f"offsets: {text[:40]!r} must be a partition, with the offset of the first event "
                 "that the model has not learned"
@@ -70,8 +78,8 @@ def checked(name: Any, ts: Any, offsets: Any) -> Checkpoint:
 
 
 def read_checkpoints(rows: Iterable[Row]) -> list[Checkpoint]:
-    """What records say; one that cannot be read is reported and left out."""
-    found = []
+    """What records say; those that cannot be read are counted in the log and left out."""
+    found, bad, first = [], 0, ""
     for key, value in rows:
         if value is None:
             continue
@@ -86,7 +94,9 @@ def read_checkpoints(rows: Iterable[Row]) -> list[Checkpoint]:
                 raise UsageError("a later version wrote it")
             found.append(checked(said.get("name"), said.get("ts"), said.get("offsets")))
         except (orjson.JSONDecodeError, UsageError) as error:
-            log.warning("a checkpoint is left out, %r: %s", key[:80], error)
+            bad, first = bad + 1, first or f"{key[:80]!r}: {error}"
+    if bad:
+        log.warning("%d records of checkpoints cannot be used; the first, %s", bad, first)
     return found
 
 

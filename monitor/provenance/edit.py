@@ -62,10 +62,13 @@ def revoked(
 ) -> dict[str, Any]:
     """``document`` with the key revoked, for events from ``after_ts`` on or for all.
 
-    A key revoked already can be revoked for more events, not for fewer.
+    A key revoked already can be revoked for more events, not for fewer; for the same ones the
+    document stays as it is, with the reason that was given first.
     """
     part = part_of(document)
     known = _found(part, key_id)
+    if known["revoked_at"] is not None and known["revoked_after_ts"] == after_ts:
+        return dict(document)
     at = known["revoked_at"] if known["revoked_at"] is not None else now
     entry = {**known, "revoked_at": at, "revoked_after_ts": after_ts, "why": why}
     return {**document, "provenance": _with(part, entry)}

@@ -175,6 +175,12 @@ def _reach(ends: dict[str, list[int]], record: Record) -> None:
     found[:] = min(found[0], record.seq), max(found[1], record.seq)
 
 
+_NO_EXPORT = (
+    "is not a file that `audit export` wrote. Give that file, or the folder of a replay or a local "
+    "service, not a file in it."
+)
+
+
 def verify_export(
     rows: Iterable[bytes], trusted: Mapping[str, str] | None, anchors: Sequence[bytes] = ()
 ) -> Report:
@@ -201,9 +207,16 @@ def verify_export(
             elif kind == "end":
                 end = said
         except (msgspec.MsgspecError, KeyError, TypeError, AttributeError) as error:
-            raise UsageError(f"line {number} is not of an export: {error}") from None
+            if header is None:
+                raise UsageError(_NO_EXPORT) from None
+            raise UsageError(
+                f"line {number} is not of an export, so the file was changed or cut: {error}. "
+                "Verify another copy, or export it again."
+            ) from None
         if header is None:
-            raise UsageError("this is not what `audit export` writes")
+            raise UsageError(_NO_EXPORT)
+    if header is None:
+        raise UsageError(_NO_EXPORT)
     check = Verification(lines.__getitem__, trusted, cut=True, part=True)
     for number, line in enumerate(lines):
         check.add(line, number, f"audit record {number + 1} of the export")
@@ -241,6 +254,7 @@ def _compared(
     if end is None or end.get("decisions") != len(decisions):
         findings.append(Finding("truncated", "", "end", "the export is not whole"))
     if unsigned:
-        notes.append(f"{unsigned:,} decisions are not covered by a signed head")
+        some = "1 decision is" if unsigned == 1 else f"{unsigned:,} decisions are"
+        notes.append(f"{some} not covered by a signed head")
     chains = tuple(replace(c, decisions=proven[c.chain]) for c in report.chains)
     return replace(report, findings=tuple(findings), chains=chains, notes=tuple(notes))

@@ -8,6 +8,7 @@ then ended. That is the :class:`Stamp`, committed with every batch. Everything h
 from __future__ import annotations
 
 import itertools
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
@@ -35,7 +36,9 @@ __all__ = [
 STAMP_VERSION = 3
 READABLE_STAMPS = (1, 2, STAMP_VERSION)
 """Version 1 knew no batches that were let by unjudged, and names no view; neither it nor version 2
-knew of an audit chain, or what the snapshot is worth."""
+knew of an audit chain, or what the snapshot is worth, or had a checksum."""
+_CHECKED = 3
+"""From this version on a stamp ends with the CRC-32 of the rest."""
 FROM_EMPTY = -1
 
 G = TypeVar("G")
@@ -75,6 +78,9 @@ class Stamp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         Where the partition's chain of audit records stands (:mod:`monitor.state.audit`). It is
         kept here and not in the gate's state because it follows from what was written, which a
         replay need not give again: batches that were let by, or judged by a forgotten policy.
+    check
+        CRC-32 of the record as it is written with this empty, in eight hexadecimal digits. Only
+        :meth:`encode` fills it in: a stamp at hand has none.
     """
 
     partition: int
@@ -90,10 +96,18 @@ class Stamp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     snapshot_digest: str = ""
     audit: Head = Head()
     version: int = STAMP_VERSION
+    check: str = ""
 
     def encode(self) -> bytes:
-        """JSON, readable on a topic and in a journal."""
-        return msgspec.json.encode(self)
+        """JSON, readable on a topic and in a journal, with its checksum at the end.
+
+        Examples
+        --------
+        >>> begin(0, 5).encode()[-31:-10]
+        b'"version":3,"check":"'
+        """
+        body = msgspec.json.encode(msgspec.structs.replace(self, check=""))
+        return b'%s%08x"}' % (body[:-2], zlib.crc32(body))
 
     @classmethod
     def decode(cls, data: bytes) -> Stamp:
@@ -102,11 +116,11 @@ class Stamp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         Raises
         ------
         StateError
-            When it is damaged, inconsistent or of another version.
+            When it is damaged, so that its checksum differs, inconsistent or of another version.
         """
         try:
             stamp = msgspec.json.decode(data, type=cls)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise StateError(
                 f"The stored state stamp cannot be read ({error}). It is damaged or was written by "
                 "another version of the monitor: use that version, or start with empty state."
@@ -116,8 +130,15 @@ class Stamp(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
                 f"The stored state stamp has version {stamp.version}, this monitor reads versions "
                 f"up to {STAMP_VERSION}: use the version that wrote it, or start with empty state."
             )
+        rest = data[:-10] + b'"}'  # without the eight digits
+        has_one = stamp.version >= _CHECKED or stamp.check  # the version may be what is damaged
+        if has_one and stamp.check != f"{zlib.crc32(rest):08x}":
+            raise StateError(
+                f"The stored state stamp of partition {stamp.partition} is damaged (checksum "
+                "differs): restore the state from a copy, or start with empty state."
+            )
         _check(stamp)
-        return msgspec.structs.replace(stamp, version=STAMP_VERSION)
+        return msgspec.structs.replace(stamp, version=STAMP_VERSION, check="")
 
     @property
     def replay_from(self) -> int:

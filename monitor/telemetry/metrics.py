@@ -243,14 +243,14 @@ class Metrics:
                 self._incidents.labels(state, family).set(counts.get((state, family), 0))
 
     def drill(self, ended: Drill) -> None:
-        """Show the result of a drill that has judged at least one canary.
+        """Show the result of a drill that has ended.
 
-        Without a canary that was held its delay is NaN, so that no earlier drill's delay stands
-        for this one's.
+        Without a canary that was held its delay is NaN, and without one that was judged its recall
+        too, so that no earlier drill's figures stand for this one's.
         """
         family = ended.plan.family
         delay = float("nan") if ended.delay_events is None else ended.delay_events
-        self._recall.labels(family).set(ended.recall or 0.0)
+        self._recall.labels(family).set(float("nan") if ended.recall is None else ended.recall)
         self._delay.labels(family).set(delay)
         self._canaries.labels(family, "caught").inc(ended.held)
         self._canaries.labels(family, "missed").inc(ended.sent - ended.held)

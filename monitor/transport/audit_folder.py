@@ -77,7 +77,9 @@ class AuditFolder:
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
-            raise UsageError(f"{folder}: is no folder")
+            raise UsageError(
+                f"{folder}: there is no such folder; give that of a replay or a local service"
+            )
         self.folder = folder
         # First: a running service writes down heads of what it has committed before.
         desk = folder / DESK
@@ -98,8 +100,8 @@ class AuditFolder:
         if not self.entry.finished and self.entry.lengths and size > committed:
             if not _busy(self.folder):
                 self.notes.append(
-                    f"{name}: {size - committed:,} bytes behind the last commit are not checked; "
-                    "the next start cuts them off"
+                    f"{name}: what is behind the last commit ({size - committed:,} B) is not "
+                    "checked; the next start cuts it off"
                 )
             size = committed
         return Lines(path if size else Path("/dev/null"), size)

@@ -150,7 +150,7 @@ def as_format_1(golden: Golden) -> Golden:
     tree["format"] = 1
     tree["labels"] = [row[:2] for row in tree["labels"]]
     stamp = orjson.loads(golden.stamp)
-    del stamp["unjudged"]
+    del stamp["unjudged"], stamp["check"]
     stamp["version"] = 1
     return Golden(orjson.dumps(stamp), recovery.seal(0, STORED, codec.seal(tree)))
 

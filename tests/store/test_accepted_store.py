@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import random
+import time
 from collections import Counter
 
 import pytest
@@ -361,19 +362,32 @@ def test_records_say_what_is_taken_back_and_the_rest_is_refused(lineage):
     assert len(lineage.reviewer.sent) == 2
 
 
-def test_checkpoints_are_bounded_and_bad_ones_cost_only_themselves(lineage):
+def test_checkpoints_are_bounded_and_bad_ones_cost_only_themselves(lineage, caplog):
     desk = lineage.desk()
     for i in range(20):
         lineage.topic.add(event(i, source=f"s{i // 10}"), 0)
     bad = [b"", b"[]", b'{"version":1}', b'{"version":2,"name":"x","ts":1,"offsets":{"0":1}}',
            b'{"version":1,"name":"x","ts":1,"offsets":{"-1":1}}',
            b'{"version":1,"name":"x","ts":1e999,"offsets":{"0":1}}',
-           b'{"version":1,"name":"x","ts":1,"offsets":{"0":true}}', b"\xff"]  # fmt: skip
+           b'{"version":1,"name":"x","ts":1,"offsets":{"0":true}}', b"\xff",
+           b'{"version":1,"name":"x","ts":-1,"offsets":{"0":1}}',
+           b'{"version":1,"name":"x","ts":3093527980800,"offsets":{"0":1}}',
+           b'{"version":1,"name":"x","ts":true,"offsets":{"0":1}}',
+           b'{"version":1,"name":"x","ts":1,"offsets":{"0":-1}}',
+           b'{"version":1,"name":"  ","ts":1,"offsets":{"0":1}}']  # fmt: skip
     lineage.models.open().append([(b"x", value) for value in bad])
     for i in range(9):
         desk.announce(Checkpoint(f"m{i}", float(i), {0: 3 * i}), who="ann")
     names = [one.name for one in desk.checkpoints()]
     assert names == ["m8", "m7", "m6", "m5", "m4"]
+    assert f"{len(bad)} records of checkpoints cannot be used" in caplog.text
+    deadline = time.monotonic() + 30
+    while not desk._follower.partitions():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    with pytest.raises(UsageError, match="accepted has no partition 7; it has 0 to 1"):
+        desk.announce(Checkpoint("elsewhere", 99.0, {0: 1, 7: 1}), who="ann")
+    assert len(desk.checkpoints()) == 5
     found = desk.blast(Asked(sources=("s1",)))["checkpoints"]
     assert found["last_clean"] is None and len(found["tainted"]) == 5
     desk.announce(Checkpoint("m8", 8.0, {0: 10}), who="ann")  # it was a mistake

@@ -141,6 +141,9 @@ def test_over_http() -> None:
         assert [i["id"] for i in rest["items"]] == [i["id"] for i in page["items"][1:]]
     assert asked("/v1/incidents/i-0", board).status_code == 404
     assert asked("/v1/incidents?state=odd", board).status_code == 422
+    for wrong, said in (("colour=red", "colour"), ("limit=0", "limit"), ("cursor=zzz", "cursor")):
+        answer = asked(f"/v1/incidents?{wrong}", board)
+        assert answer.status_code == 422 and said in answer.json()["detail"]
     assert asked("/v1/incidents", None).status_code == 503
 
 

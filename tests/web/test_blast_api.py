@@ -85,6 +85,15 @@ def test_checkpoints_from_the_terminal(
     assert "0-12, 1-7" in capsys.readouterr().out
     assert run(client, "checkpoint", "add", "m-9", "twelve") == 2
     assert "partition-offset" in capsys.readouterr().err
+    for words, said in (
+        (["0-12", "--at", "nan"], "--at"),
+        (["0-12", "--at=-5"], "1970 to 9999"),
+        (["0-12", "--at", "3.1e12"], "1970 to 9999"),
+        (["0--12"], "partition-offset"),
+        (["0-12", "0-13"], "given twice"),
+    ):
+        assert run(client, "checkpoint", "add", "m-9", *words) == 2
+        assert said in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(
@@ -104,6 +113,21 @@ def test_checkpoints_from_the_terminal(
         ("/v1/checkpoints", {"name": "m", "offsets": {"a": 1}}, 422, "partition"),
         ("/v1/checkpoints", {"name": "m", "offsets": {"0": -1}}, 422, "offset"),
         ("/v1/checkpoints", {"name": "m", "offsets": {"0": 1}, "version": 2}, 422, "version"),
+        ("/v1/checkpoints", {"name": "m", "offsets": {"0": True}}, 422, "offsets"),
+        ("/v1/checkpoints", {"name": "m", "offsets": {"0": 1.5}}, 422, "offsets"),
+        ("/v1/checkpoints", {"name": "m", "offsets": {"00": 1}}, 422, "partition"),
+        ("/v1/checkpoints", {"name": " ", "offsets": {"0": 1}}, 422, "name"),
+        ("/v1/checkpoints", {"name": "m" * 257, "offsets": {"0": 1}}, 422, "name"),
+        ("/v1/checkpoints", {"name": "m", "offsets": {"0": 1}, "ts": -1}, 422, "1970"),
+        ("/v1/checkpoints", {"name": "m", "offsets": {"0": 1}, "ts": 3.1e12}, 422, "9999"),
+        ("/v1/checkpoints", {"name": "m", "offsets": {"0": 1}, "ts": True}, 422, "ts"),
+        ("/v1/checkpoints", {"name": "m", "offsets": {"0": 1}, "ts": "nan"}, 422, "ts"),
+        (
+            "/v1/checkpoints",
+            {"name": "m", "offsets": dict.fromkeys(map(str, range(10_001)), 1)},
+            422,
+            "offsets",
+        ),
     ],
 )
 def test_what_is_refused_changes_nothing(

@@ -44,6 +44,7 @@ def test_start_look_stop(served: tuple[httpx.Client, FakeDesk]) -> None:
     [
         ({"family": "backdoors"}, 422, "choose one of label_flip"),
         ({"attack": "nonsense"}, 422, "unknown attack"),
+        ({"attack": "flip"}, 422, "not one of backdoor"),
         ({"rate_per_second": 0}, 422, "rate_per_second"),
         ({"seconds": 1e9}, 422, "seconds"),
         ({"rate_per_second": 1000, "seconds": 86_400}, 422, "100,000"),
@@ -79,3 +80,21 @@ def test_from_the_terminal(
         assert said in capsys.readouterr().err
     assert execute(["drill", "--url", url]) == 2
     assert "--family" in capsys.readouterr().err
+    assert execute([*wanted, "--attack", "flip"]) == 2
+    assert "its family is label_flip or sybil" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_drill_that_judged_nothing_passes_no_check(
+    served: tuple[httpx.Client, FakeDesk], capsys: pytest.CaptureFixture[str]
+) -> None:
+    client, desk = served
+    desk.drills.quiet = True
+    made = client.post("/v1/drills", json=ASKED).json()
+    assert (made["state"], made["recall"], made["note"]) == ("failed", None, "No event came.")
+    wanted = ["drill", "--url", str(client.base_url), "--family", "backdoor", "--for", "20s"]
+    for least in ("0", "0.5"):
+        for form in ([], ["--json"]):
+            assert execute([*wanted, "--min-recall", least, *form]) == 1
+            said = " ".join(capsys.readouterr().err.split())
+            assert "no canary was judged, so there is no recall. No event came." in said
+    assert execute(wanted) == 1

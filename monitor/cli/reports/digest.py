@@ -1,4 +1,11 @@
-"""A week against the week before: rates, families, incidents, drills, thresholds, the backlog."""
+"""A week against the week before: rates, families, incidents, drills, thresholds, the backlog.
+
+There are two clocks. Events and incidents are placed by the times that the events carry; when an
+event was held, and what people and drills did, by the wall clock. The two weeks have the same ends
+on both, in UTC, and every figure says which clock it goes by. Of a live stream the clocks agree; of
+a recorded one they may be years apart, and then what was done outside the weeks is counted in a
+sentence.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +17,7 @@ from typing import Any
 
 from monitor.cli.client import Client
 from monitor.cli.report_data import Tally, read_decisions
-from monitor.cli.reports.facts import DAY, Record, apart, seconds_of, within
+from monitor.cli.reports.facts import DAY, Record, apart, clock, seconds_of, within
 from monitor.cli.reports.folder import DECISIONS, Folder
 from monitor.cli.reports.service import Asked
 
@@ -29,16 +36,20 @@ class Week:
 
     Attributes
     ----------
+    start, end
+        Unix seconds, on both clocks.
     events
-        All that came; None where nobody keeps that.
+        All that came, by the events' own times; None where nobody keeps that.
     verdicts, families
-        Counts, by verdict; by family then verdict. Held events only, where ``events`` is None.
+        Counts, by verdict; by family then verdict; by the events' own times. Where ``events`` is
+        None they are of held events only, by the wall clock: when they were held.
     incidents
-        Incidents whose first event is of this week, by kind and family ("campaign backdoor").
+        Incidents whose first event is of this week by its own time, by kind and family ("campaign
+        backdoor").
     drills
-        By family, canaries and the share that was held, of the drills that ended.
+        By family, canaries and the share that was held, of the drills that ended by the wall clock.
     reviews
-        Events released and confirmed.
+        Events released and confirmed, by the wall clock.
     """
 
     start: float
@@ -66,7 +77,8 @@ class Digest:
     policy
         Versions of the policy made in the week, with what each changed; None where not known.
     backlog
-        Held events that nobody has decided about: ``open``, ``older_than_a_week``, ``families``.
+        Held events that nobody has decided about when the digest was made: ``open``,
+        ``older_than_a_week`` by the wall clock, ``families``.
     """
 
     origin: str
@@ -79,9 +91,18 @@ class Digest:
     backlog: Record | None = None
     missing: list[str] = field(default_factory=list)
 
+    @property
+    def clocks(self) -> dict[str, str]:
+        """Which clock each part goes by: ``event`` for the events' own times, or ``wall``."""
+        counts = "wall" if self.this.events is None else "event"
+        return {
+            "events": "event", "verdicts": counts, "families": counts, "incidents": "event",
+            "drills": "wall", "reviews": "wall", "policy": "wall", "backlog": "wall",
+        }  # fmt: skip
+
     def as_dict(self) -> Record:
         """For JSON."""
-        return {"report": "digest", **asdict(self)}
+        return {"report": "digest", "clocks": self.clocks, **asdict(self)}
 
 
 def folder_digest(path: Path, end: float | None, now: float) -> Digest:
@@ -103,13 +124,27 @@ def folder_digest(path: Path, end: float | None, now: float) -> Digest:
         week.events, week.verdicts = counted["events"], counted["verdicts"]
         week.families = counted["families"]
     _sort_incidents(digest, folder.incidents)
-    people, missing = folder.people(digest.before.start, upto, None)
-    decide(digest, people.policy, [*(people.actions or ()), *(people.drills or ())])
+    people, missing = folder.people(digest.before.start, max(now, upto), None)
+    done = [*(people.actions or ()), *(people.drills or ())]
+    decide(digest, people.policy, done)
     if people.actions is None:
         digest.this.reviews = digest.before.reviews = None
-    digest.backlog = folder.backlog(digest.this.start)
-    digest.missing += missing
+    digest.backlog = folder.backlog(now - WEEK)
+    digest.missing += [*missing, *_later(digest, [*(people.policy or ()), *done])]
     return digest
+
+
+def _later(digest: Digest, done: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What was done after the week's end, by the wall clock: of a recorded stream that is all."""
+    late = [float(one["when"]) for one in done if one["when"] > digest.this.end]
+    if not late:
+        return []
+    many = "1 action" if len(late) == 1 else f"{len(late):,} actions"
+    return [
+        f"By the wall clock {many} of people, drills and the policy came after this week's end, "
+        f"from {clock(min(late))} to {clock(max(late))}, and {'is' if len(late) == 1 else 'are'} "
+        "not in it: the stream may be a recorded one. --to TIME gives another week."
+    ]
 
 
 def service_digest(client: Client, end: float | None, now: float) -> Digest:
@@ -132,7 +167,7 @@ def service_digest(client: Client, end: float | None, now: float) -> Digest:
     decide(digest, policy, actions or [])
     if actions is None:
         digest.this.reviews = digest.before.reviews = None
-    digest.backlog = asked.try_("The backlog", lambda: asked.backlog(digest.this.start))
+    digest.backlog = asked.try_("The backlog", lambda: asked.backlog(now - WEEK))
     digest.missing += [NO_RATES, *dict.fromkeys(asked.missing)]
     return digest
 

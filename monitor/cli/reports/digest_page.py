@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from monitor.cli import common
+from monitor.cli.desk_view import counted
 from monitor.cli.report_data import FLAG, INVALID, QUARANTINE
 from monitor.cli.report_page import Card, Tile, card, page_of, tile_of
 from monitor.cli.report_plots import COLOURS, shown
@@ -15,8 +16,13 @@ from monitor.cli.reports.page import STYLE
 from monitor.cli.reports.tables import incidents_card, long, policy_table, table_of
 from monitor.cli.reports.text import incident_lines, policy_lines, safe, titled, wrapped
 
-DATE = "%Y-%m-%d"
+MINUTE = "%Y-%m-%d %H:%M UTC"
 UNKNOWN = "–"
+CLOCKS = {"event": "by the events' own times", "wall": "by the wall clock"}
+ABOUT = (
+    "Both weeks are UTC. Events and incidents count by the times that the events carry; when an "
+    "event was held, and what people and drills did, by the wall clock."
+)
 
 
 def _amount(week: Week, verdict: str) -> str:
@@ -45,36 +51,46 @@ def _recall(week: Week, family: str) -> str:
 
 
 def rows_of(digest: Digest) -> list[tuple[str, str, str]]:
-    """Name, this week, the week before. Names of families are not escaped."""
+    """Name, this week, the week before, under a line for each clock. Families are not escaped."""
+    rows: list[tuple[str, str, str]] = []
+    parts = _rows(digest)
+    for which, title in CLOCKS.items():
+        mine = [told for of, told in parts if digest.clocks[of] == which]
+        rows += [(title, "", ""), *mine] if mine else []
+    return rows
+
+
+def _rows(digest: Digest) -> list[tuple[str, tuple[str, str, str]]]:
+    """Rows, each with the part of the digest that it is of."""
     weeks = (digest.this, digest.before)
+    rows: list[tuple[str, tuple[str, str, str]]] = []
 
-    def row(name: str, *told: str) -> tuple[str, str, str]:
-        return name, told[0], told[1]
+    def add(of: str, name: str, *told: str) -> None:
+        rows.append((of, (name, told[0], told[1])))
 
-    rows = [row("events", *(UNKNOWN if w.events is None else f"{w.events:,}" for w in weeks))]
+    add("events", "events", *(UNKNOWN if w.events is None else f"{w.events:,}" for w in weeks))
     for verdict, name in (
         ("quarantine", "quarantined"),
         ("flag", "flagged"),
         ("invalid", "invalid"),
     ):
-        rows.append(row(name, *(_amount(week, verdict) for week in weeks)))
+        add("verdicts", name, *(_amount(week, verdict) for week in weeks))
     # A service tells of held events only.
     of = "quarantined, flagged" if digest.this.events is not None else "held"
     for family in sorted({name for week in weeks for name in week.families}):
-        rows.append(row(f"{family}: {of}", *(_by_family(week, family) for week in weeks)))
+        add("families", f"{family}: {of}", *(_by_family(week, family) for week in weeks))
     for name in sorted({name for week in weeks for name in week.incidents}):
-        rows.append(
-            row(f"incidents: {name}", *(f"{week.incidents.get(name, 0):,}" for week in weeks))
-        )
+        counts = (f"{week.incidents.get(name, 0):,}" for week in weeks)
+        add("incidents", f"incidents: {name}", *counts)
     for family in sorted({name for week in weeks for name in week.drills}):
-        rows.append(row(f"drill of {family}, held", *(_recall(week, family) for week in weeks)))
-    rows.append(row("released by people", *(_reviewed(week, "released") for week in weeks)))
-    rows.append(row("confirmed by people", *(_reviewed(week, "confirmed") for week in weeks)))
+        add("drills", f"drill of {family}, held", *(_recall(week, family) for week in weeks))
+    for word in ("released", "confirmed"):
+        add("reviews", f"{word} by people", *(_reviewed(week, word) for week in weeks))
     return rows
 
 
 def backlog_text(digest: Digest) -> str:
-    """What waits for a review, in words; not escaped."""
+    """What waits for a review when the digest is made, in words; not escaped."""
     backlog = digest.backlog
     if backlog is None:
         return "How many held events wait for a review is not known here."
@@ -83,12 +99,16 @@ def backlog_text(digest: Digest) -> str:
     ranked = sorted(backlog["families"].items(), key=lambda item: (-item[1], item[0]))
     of = ", ".join(f"{name} {many:,}" for name, many in ranked[:5])
     older = backlog["older_than_a_week"]
-    return f"{backlog['open']:,} held events wait for a review, {older:,} for over a week ({of})."
+    many = backlog["open"]
+    waits = f"{counted(many, 'held event')} {'waits' if many == 1 else 'wait'} for a review"
+    return (
+        f"{waits}, {older:,} for over a week ({of}), by the wall clock at {clock(digest.made_at)}."
+    )
 
 
 def drills_text(digest: Digest) -> str:
     """Whether there were drills."""
-    return "" if digest.this.drills else "No drill had a result this week."
+    return "" if digest.this.drills else "No drill had a result this week, by the wall clock."
 
 
 # -- A page ---------------------------------------------------------------------------------------
@@ -97,7 +117,7 @@ def drills_text(digest: Digest) -> str:
 def page(digest: Digest) -> str:
     """The whole page."""
     figures = dict(_figures(digest))
-    subject = f"{clock(digest.this.start, DATE)} to {clock(digest.this.end, DATE)}"
+    subject = f"{clock(digest.this.start, MINUTE)} to {clock(digest.this.end, MINUTE)}"
     body = _body(digest, figures)
     plain = {name: figure for name, (_, _, figure) in figures.items()}
     return page_of("Poisoning digest", subject, body, plain, STYLE)
@@ -117,7 +137,11 @@ def _figures(digest: Digest) -> Iterator[tuple[str, Card]]:
         ]
         yield (
             "family",
-            ("Held back by family", "Against the week before.", compared(rows, "events")),
+            (
+                "Held back by family",
+                f"Against the week before, {CLOCKS[digest.clocks['families']]}.",
+                compared(rows, "events"),
+            ),
         )
     drilled = sorted({name for week in weeks for name in week.drills})
     if drilled:
@@ -129,7 +153,7 @@ def _figures(digest: Digest) -> Iterator[tuple[str, Card]]:
             )
             for name in drilled
         ]
-        remark = "Share of the marked attacks that would have been held."
+        remark = "Share of the marked attacks that would have been held, by the wall clock."
         yield "drill", ("Drills", remark, compared(rows, "per cent held"))
 
 
@@ -139,11 +163,17 @@ def _tiles(digest: Digest) -> list[Tile]:
     begun, earlier = sum(this.incidents.values()), sum(before.incidents.values())
     held, was = _amount(this, "quarantine"), _amount(before, "quarantine")
     flagged, were = _amount(this, "flag"), _amount(before, "flag")
+    by = CLOCKS[digest.clocks["verdicts"]]
     return [
-        ("quarantined", held, f"{was} the week before", COLOURS[QUARANTINE]),
-        ("flagged", flagged, f"{were} the week before", COLOURS[FLAG]),
-        ("incidents", f"{begun:,}", f"{earlier:,} the week before", COLOURS[INVALID]),
-        ("waiting for review", backlog, "held events", COLOURS[INVALID]),
+        ("quarantined", held, f"{was} the week before, {by}", COLOURS[QUARANTINE]),
+        ("flagged", flagged, f"{were} the week before, {by}", COLOURS[FLAG]),
+        (
+            "incidents",
+            f"{begun:,}",
+            f"{earlier:,} the week before, {CLOCKS['event']}",
+            COLOURS[INVALID],
+        ),
+        ("waiting for review", backlog, "held events, now", COLOURS[INVALID]),
     ]
 
 
@@ -151,6 +181,7 @@ def _body(digest: Digest, figures: dict[str, Card]) -> Iterator[str]:
     yield "<section class='tiles'>" + "".join(map(tile_of, _tiles(digest))) + "</section>"
     yield "<section class='card'><h2>This week and the week before</h2>"
     rows = ((shown(name), shown(a), shown(b)) for name, a, b in rows_of(digest))
+    yield f"<p class='none'>{long(ABOUT)}</p>"
     yield from table_of(("", "this week", "week before"), rows, "t n n")
     yield f"<p class='none'>{long(backlog_text(digest))} {drills_text(digest)}</p></section>"
     if figures:
@@ -159,7 +190,7 @@ def _body(digest: Digest, figures: dict[str, Card]) -> Iterator[str]:
         yield "</section>"
     yield from incidents_card("The largest incidents", digest.top)
     yield from incidents_card("Faults of the data", digest.data_faults)
-    yield "<section class='card'><h2>Changes of the policy</h2>"
+    yield "<section class='card'><h2>Changes of the policy, by the wall clock</h2>"
     if digest.policy:
         yield from policy_table(digest.policy)
     else:
@@ -184,7 +215,9 @@ def text(digest: Digest) -> str:
 
 
 def _lines(digest: Digest) -> Iterator[str]:
-    yield f"Poisoning digest, {clock(digest.this.start, DATE)} to {clock(digest.this.end, DATE)}"
+    start, end = (clock(at, MINUTE) for at in (digest.this.start, digest.this.end))
+    yield f"Poisoning digest, {start} to {end}"
+    yield from wrapped(ABOUT)
     yield ""
     rows = [("", "this week", "week before"), *rows_of(digest)]
     wide = [max(len(safe(row[at], 40)) for row in rows) for at in range(3)]
@@ -195,7 +228,7 @@ def _lines(digest: Digest) -> Iterator[str]:
     yield from incident_lines("The largest incidents", digest.top)
     yield from incident_lines("Faults of the data", digest.data_faults)
     if digest.policy:
-        yield from titled("Changes of the policy")
+        yield from titled("Changes of the policy, by the wall clock")
         yield from policy_lines(digest.policy)
     if digest.missing:
         yield from titled("What this digest cannot say")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from monitor.cli import common
+from monitor.cli.desk_view import counted
 from monitor.cli.report_data import ACCEPT, FLAG, INVALID, QUARANTINE, WORDS
 from monitor.cli.report_page import Card, Tile, card, page_of, tile_of
 from monitor.cli.report_plots import COLOURS, shown
@@ -212,7 +213,7 @@ def _plots(figures: Mapping[str, Card]) -> Iterator[str]:
 def _evidence(facts: Facts) -> Iterator[str]:
     if not facts.evidence:
         return
-    yield f"<section class='card'><h2>The {len(facts.evidence)} riskiest events</h2>"
+    yield f"<section class='card'><h2>The {counted(len(facts.evidence), 'riskiest event')}</h2>"
     yield from table_of(
         ("time", "id", "risk", "verdict", "family", "source", "label", "why"),
         (

@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
+from monitor.cli.desk_view import counted
 from monitor.cli.report_plots import printable
 from monitor.cli.reports.facts import PLAIN_VERDICTS, Facts, People, Record, clock
 from monitor.cli.reports.words import changed, details, passed_text, rows_of, taught, what_of
@@ -95,7 +96,7 @@ def incident_lines(title: str, incidents: list[Record]) -> Iterator[str]:
         return
     yield from titled(title)
     for one in incidents[:MOST]:
-        yield f"{safe(one['id'])}  {safe(what_of(one))}, {one['events']:,} events"
+        yield f"{safe(one['id'])}  {safe(what_of(one))}, {counted(one['events'])}"
         yield from wrapped(one["text"], "  ")
         yield f"  {safe(one['runbook'])}"
     if len(incidents) > MOST:

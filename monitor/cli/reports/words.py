@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from monitor.cli.desk_view import counted
 from monitor.cli.reports.facts import Facts, Record, clock
 
 _LEFT_OUT = frozenset({"first_keys", "proposal"})
@@ -71,14 +72,15 @@ def passed_text(facts: Facts) -> str:
     what = (
         "of all that the incident's hostile sources sent"
         if passed.judged_by == "sources"
-        else "that are known to be the incident's"
+        else "known to be the incident's"
     )
     more = (
         others
         if passed.judged_by == "sources"
         else " Nobody stands out as its source, so more of its kind may have passed unseen."
     )
-    return f"{whole:,} events {what} reached the learner, {when}; {flagged:,} were flagged.{more}"
+    some = f"{counted(whole)} {what} reached the learner, {when}"
+    return f"{some}; {flagged:,} {'was' if flagged == 1 else 'were'} flagged.{more}"
 
 
 def taught(blast: Record) -> Iterator[str]:
@@ -89,10 +91,10 @@ def taught(blast: Record) -> Iterator[str]:
         return
     behind = blast["index"]["behind"]
     yield (
-        f"{many:,} accepted events are like the incident's, by source and label or by pattern, "
-        f"within its time: the first is {first['id']} of {first['source']}, "
-        f"{clock(first['ts'])}. {back:,} of them were taken back."
-        + (f" About {behind:,} accepted events are not looked at yet." if behind else "")
+        f"{counted(many, 'accepted event', 'is')} like the incident's, by source and label or "
+        f"by pattern, within its time: the first is {first['id']} of {first['source']}, "
+        f"{clock(first['ts'])}. {back:,} of them {'was' if back == 1 else 'were'} taken back."
+        + (f" About {counted(behind, 'accepted event', 'is')} not looked at yet." if behind else "")
     )
     stored = blast["checkpoints"]
     if not stored["known"]:

@@ -294,7 +294,18 @@ class BlastRadius:
         return self._store.requests(limit, before)
 
     def announce(self, checkpoint: Checkpoint, *, who: str) -> Checkpoint:
-        """Tell of a stored model. Of two with the same name the later one counts."""
+        """Tell of a stored model. Of two with the same name the later one counts.
+
+        Raises
+        ------
+        UsageError
+            For a partition that the accepted events do not have.
+        """
+        there = self._follower.partitions()
+        unknown = sorted(checkpoint.offsets.keys() - there)
+        if there and unknown:
+            most = f"0 to {max(there)}" if len(there) > 1 else f"{max(there)} alone"
+            raise UsageError(f"offsets: {self._topic} has no partition {unknown[0]}; it has {most}")
         ledger = self._new_checkpoints()
         try:
             ledger.append([checkpoint_row(checkpoint)])

@@ -97,6 +97,10 @@ class AcceptedFollower(Following):
         with self._lock:
             self._flush()
 
+    def partitions(self) -> frozenset[int]:
+        """The partitions of the accepted events; none while nothing was read of them."""
+        return frozenset(part for part in self._reached if part >= 0)
+
     def sync_checkpoints(self) -> None:
         """Bring the store up to the present end of the checkpoints. From any thread.
 

@@ -60,6 +60,7 @@ class _Run:
     began: float
     offset: int
     first: float | None = None
+    seen: int = 0
     skipped: int = 0
     stop: str = ""
 
@@ -229,7 +230,10 @@ class Drills:
         elif run.drill.sent >= run.drill.wanted:
             self._end(run, DrillState.DONE, "")
         elif self._clock() - run.began > run.drill.plan.seconds + _PATIENCE:
-            self._end(run, DrillState.DONE, "The traffic was too thin for the rest.")
+            if run.drill.sent:
+                self._end(run, DrillState.DONE, "The traffic was too thin for the rest.")
+            else:
+                self._end(run, DrillState.FAILED, "")
         elif run.fork.partition not in self._service().partitions:
             self._end(run, DrillState.STOPPED, "The partition went to another instance.")
 
@@ -238,7 +242,9 @@ class Drills:
             return  # committed before the copy was taken
         now = self._clock()
         due = int((now - run.began) * run.drill.plan.rate_per_second) - run.drill.sent
-        room = int(len(raw) * _MOST_SHARE / (1 - _MOST_SHARE))
+        run.seen += len(raw)
+        # Of all that the copy has seen: in slow traffic a batch is a single event.
+        room = int(run.seen * _MOST_SHARE / (1 - _MOST_SHARE)) - run.drill.sent
         count = max(0, min(due, room, run.drill.wanted - run.drill.sent))
         chosen = run.canaries[run.drill.sent : run.drill.sent + count]
         mixed = canaries.mix(raw, chosen, run.offset, (run.drill.plan.seed, run.offset))
@@ -257,7 +263,8 @@ class Drills:
             run.drill = self._drills[drill.id] = replace(drill, skipped_events=run.skipped)
 
     def _end(self, run: _Run, state: DrillState, text: str) -> None:
-        note = " ".join(part for part in (run.drill.note, text) if part)
+        nothing = "" if run.drill.sent else _nothing(run, self._clock() - run.began)
+        note = " ".join(part for part in (run.drill.note, text, nothing) if part)
         self._keep(run, replace(run.drill, state=state, note=note, ended_at=self._wall()))
         with self._lock:
             self._run = None
@@ -266,8 +273,7 @@ class Drills:
                     self._batches.get_nowait()
             self._next = self._clock() + self._schedule.every_seconds
         self._write(f"drill {state.value}", run.drill)
-        if run.drill.sent:
-            self._told(run.drill)
+        self._told(run.drill)
 
     def _write(self, what: str, drill: Drill) -> None:
         details: dict[str, Any] = {
@@ -294,6 +300,19 @@ class Drills:
             self.start(replace(plan, seed=plan.seed + self._turn), who="schedule", why="schedule")
         except MonitorError as error:
             log.warning("the scheduled drill %s was left out: %s", plan.family, error)
+
+
+def _nothing(run: _Run, seconds: float) -> str:
+    """Why no canary was judged: they are judged beside real events, and a minority of them."""
+    if run.skipped and not run.seen:
+        came = f"the copy could not keep up with the {run.skipped:,} events that came"
+    else:
+        came = f"{run.seen or 'no'} event{'' if run.seen == 1 else 's'} came"
+    return (
+        f"Nothing was judged, so nothing is known of what would be caught: {came} to partition "
+        f"{run.fork.partition} in {seconds:.0f} s, and canaries are judged beside real events. "
+        "Try again while there is traffic, or for longer."
+    )
 
 
 def _trusting(gate: Any) -> Any:

@@ -213,14 +213,15 @@ class FakeDrills:
     def __init__(self, noted: Noted) -> None:
         self._drills: list[Drill] = []
         self._noted = noted
+        self.quiet = False
 
     def start(self, plan: DrillPlan, *, who: str, why: str) -> Drill:
         if plan.attack and plan.attack not in ATTACKS:
             raise UsageError(f"unknown attack {plan.attack!r}")
-        n = plan.canaries
-        drill = Drill(
-            f"{len(self._drills):010x}", plan, DrillState.DONE, who, why, 1.0, 2.0, n, n, n - 1
-        )
+        n, name = plan.canaries, f"{len(self._drills):010x}"
+        drill = Drill(name, plan, DrillState.DONE, who, why, 1.0, 2.0, n, n, n - 1)
+        if self.quiet:
+            drill = replace(drill, state=DrillState.FAILED, sent=0, held=0, note="No event came.")
         self._drills.append(drill)
         self._noted(who, "drill done", why, {"drill": drill.id})
         return drill

@@ -34,11 +34,11 @@ def attacked() -> Attacked:
     return inject(stream, "backdoor", rate=0.05)
 
 
-def settings_of(folder: Path) -> Settings:
+def settings_of(folder: Path, to: str = "accepted.jsonl") -> Settings:
     options: dict[str, Any] = {
         "transport": "local",
         "local.from": str(folder / "in.jsonl"),
-        "local.to": str(folder / "accepted.jsonl"),
+        "local.to": str(folder / to),
         "local.out_dir": str(folder),
         "local.fsync": "never",
         "policy": {"mode": "shadow"},  # everything passes
@@ -145,3 +145,40 @@ def test_an_incident_is_found_among_the_accepted_and_retracted_once(
     assert execute(["blast", "--dir", str(tmp_path), "--source", source]) == 0
     assert "last clean checkpoint: good" in capsys.readouterr().out
     assert execute(["blast", "--dir", str(tmp_path / "no"), "--source", source]) == 2
+
+
+def test_a_services_folder_is_read_though_its_accepted_lines_went_elsewhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = attacked()
+    lines = made.stream.lines()[: N // 2]
+    out = tmp_path / "out"
+    (tmp_path / "learner").mkdir()
+    settings = settings_of(tmp_path, "learner/accepted.jsonl")
+    local = settings.local.model_copy(update={"out_dir": str(out)})
+    settings = settings.model_copy(update={"local": local})
+    (tmp_path / "in.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
+    with running(settings) as (url, manned):
+        wait(lambda: indexed(manned) == len(lines))
+        worst = max(manned.incidents.snapshot().incidents, key=lambda one: one["events"])
+        source = worst["sources"]["top"][0]["source"]
+        some = ["--source", source]
+        assert execute(["checkpoint", "add", "early", "0-0", "--url", url]) == 0
+        assert execute(["blast", "--url", url, *some, "--retract", "--reason", "r", "--yes"]) == 0
+        capsys.readouterr()
+        # Beside the running service, too.
+        assert execute(["blast", "--dir", str(out), *some, "--json"]) == 0
+        beside = json.loads(capsys.readouterr().out)
+    assert execute(["blast", "--dir", str(out), *some, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    sent = sum(json.loads(line)["source"] == source for line in lines)
+    assert found["events"] == found["retracted"] == beside["events"] == sent
+    assert found["index"]["events"] == len(lines) and found["index"]["behind"] == 0
+    assert found["checkpoints"]["last_clean"]["name"] == "early"
+    assert execute(["blast", "--dir", str(out), "--incident", worst["id"]]) == 0
+    assert "accepted events match" in capsys.readouterr().out
+    assert execute(["blast", "--dir", str(out), "--incident", "i-none"]) != 0
+    capsys.readouterr()
+    # Where the learner reads there is no journal: nothing must look like "none was accepted".
+    assert execute(["blast", "--dir", str(tmp_path / "learner"), *some]) == 2
+    assert "`run --out`" in " ".join(capsys.readouterr().err.split())

@@ -103,4 +103,35 @@ def test_words_for_people(capsys, folder):
     assert execute(["audit", "verify", str(folder)]) == 1
     out = capsys.readouterr().out
     assert "line 10 in chain local-0 is missing: it was dropped" in out
-    assert "1 things are wrong" in out
+    assert "1 thing is wrong" in out
+
+
+def test_a_file_that_is_no_export_is_refused_with_what_to_give(capsys, made, tmp_path):
+    for path in (made / "decisions.jsonl", made / "audit.jsonl", made / "accepted.jsonl"):
+        assert execute(["audit", "verify", str(path)]) == 2
+        said = " ".join(capsys.readouterr().err.split())
+        assert "is not a file that `audit export` wrote. Give that file, or the folder" in said
+    (tmp_path / "empty").write_bytes(b"")
+    assert execute(["audit", "verify", str(tmp_path / "empty")]) == 2
+    assert execute(["audit", "verify", str(tmp_path / "nowhere")]) == 2
+    assert "there is no such folder" in " ".join(capsys.readouterr().err.split())
+
+
+def test_an_export_overwrites_nothing_and_says_what_to_do(capsys, made, tmp_path):
+    times = ["--from", "1970-01-01", "--to", "2100-01-01"]
+    out = tmp_path / "e.jsonl"
+    for place, where, said in (
+        (made, out, ""),
+        (made, out, "name another file, or move it away"),
+        (made, tmp_path, "is a folder; name a file in it"),
+        (made, tmp_path / "no" / "e.jsonl", "is not there; make it first"),
+        (made / "audit.jsonl", tmp_path / "f.jsonl", "is a file; give the folder"),
+    ):
+        code = execute(["audit", "export", str(place), *times, "--out", str(where)])
+        assert code == (2 if said else 0)
+        assert said in " ".join(capsys.readouterr().err.split())
+    assert execute(["audit", "verify", str(out)]) == 0
+    lines = out.read_bytes().splitlines(keepends=True)
+    out.write_bytes(b"".join([*lines[:3], b"{\n", *lines[3:]]))
+    assert execute(["audit", "verify", str(out)]) == 2
+    assert "line 4 is not of an export" in " ".join(capsys.readouterr().err.split())

@@ -204,8 +204,10 @@ def test_incident_from_the_folder(ran: Ran, tmp_path: Path) -> None:
     assert [e["id"] for e in passed["events"]] == [d["id"] for d in ring if d["action"] == "pass"][
         : len(passed["events"])
     ]
-    # `blast --dir` wants the incidents of a finished replay; a service's folder has none.
-    assert made["blast"] is None and made["missing"][0].startswith("What the incident has taught")
+    # Of a service's folder, too, whose incidents are as its alerts told of them last.
+    accepted = (ran.folder / "accepted.jsonl").read_bytes().count(b"\n")
+    assert made["blast"]["index"]["events"] == accepted > 0
+    assert made["blast"]["checkpoints"]["last_clean"]["name"] == "before"
     told = [event["risk"] for event in made["evidence"]]
     assert told == sorted(told, reverse=True) and all(e["reasons"] for e in made["evidence"])
     assert made["people"]["reviews"]["confirmed"] >= 50
@@ -213,7 +215,7 @@ def test_incident_from_the_folder(ran: Ran, tmp_path: Path) -> None:
     assert {"path": "quarantine_at", "before": 0.001, "after": 0.002} in changes
     assert [a["what"] for a in made["people"]["actions"]] == ["checkpoint", "confirm"]
     stale = made["incident"]["events"] < len(mine)
-    assert ["last told of it" in said for said in made["missing"][1:]] == [True] * stale
+    assert ["last told of it" in said for said in made["missing"]] == [True] * stale
     page = read(out)
     for said in ("Incident report", "Let through", "Decisions by people", "alert(1)"):
         assert said in page.text, said
@@ -275,12 +277,26 @@ def test_weekly(ran: Ran, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     text = mail.read_text(encoding="utf-8")
     assert re.search(rf"^events +{this['events']:,} +{before['events']:,}$", text, re.M)
     assert max(map(len, text.splitlines())) <= 100 and "\x1b" not in text
-    assert "This week and the week before" in read(out).text
+    page = read(out).text
+    assert "This week and the week before" in page
+    # Each figure stands under its clock; both weeks are the same stretch of it, in UTC.
+    own, wall = "by the events' own times", "by the wall clock"
+    rows = text[text.index(f"\n{own}\n") :]
+    order = [rows.index(f"\n{word}") for word in (own, "events ", "incidents:", wall, "released")]
+    assert order == sorted(order)
+    assert "Both weeks are UTC." in " ".join(text.split()) and "Both weeks are UTC." in page
+    assert re.search(r"^Poisoning digest, \S+ \d\d:\d\d UTC to \S+ \d\d:\d\d UTC$", text, re.M)
+    assert made["clocks"]["verdicts"] == "event" and made["clocks"]["reviews"] == "wall"
+    # The stream is of another year than the reviews of it, which must not just be missing.
+    assert made["this"]["reviews"] == {"released": 0, "confirmed": 0}
+    (late,) = [said for said in made["missing"] if "came after this week's end" in said]
+    assert "UTC" in late and "--to" in late
     capsys.readouterr()
     assert report("--url", ran.url, "--weekly", "--json") == 0
     made = json.loads(capsys.readouterr().out)
     assert made["this"]["events"] is None and made["this"]["verdicts"]["quarantine"] > 50
     assert made["this"]["reviews"]["confirmed"] >= 50
+    assert made["clocks"]["verdicts"] == "wall" and made["clocks"]["incidents"] == "event"
     assert [c["version"] for c in made["policy"]][:2] == [1, 2]
     assert any("Prometheus" in said for said in made["missing"])
 
@@ -318,6 +334,8 @@ def test_what_is_not_there(
     assert report("--url", ran.url, "--incident", "i-0") == 2
     assert "No incident 'i-0'" in capsys.readouterr().err
     assert report("--url", ran.url, "--incident", "../policy") == 2
+    assert execute(["incidents", "list", "--url", ran.url, "--cursor", "zzz"]) == 2
+    assert "cursor: 'zzz' is not the end of a page" in " ".join(capsys.readouterr().err.split())
     assert report("--url", "http://127.0.0.1:9", "--weekly") == 3
     assert "cannot be reached" in capsys.readouterr().err
     assert report("--dir", str(tmp_path), "--weekly") == 2
@@ -379,6 +397,8 @@ def test_a_week_knows_its_drills_and_reviews() -> None:
     digest.backlog = {"open": 3, "older_than_a_week": 1, "families": {"sybil": 2, "replay": 3}}
     said = digest_page.text(digest)
     assert "80 % of 40" in said and "3 held events wait for a review, 1 for over a week" in said
+    digest.backlog |= {"open": 1, "older_than_a_week": 0}
+    assert "1 held event waits for a review" in " ".join(digest_page.text(digest).split())
     assert "drill" in digest_page.page(digest)
 
 

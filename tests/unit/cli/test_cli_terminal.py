@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,27 @@ def test_the_help_of_an_export_is_a_sentence(
     monkeypatch.setenv("COLUMNS", "200")
     execute(["audit", "export", "--help"])
     assert "By default standard output" in capsys.readouterr().out
+
+
+def test_one_thing_is_not_many_and_times_are_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        one = incident() | {"events": 1, "quarantined": 1, "flagged": 0, "influence": 1.2}
+        out = io.StringIO()
+        console = Console(file=out, width=80)
+        incidents.print_incident(console, one)
+        console.print(incidents.incident_table([one], 1))
+        models = [{"name": "m", "ts": 1.7e9, "offsets": {"0": 1}}]
+        console.print(blast_view.checkpoint_table(models))
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    told = out.getvalue()
+    assert told.count("2023-11-14 22:13:20Z") == 3  # twice of the incident, once of the model
+    for said in ("1 event: 1 quarantined", "worth 1 ordinary event to", "1 incident "):
+        assert said in told
+    assert "1 checkpoint " in told and "1 events" not in told and "1 incidents" not in told
 
 
 @pytest.mark.parametrize("line", ['{"a":1}', "x{", "[]", "7"])

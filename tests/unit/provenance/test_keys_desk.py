@@ -137,6 +137,14 @@ def test_a_keys_life_in_the_terminal(
     assert site.command("revoke", "shop-1", "--yes", "--why", "lost") == 0
     wait_for(site, 4)
     assert outcomes(signed) == ["key_revoked"] * 4
+    # Once is enough: the version and the reason stay.
+    assert site.command("revoke", "shop-1", "--yes", "--why", "again") == 0
+    assert "revoked like that already; policy version 4 still holds" in capsys.readouterr().out
+    with site.client("admin", 4) as admin:
+        answer = admin.post("/v1/keys/shop-1/revoke", json={"why": "again"})
+        assert (answer.status_code, answer.headers["etag"]) == (200, '"4"')
+        assert (answer.json()["state"], answer.json()["version"]) == ("unchanged", 4)
+    assert site.control.current().version == 4
     assert site.command("rotate", "shop-1", "x", "--public-key", "A" * 43 + "=", *why) == 2
     capsys.readouterr()
     assert site.command("list", "--json") == 0

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from monitor.core.desk import AuditEntry, ConflictError, MissingError
-from monitor.core.drill import MARK, Drill, DrillPlan, DrillState
+from monitor.core.drill import ATTACK_OF, FAMILIES_OF, MARK, Drill, DrillPlan, DrillState
 from monitor.core.errors import StateError, UsageError
 from monitor.core.limits import Limits
 from monitor.core.ports import CommitUnit
@@ -20,6 +20,7 @@ from monitor.gate import Gate, GateConfig
 from monitor.runtime.drill import Drills, Schedule
 from monitor.runtime.drill.canaries import make, mix
 from monitor.runtime.drill.recent import Templates
+from monitor.runtime.inject import ATTACKS
 from monitor.runtime.service import Service
 from tests.sim.model import ModelTransport, Store
 
@@ -194,6 +195,58 @@ def test_scheduled_drills_take_turns(values: list[bytes]) -> None:
     families = [drill.plan.family for drill in course.drills.list()][::-1]
     assert families[:2] == ["label_flip", "backdoor"]
     assert {note.who for note in course.notes} == {"schedule"}
+
+
+def in_between(course: Course, act: Any) -> Drill:
+    """What became of a drill that begins at 3,000 events, while ``act(course)`` goes on."""
+
+    def committed(unit: CommitUnit, seconds: object) -> None:
+        Course.committed(course, unit, seconds)
+        if course.at == 3_000:
+            drill = course.drills.start(PLAN, who="ann", why="quiet")
+            deadline = time.monotonic() + 30
+            while course.drills.get(drill.id).state is DrillState.RUNNING:
+                assert time.monotonic() < deadline
+                act(course)
+                time.sleep(0.01)
+
+    course.committed = committed  # type: ignore[method-assign]
+    course.run()
+    return course.drills.list()[0]
+
+
+def test_a_drill_without_events_says_that_it_judged_nothing(values: list[bytes]) -> None:
+    def nothing_comes(course: Course) -> None:
+        course.at += 10 * PER_SECOND
+
+    course = Course(values[:3_000])
+    found = in_between(course, nothing_comes)
+    assert (found.state, found.sent, found.recall) == (DrillState.FAILED, 0, None)
+    assert "Nothing was judged" in found.note and "no events came to partition 0" in found.note
+    assert [note.what for note in course.notes] == ["drill started", "drill failed"]
+    assert [told.recall for told in course.told] == [None]
+
+
+def test_events_one_by_one_are_enough_for_canaries(values: list[bytes]) -> None:
+    """Half as many canaries as real events, though each batch is a single one."""
+    rest = iter(range(3_000, EVENTS))
+
+    def one_comes(course: Course) -> None:
+        at = next(rest)
+        course.drills._batches.put(RawBatch.of(values[at : at + 1], start=at))
+        course.at += PER_SECOND // 10
+
+    found = in_between(Course(values[:3_000]), one_comes)
+    assert found.sent > 0 and found.recall is not None
+    assert found.sent <= 0.5 * found.events + 1
+
+
+def test_an_attack_belongs_to_its_family() -> None:
+    assert set(FAMILIES_OF) == set(ATTACKS)
+    assert all(family in FAMILIES_OF[attack] for family, attack in ATTACK_OF.items())
+    assert DrillPlan("sybil", attack="gradient_sybils").kind == "gradient_sybils"
+    with pytest.raises(UsageError, match="'flip' is not one of backdoor"):
+        DrillPlan("backdoor", attack="flip")
 
 
 def test_what_cannot_be_tried_is_refused(values: list[bytes]) -> None:

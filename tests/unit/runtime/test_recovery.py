@@ -127,6 +127,37 @@ def test_what_does_not_fit_is_refused() -> None:
         bring_back(Resume(0, 12, b"\x00", None), offsets, [5])
 
 
+def test_any_changed_byte_of_a_stamp_is_noticed() -> None:
+    """Also one that leaves it a sound record: an offset's digit, a policy's version."""
+    resume, _ = committed()
+    data = resume.stamp or b""
+    assert Stamp.decode(data).encode() == data
+    for i in range(len(data)):
+        for mask in (1, 2, 0x20, 0x80):
+            spoilt = bytearray(data)
+            spoilt[i] ^= mask
+            with pytest.raises(StateError):
+                Stamp.decode(bytes(spoilt))
+    for cut in range(len(data)):
+        with pytest.raises(StateError):
+            Stamp.decode(data[:cut])
+    with pytest.raises(StateError, match=r"partition 0 is damaged \(checksum differs\)"):
+        bring_back(
+            Resume(0, 12, data.replace(b'"policy_version":1', b'"policy_version":2'), None), [], [1]
+        )
+
+
+def test_a_stamp_of_before_there_were_checksums_is_read() -> None:
+    resume, _ = committed()
+    said = msgspec.json.decode(resume.stamp or b"")
+    for name in ("check", "audit", "snapshot_digest"):
+        del said[name]
+    with pytest.raises(StateError, match="checksum"):
+        Stamp.decode(msgspec.json.encode(said))
+    old = Stamp.decode(msgspec.json.encode(said | {"version": 2}))
+    assert old.encode() == resume.stamp
+
+
 def test_a_snapshot_knows_where_it_belongs() -> None:
     assert unseal(seal(2, 7, b"body")) == (2, 7, b"body")
     with pytest.raises(StateError, match="cannot be read"):

@@ -270,6 +270,10 @@ def test_incidents_and_drills() -> None:
     assert np.isnan(seen["drill_delay_events{family=sybil}"])
     assert seen["drill_canaries_total{family=sybil,outcome=caught}"] == 4
     assert seen["drill_canaries_total{family=sybil,outcome=missed}"] == 2
+    metrics.drill(replace(ended, sent=0, held=0, delay_events=None))
+    seen = values(metrics)  # what the drill before has shown stands for this one no more
+    assert np.isnan(seen["drill_recall{family=sybil}"])
+    assert seen["drill_canaries_total{family=sybil,outcome=missed}"] == 2
     metrics.set_incidents({})
     assert values(metrics)["incidents{family=backdoor,state=open}"] == 0
 
