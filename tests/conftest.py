@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -27,9 +28,32 @@ def pytest_configure(config: pytest.Config) -> None:
     config.kafka_status = config.postgres_status = UNASKED
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first, so that no worker of pytest-xdist is left with them at the end."""
-    items.sort(key=lambda item: "/tests/kafka/" not in item.path.as_posix())
+    """The longest first, and together what shares a browser, a service or a broker of its own.
+
+    So no worker of pytest-xdist (``--dist loadgroup``) is left with a long one at the end, and
+    what a module sets up once is not set up by each worker.
+    """
+    for item in items:
+        if any(scope_of == "module" for scope_of in scopes(item)):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    items.sort(key=_turn)
+
+
+def scopes(item: pytest.Item) -> Iterator[str]:
+    """Scopes of the fixtures that a test asks for."""
+    found = getattr(item, "_fixtureinfo", None)  # a doctest has none
+    for definitions in found.name2fixturedefs.values() if found is not None else ():
+        yield from (definition.scope for definition in definitions)
+
+
+def _turn(item: pytest.Item) -> int:
+    path = item.path.as_posix()
+    if "/tests/kafka/" in path:
+        return 0
+    # mypy is a minute of one test.
+    return 1 if "/tests/web/" in path or path.endswith("/test_static.py") else 2
 
 
 @pytest.hookimpl(trylast=True)

@@ -102,6 +102,7 @@ prepare "$python"
 unpack_prometheus
 # pytest takes the place of this shell, so that its summary is the last line and its exit code
 # ours. It starts the broker and stops it, by its own process id.
-# Three workers, each with a broker of its own: many tests wait for brokers and browsers.
+# Three workers, each with a broker of its own: many tests wait for brokers and browsers. Each
+# takes what comes next, or all tests of a module that share what is costly to set up.
 # What is covered: add --cov, which takes a third longer.
-exec .cache/venv-test/bin/python -m pytest -n 3 "$@"
+exec .cache/venv-test/bin/python -m pytest -n 3 --dist loadgroup "$@"
