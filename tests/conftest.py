@@ -1,4 +1,4 @@
-"""What all tests share: the lines that say how Kafka and PostgreSQL were tested."""
+"""What all tests share: environment, order, and lines that say how servers were tested."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ with warnings.catch_warnings():
     import kafka  # noqa: F401
 
 
+# As `monitor.__main__` does: numpy reads it when it is loaded.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
 # Brokers of tests live for seconds or minutes: what Java's second compiler gives in that time is
 # about half of what it takes.
 os.environ.setdefault("KAFKA_JVM_PERFORMANCE_OPTS", "-XX:+UseSerialGC -XX:TieredStopAtLevel=1")
