@@ -243,6 +243,17 @@ class ConfluentAdmin:
         """See :class:`~monitor.transport.kafka_port.Admin`."""
 
 
+def _original(error: BaseException) -> BaseException:
+    """What a call failed with.
+
+    confluent-kafka has Python log what librdkafka says, also while an error is on its way already
+    (its issue 1708). The interpreter then reports a SystemError, caused by that error.
+    """
+    while isinstance(error, SystemError) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
 class Adapter:
     """Makes confluent-kafka's clients from the settings."""
 
@@ -277,6 +288,7 @@ class Adapter:
 
     def fault(self, error: BaseException) -> tuple[Fault, str]:
         """See :class:`~monitor.transport.kafka_port.Client`."""
+        error = _original(error)
         cause = error.args[0] if error.args else None
         if not isinstance(error, KafkaException) or not isinstance(cause, KafkaError):
             return Fault.OTHER, f"{type(error).__name__}: {error}"
