@@ -72,6 +72,7 @@ def stages(bench: Bench) -> dict[str, float]:
             (Reference, "read", "calibration: p-value"),
             (Reference, "admit", "calibration: learn"),
             (apply_module, "combine", "combine channels"),
+            (gate_module, "grouped", "incidents"),
             (gate_module, "encode_decisions", "encode decisions"),
         ):
             stack.enter_context(replaced(target, name, clock, stage))
