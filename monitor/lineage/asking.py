@@ -21,7 +21,8 @@ _SPREADS = 0.02
 """A trigger may be a little blurred: by so much of the feature's ordinary spread."""
 
 _STANDS_OUT = 0.25
-"""Of the busiest source's events: who has fewer may be a false alarm that the incident drew in."""
+"""Of the events of the busiest that is not ordinary: who has fewer may be a false alarm that the
+incident drew in."""
 
 _ORDINARY = 4
 """Who had so many times as many events accepted as the incident has of it was mostly honest: taking
@@ -142,13 +143,14 @@ def _behind(ts: float) -> float:
 
 def _senders(incident: Mapping[str, Any], index: Index, span: tuple[float, float]) -> Clause | None:
     """The sources that stand out in it, but for those that meanwhile were mostly honest."""
-    top = incident["sources"]["top"]
-    least = _STANDS_OUT * max((row["events"] for row in top), default=0)
-    mine = {str(row["source"]): row["events"] for row in top if row["events"] >= least}
-    if not mine:
+    events = {str(row["source"]): int(row["events"]) for row in incident["sources"]["top"]}
+    if not events:
         return None
-    sent = index.sent(Wanted(Clause(SENDERS, sources=tuple(mine)), (), *span))
-    sources = tuple(name for name, events in mine.items() if sent[name] < _ORDINARY * events)
+    sent = index.sent(Wanted(Clause(SENDERS, sources=tuple(events)), (), *span))
+    # Before the busiest is looked for: a busy honest one must not hide the ring beside it.
+    hostile = {name: n for name, n in events.items() if sent[name] < _ORDINARY * n}
+    least = _STANDS_OUT * max(hostile.values(), default=0)
+    sources = tuple(name for name, n in hostile.items() if n >= least)
     labels = tuple(str(row["label"]) for row in incident["labels"])
     return Clause(SENDERS, sources=sources, labels=labels) if sources else None
 

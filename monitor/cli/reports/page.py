@@ -65,15 +65,15 @@ def _incident(facts: Facts, figures: Mapping[str, Card]) -> Iterator[str]:
     yield from _common(one)
     yield from _plots(figures)
     yield from _passed(facts)
-    yield from _taught(facts.blast)
+    yield from _taught(facts.blast, int(one["flagged"]))
     yield from _evidence(facts)
 
 
-def _taught(blast: Record | None) -> Iterator[str]:
+def _taught(blast: Record | None, flagged: int) -> Iterator[str]:
     if blast is None:
         return
     yield "<section class='card'><h2>What it has taught the model</h2>"
-    yield from (f"<p class='none'>{long(said)}</p>" for said in taught(blast))
+    yield from (f"<p class='none'>{long(said)}</p>" for said in taught(blast, flagged))
     rows = [
         (name, ", ".join(f"{key} ({many:,})" for key, many in blast[name]["top"].items()))
         for name in ("sources", "labels", "subjects")

@@ -52,7 +52,7 @@ def _lines(facts: Facts) -> Iterator[str]:
             yield from wrapped(f"{name}: {value}")
         if facts.passed is not None:
             yield from wrapped(f"let through: {passed_text(facts)}")
-        for said in () if facts.blast is None else taught(facts.blast):
+        for said in () if facts.blast is None else taught(facts.blast, int(one["flagged"])):
             yield from wrapped(said)
         yield f"what to do: {safe(one['runbook'])}"
     else:

@@ -83,11 +83,20 @@ def passed_text(facts: Facts) -> str:
     return f"{some}; {flagged:,} {'was' if flagged == 1 else 'were'} flagged.{more}"
 
 
-def taught(blast: Record) -> Iterator[str]:
-    """What accepted events like the incident's have taught the model, a sentence each."""
+def taught(blast: Record, flagged: int) -> Iterator[str]:
+    """What accepted events like the incident's have taught the model, a sentence each.
+
+    ``flagged`` of the incident's own events were let through.
+    """
     many, back, first = blast["events"], blast["retracted"], blast["first"]
     if not many:
-        yield "No accepted event is like the incident's: the model has learned none of it."
+        yield "No accepted event is from the incident's sources or has its pattern."
+        if flagged:
+            was = "was" if flagged == 1 else "were"
+            yield (
+                f"But {counted(flagged, 'event')} of the incident {was} flagged and let through, "
+                "which the learner has got: look at them by source."
+            )
         return
     behind = blast["index"]["behind"]
     yield (

@@ -180,6 +180,19 @@ def test_who_was_mostly_honest_is_not_taken_back(honest, named):
     assert found.some[0].sources == named
 
 
+def test_a_busy_honest_source_does_not_hide_the_ring():
+    """Where one source sends nearly all that there is, false alarms about it outnumber a ring."""
+    bodies = [ordinary(i, source="all-of-it") for i in range(2000)]
+    bodies += [ordinary(i, source=f"ring-{i % 5}", label="fraud") for i in range(15)]
+    ring = [{"source": f"ring-{i}", "events": 40 - i} for i in range(5)]
+    top = [{"source": "all-of-it", "events": 422}, *ring, {"source": "passer-by", "events": 2}]
+    index = index_of(bodies)
+    found = wanted_of(Asked(incident="i-1"), incident(sources={"top": top}), index)
+    assert found.some[0].sources == tuple(f"ring-{i}" for i in range(5))
+    (segment,) = index.look(found)
+    assert matched(segment, found)[0].sum() == 15
+
+
 @pytest.mark.parametrize("usual", [False, True])
 def test_what_the_senders_events_share_is_the_pattern(usual):
     """And not what the incident says of it; but what all events have anyway tells nothing."""
