@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from typing import Any
 import orjson
 
 from monitor.core.blast import (
+    Announced,
     Asked,
     Checkpoint,
     IndexSize,
@@ -32,7 +34,7 @@ from monitor.core.errors import MonitorError, UsageError
 from monitor.core.held import Reviews, held_key
 from monitor.core.ports import CommitUnit, Ledger, Reviewer
 from monitor.lineage.asking import Index, wanted_of
-from monitor.lineage.checkpoints import checkpoint_row
+from monitor.lineage.checkpoints import checkpoint_row, refuse_beyond, refuse_changed
 from monitor.lineage.reading import label_shown
 from monitor.lineage.segment import Segment
 from monitor.lineage.survey import Survey, chosen_of, label_of, places_of
@@ -118,6 +120,7 @@ class BlastRadius:
         self.around = around or Around()
         self._clock = clock
         self._full_at = float("-inf")
+        self._announcing = threading.Lock()
         follower.busy = self.busy
 
     def start(self) -> None:
@@ -293,28 +296,65 @@ class BlastRadius:
             self._follower.sync_reviews()
         return self._store.requests(limit, before)
 
-    def announce(self, checkpoint: Checkpoint, *, who: str) -> Checkpoint:
-        """Tell of a stored model. Of two with the same name the later one counts.
+    def announce(self, checkpoint: Checkpoint, *, who: str, dated: bool = True) -> Announced:
+        """Tell of a stored model; once told, its name stays with it.
+
+        Parameters
+        ----------
+        checkpoint, who
+            The model, and who tells of it.
+        dated
+            Whether its time was said, not only taken to be now.
 
         Raises
         ------
         UsageError
-            For a partition that the accepted events do not have.
+            For a partition that the accepted events do not have, or an offset beyond their end.
+        ConflictError
+            When the name is known with other offsets, or another time.
+        TransportError
+            When it cannot be written, or what is known cannot be read.
         """
+        self._refuse_nowhere(checkpoint)
+        with self._announcing:
+            known = self._known(checkpoint.name)
+            if known is not None:
+                refuse_changed(known, checkpoint, dated=dated)
+                return Announced(known, known=True)
+            ledger = self._new_checkpoints()
+            try:
+                ledger.append([checkpoint_row(checkpoint)])
+            finally:
+                ledger.close()
+            stands = self._known(checkpoint.name)
+        details = {
+            "name": checkpoint.name,
+            "ts": checkpoint.ts,
+            "offsets": {str(part): at for part, at in sorted(checkpoint.offsets.items())},
+        }
+        self.around.note(AuditEntry(self._clock(), who, "checkpoint", checkpoint.name, details))
+        if stands is not None:  # another instance may have announced it in the same moment
+            refuse_changed(stands, checkpoint)
+        return Announced(checkpoint, known=False)
+
+    def _known(self, name: str) -> Checkpoint | None:
+        self._follower.sync_checkpoints()
+        return next((one for one in self._store.checkpoints() if one.name == name), None)
+
+    def _refuse_nowhere(self, checkpoint: Checkpoint) -> None:
         there = self._follower.partitions()
         unknown = sorted(checkpoint.offsets.keys() - there)
         if there and unknown:
             most = f"0 to {max(there)}" if len(there) > 1 else f"{max(there)} alone"
             raise UsageError(f"offsets: {self._topic} has no partition {unknown[0]}; it has {most}")
-        ledger = self._new_checkpoints()
-        try:
-            ledger.append([checkpoint_row(checkpoint)])
-        finally:
-            ledger.close()
-        self._follower.sync_checkpoints()
-        details = {"name": checkpoint.name}
-        self.around.note(AuditEntry(self._clock(), who, "checkpoint", checkpoint.name, details))
-        return checkpoint
+        read = self._store.places()
+        if all(at <= read.get(part, 0) for part, at in checkpoint.offsets.items()):
+            return
+        ends: Mapping[int, int] = {}
+        with contextlib.suppress(MonitorError):  # then the end is not known
+            self._follower.sync()
+            ends = self._follower.ends()
+        refuse_beyond(checkpoint, ends, self._topic)
 
     def checkpoints(self) -> Sequence[Checkpoint]:
         """Stored models that are known, the latest first."""
