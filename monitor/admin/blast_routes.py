@@ -10,10 +10,10 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Query, Response
 
 from monitor.admin.blast_schemas import (
+    AnnouncedOut,
     BlastIn,
     BlastOut,
     CheckpointIn,
-    CheckpointOut,
     CheckpointsOut,
     RetractIn,
     RetractionOutcomeOut,
@@ -120,18 +120,22 @@ def _add_checkpoints(router: APIRouter, lineage: Callable[[], BlastDesk]) -> Non
         summary="Tell of a stored model",
         status_code=201,
         dependencies=[OPERATOR],
-        response_model=CheckpointOut,
-        responses=answers(*BODY_CODES),
+        response_model=AnnouncedOut,
+        responses=answers(409, *BODY_CODES),
         openapi_extra=body_of(CheckpointIn, {"name": "fraud-0417", "offsets": {"0": 1204112}}),
     )
     def announce(
         person: Operator, body: Annotated[CheckpointIn, Depends(reads(CheckpointIn))]
     ) -> Response:
-        """How far it has learned, by partition. Of two with one name the later counts."""
+        """How far it has learned, by partition. Its name stays with it.
+
+        Announced again just so it is `known`; with other offsets, or another time, it is refused.
+        """
         ts = time.time() if body.ts is None else body.ts
         checkpoint = checked(body.name, ts, body.offsets)
-        made = lineage().announce(checkpoint, who=person.name)
-        return OrjsonResponse(as_json(made), status_code=201)
+        made = lineage().announce(checkpoint, who=person.name, dated=body.ts is not None)
+        told = as_json(made.checkpoint) | {"known": made.known}
+        return OrjsonResponse(told, status_code=201)
 
     @router.get(
         "/v1/checkpoints",

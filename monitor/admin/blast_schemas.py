@@ -94,6 +94,12 @@ class CheckpointOut(_Out):
     offsets: dict[str, int]
 
 
+class AnnouncedOut(CheckpointOut):
+    """A stored model, as it holds."""
+
+    known: bool = Field(description="It had been announced before, just so.")
+
+
 class CheckpointsOut(BaseModel):
     """Stored models, the latest first."""
 

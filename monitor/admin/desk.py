@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from monitor.core.blast import Asked, Checkpoint, Retracted, RetractionOutcome
+from monitor.core.blast import Announced, Asked, Checkpoint, Retracted, RetractionOutcome
 from monitor.core.desk import (
     Applied,
     AuditEntry,
@@ -141,8 +141,8 @@ class BlastDesk(Protocol):
     def retractions(self, limit: int = 50, before: float | None = None) -> Sequence[Retracted]:
         """Requests for retraction, the latest first."""
 
-    def announce(self, checkpoint: Checkpoint, *, who: str) -> Checkpoint:
-        """Tell of a stored model."""
+    def announce(self, checkpoint: Checkpoint, *, who: str, dated: bool = True) -> Announced:
+        """Tell of a stored model, whose time was said if ``dated``. Raises ConflictError."""
 
     def checkpoints(self) -> Sequence[Checkpoint]:
         """Stored models, the latest first."""

@@ -168,7 +168,7 @@ class ChangeOut(_Out):
     kind: str = Field(description="start, edit, rollback, expiry or review.")
     state: str = Field(
         description="applied, waiting, rejected or overtaken; unchanged where a change of keys "
-        "asks for what the policy says already."
+        "or a rollback asks for what the policy says already."
     )
     who: str
     why: str

@@ -18,13 +18,12 @@ from monitor.admin.desk import Desk, PolicyDesk
 from monitor.admin.desk_parts import ADMIN, VIEWER, Admin, OrjsonResponse, answers, present
 from monitor.admin.desk_schemas import ChangeOut, Moment, Why
 from monitor.admin.json_body import body_of, reads
-from monitor.admin.policy_routes import IfMatch, Stale, base_of, changed, tag_of
+from monitor.admin.policy_routes import UNCHANGED, IfMatch, Stale, base_of, changed, tag_of
 from monitor.admin.schemas import Described
 from monitor.core.desk import ConflictError
 from monitor.provenance import edit
 
 MAX_OVERLAP_SECONDS = 366 * 86_400.0
-UNCHANGED = "unchanged"
 PUBLIC = {
     "id": "shop-2026-05",
     "algorithm": "ed25519",

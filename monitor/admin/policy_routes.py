@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Response
@@ -32,6 +33,7 @@ from monitor.admin.schemas import Described
 from monitor.core.desk import Change, ConflictError, ForbiddenError, MissingError
 from monitor.provenance.edit import changes_provenance
 
+UNCHANGED = "unchanged"
 DOCUMENT = {"mode": "enforce", "flag_at": 0.02, "quarantine_at": 0.001}
 Number = Annotated[int, Query(ge=1, le=VERSION)]
 Proposal = Annotated[str, Path(max_length=128, description="A proposal's identifier.")]
@@ -202,10 +204,16 @@ def _add_changing(router: APIRouter, policy: Callable[[], PolicyDesk]) -> None:
     ) -> Response:
         """Make an earlier version's document the next version. `If-Match` names the latest.
 
-        Its part `provenance` stays as it is: a key that was revoked since stays revoked.
+        Its part `provenance` stays as it is: a key that was revoked since stays revoked. Where
+        nothing else differs no version is made; the answer is the present one, `state` `unchanged`.
         """
         base = base_of(if_match)
         with Stale(policy):
+            now = policy().current()
+            if now.version == base and all(
+                one.path.startswith("provenance") for one in policy().diff(base, body.to)
+            ):
+                return changed(replace(now, state=UNCHANGED))
             made = policy().rollback(body.to, base=base, who=person.name, why=body.why)
         return changed(made)
 

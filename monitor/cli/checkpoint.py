@@ -55,7 +55,7 @@ def add(
     as_json: JsonOption = False,
     debug: common.DebugOption = False,
 ) -> None:
-    """Tell of a stored model. Of two with one name the later counts."""
+    """Tell of a stored model. Its name stays with it: for another model choose another."""
     places = dict(_place(text) for text in offsets)
     if len(places) < len(offsets):
         raise UsageError("a partition is given twice: say once how far the model has learned it")
@@ -70,7 +70,7 @@ def add(
     if as_json:
         print_json(made)
     else:
-        typer.echo("noted")
+        typer.echo("known already, just so" if made["known"] else "noted")
 
 
 def _place(text: str) -> tuple[str, int]:

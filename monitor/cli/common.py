@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import signal
 import sys
@@ -73,6 +74,24 @@ DebugOption = Annotated[
 def console(*, err: bool = False) -> Console:
     """A console on standard output or error; plain text when it is not a terminal."""
     return Console(stderr=err, highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def finite(option: str, value: float, allowed: str) -> float:
+    """``value``, unless it is nan or infinite: such pass every range, and JSON has none of them.
+
+    Raises
+    ------
+    UsageError
+        Which says what is ``allowed``.
+
+    Examples
+    --------
+    >>> finite("--rate", 0.5, "above 0")
+    0.5
+    """
+    if not math.isfinite(value):
+        raise UsageError(f"{option}: must be a number {allowed}, not {value}")
+    return value
 
 
 def version() -> str:

@@ -22,6 +22,7 @@ from monitor.cli.client import (
 )
 from monitor.cli.desk_options import JsonOption
 from monitor.cli.desk_view import counted, plain, print_json, table, when
+from monitor.core.drill import MAX_RATE_PER_SECOND, MAX_SECONDS
 from monitor.core.errors import UsageError
 
 EPILOG = """\
@@ -54,7 +55,8 @@ def seconds_of(text: str) -> float:
     found = _LENGTH.fullmatch(text.strip())
     if found is None:
         raise UsageError(f"--for: {text!r} is no length of time; write 90s, 5m or 1h")
-    return float(found[1]) * _UNITS[found[2] or "s"]
+    most = f"above 0 and at most {MAX_SECONDS:g} seconds"
+    return common.finite("--for", float(found[1]), most) * _UNITS[found[2] or "s"]
 
 
 def command(
@@ -109,6 +111,9 @@ def command(
     Marked events, made from recent ones, are judged among the real ones on a copy of what the
     service has learned. They reach no topic, and nothing is learned from them.
     """
+    common.finite("--rate", rate, f"above 0 and at most {MAX_RATE_PER_SECOND:g}")
+    if min_recall is not None:
+        common.finite("--min-recall", min_recall, "from 0 to 1")
     with Client(Access(url, token, ca_file, client_cert)) as client:
         if listed:
             _show_all(client.get("/v1/drills")["drills"], as_json)

@@ -205,6 +205,7 @@ def rotate(
     debug: common.DebugOption = False,
 ) -> None:
     """Add a new key beside an old one, which ends a while later; by default for its sources."""
+    common.finite("--overlap-hours", overlap_hours, "from 0 to 8784")
     key = _entry(file, (identifier, algorithm, public_key, secret), source, (None, None))
     body = {"key": key, "overlap_seconds": overlap_hours * 3600.0}
     path = f"/v1/keys/{_quoted(old)}/rotate"

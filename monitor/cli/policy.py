@@ -259,6 +259,8 @@ def rollback(
         body = {"to": to, "why": because}
         made = client.change("POST", "/v1/policy/rollback", body, present)
     _say_made(made, as_json)
+    if not as_json and len(_rolled(found["differences"])) < len(found["differences"]):
+        typer.echo("keys and the rules for sources were left as they are now")
 
 
 ProposalArgument = Annotated[
@@ -342,6 +344,7 @@ def _say_made(made: dict[str, Any], as_json: bool) -> None:
         return
     words = {
         "applied": f"version {made['version']} holds now",
+        "unchanged": f"nothing would change by it: version {made['version']} still holds",
         "waiting": f"waits for a second person: policy approve {made['proposal']}",
         "rejected": f"{made['proposal']} is dropped",
     }

@@ -95,12 +95,15 @@ def make_blast(
 
 
 def join_blast(
-    blast: BlastRadius, board: IncidentBoard, note: Callable[[AuditEntry], None]
+    blast: BlastRadius,
+    board: IncidentBoard,
+    note: Callable[[AuditEntry], None],
+    chain: Callable[[AuditEntry], None],
 ) -> None:
-    """Let it look up incidents, and put things into the audit trail."""
+    """Let it look up incidents, and put things into the audit trail or its chain alone."""
     from monitor.runtime.blast.desk import Around  # noqa: PLC0415 - slow to import
 
-    blast.around = Around(lambda name: board.snapshot().get(name), note)
+    blast.around = Around(lambda name: board.snapshot().get(name), note, chain)
 
 
 def _local_ends(

@@ -267,7 +267,7 @@ def make_manned(
     )
     metrics.watch_incidents(lambda: board.snapshot().count)
     if blast is not None:
-        join_blast(blast, board, trail.note)
+        join_blast(blast, board, trail.note, audited)
         metrics.watch_accepted(blast.size)
     watching = [*observers, metrics, recent, drills, *([] if blast is None else [blast])]
     metrics.expect(detector.name for detector in gate.detectors)

@@ -202,6 +202,7 @@ class _History:
             waits = change.state == "waiting"
             done(
                 f"Version {change.version} {'waits for a second person' if waits else 'holds now'}."
+                " Keys and the rules for sources were left as they are."
             )
         finally:
             self._go.enable()

@@ -140,6 +140,14 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Announced:
+    """A checkpoint as it holds; ``known`` when it had been announced before just so."""
+
+    checkpoint: Checkpoint
+    known: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Retraction:
     """A record that takes an accepted event back; ``partition`` is the event's own."""
 

@@ -190,6 +190,12 @@ class AcceptedSource(Protocol):
     def read(self, timeout_seconds: float) -> AcceptedBatch:
         """The next events; waits for the first. Raises TransportError."""
 
+    def ends(self) -> Mapping[int, int]:
+        """Where the parts end now that can be told, none before ``start``. Raises TransportError.
+
+        Nobody can have read further. It may lie behind what ``read`` has brought.
+        """
+
     def close(self) -> None:
         """Let go of it; ``start`` may follow."""
 

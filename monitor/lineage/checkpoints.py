@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from monitor.core.blast import Checkpoint
+from monitor.core.desk import ConflictError
 from monitor.core.errors import UsageError
 
 log = logging.getLogger(__name__)
@@ -75,6 +76,45 @@ def checked(name: Any, ts: Any, offsets: Any) -> Checkpoint:
             )
         found[int(text)] = at
     return Checkpoint(name, float(ts), found)
+
+
+def refuse_changed(known: Checkpoint, said: Checkpoint, *, dated: bool = True) -> None:
+    """Raise ConflictError where a name would come to mean another model.
+
+    Parameters
+    ----------
+    known, said
+        What holds, and what is announced under the same name.
+    dated
+        Whether the time was said; a time that only stands for now is no difference.
+    """
+    if known.offsets == said.offsets and not (dated and known.ts != said.ts):
+        return
+    places = sorted(known.offsets.items())
+    shown = " ".join(f"{part}-{at}" for part, at in places[:20])
+    more = f" and {len(places) - 20} more" if len(places) > 20 else ""
+    raise ConflictError(
+        f"The checkpoint {known.name!r} is known already, with the offsets {shown}{more} and the "
+        f"time {known.ts:.17g}. A name stays with its model: choose another name."
+    )
+
+
+def refuse_beyond(said: Checkpoint, ends: Mapping[int, int], topic: str) -> None:
+    """Raise UsageError where a model would have learned more than there is.
+
+    Parameters
+    ----------
+    ends
+        Where partitions end; nothing is held against one that is not in there.
+    topic
+        What they are partitions of.
+    """
+    for part, at in sorted(said.offsets.items()):
+        end = ends.get(part)
+        if end is not None and at > end:
+            raise UsageError(
+                f"offsets: {part}-{at} is beyond the end: partition {part} of {topic} ends at {end}"
+            )
 
 
 def read_checkpoints(rows: Iterable[Row]) -> list[Checkpoint]:

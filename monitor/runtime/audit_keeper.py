@@ -118,6 +118,7 @@ class _Attempt:
     waiting: int
     lost: int
     moved: int
+    headed: bool
 
 
 class AuditKeeper:
@@ -150,7 +151,7 @@ class AuditKeeper:
         self._waiting: list[Fields] = []
         self._lost = self._written = 0
         self._heads: dict[str, Head] = {}
-        self._moved = 0
+        self._moved = self._people = 0
         self._head_at = 0.0
         self._stop = False
         self._thread: threading.Thread | None = None
@@ -254,7 +255,8 @@ class AuditKeeper:
             self._lost -= attempt.lost
             self._moved -= attempt.moved
             self._news.notify_all()
-        if attempt.moved:
+        self._people = 0 if attempt.headed else self._people + len(attempt.found)
+        if attempt.headed:
             for anchoring in self._anchors:
                 anchoring.waiting.append(lines[-1])
 
@@ -268,14 +270,20 @@ class AuditKeeper:
             text = {"what": "records lost", "who": MONITOR, "details": {"records": lost}}
             found.append(("desk", {**text, "when": now, "software": self._by.software}))
         late = tick >= self._head_at + self._by.every_seconds
-        if final or late or moved >= self._by.every_records:
+        # A head that nobody signs or keeps elsewhere says nothing of the records before it.
+        proves = self._by.key is not None or bool(self._anchors)
+        people = self._people + len(found) if proves else 0
+        due = final or late or moved + people >= self._by.every_records
+        if due:
             self._head_at = tick
         else:
             moved = 0
-        if moved:
+        # What people do is covered by its own chain's next head, also where nothing is decided.
+        headed = due and moved + people > 0
+        if headed:
             told = {chain: (head.seq, head.hash) for chain, head in heads.items()}
             found.append(("heads", {"when": now, "heads": told, "software": self._by.software}))
-        return _Attempt(found, n, lost, moved)
+        return _Attempt(found, n, lost, moved, headed)
 
     def _anchor(self) -> None:
         for anchoring in self._anchors:

@@ -70,7 +70,7 @@ def _life(
     life["actions"] = [
         {"what": r.what, "who": r.who, "why": r.why, "when": r.when, "chain": r.chain, "seq": r.seq}
         for r in (told.record for told, _ in places.told)
-        if key in r.details.get("keys", ())
+        if key in r.details.get("keys", ()) or decision.get("id") in r.details.get("ids", ())
     ]
     return life
 

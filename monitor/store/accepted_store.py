@@ -9,6 +9,7 @@ hold an answer.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import orjson
@@ -27,6 +28,8 @@ from monitor.store.database import Database
 from monitor.store.ledger_rows import Row, read_rows
 from monitor.store.rows import source_digest
 from monitor.store.tables import upsert
+
+log = logging.getLogger(__name__)
 
 
 class MovedError(TransportError):
@@ -194,10 +197,23 @@ class AcceptedStore:
             return writing.count(connection)
 
     def announce(self, rows: Iterable[Row], keep: int) -> None:
-        """Store checkpoints, the latest ``keep`` of them."""
+        """Store checkpoints, the latest ``keep`` of them.
+
+        Of one name the latest record counts: the ledger may be compacted, so whoever reads it
+        from its beginning may have no other.
+        """
         found = read_checkpoints(rows)
         if not found:
             return
+        by_name = {one.name: one for one in self.checkpoints()}
+        changed = {one.name for one in found if by_name.setdefault(one.name, one) != one}
+        if changed:
+            log.warning(
+                "%d checkpoints were announced again with other offsets or another time, and the "
+                "latest record of a name counts; one of them, %r",
+                len(changed),
+                min(changed)[:80],
+            )
         by_name = {one.name: one for one in found}
         stored = [
             {"name": one.name, "ts": one.ts, "record": (checkpoint_row(one)[1] or b"").decode()}

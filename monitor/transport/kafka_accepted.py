@@ -8,6 +8,7 @@ was verified is always among those that say so.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from monitor.core.blast import NOWHERE, AcceptedBatch
@@ -69,6 +70,18 @@ class KafkaAccepted(TopicFollower):
             self._behind(),
             keys=keys,
         )
+
+    def ends(self) -> Mapping[int, int]:
+        """Behind the last record of each partition that is committed or aborted, asked anew.
+
+        Raises
+        ------
+        TransportError
+            When the brokers fail.
+        """
+        self._asked = float("-inf")
+        self._behind()
+        return dict(self._ends)
 
     def _behind(self) -> int:
         """About how many records wait; transactions' own marks count with them."""

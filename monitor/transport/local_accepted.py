@@ -140,6 +140,12 @@ class LocalAccepted:
             raise TransportError(f"{path} is shorter than its journal says: read again")
         return data.split(b"\n")[:-1]
 
+    def ends(self) -> Mapping[int, int]:
+        """How many lines there are; told once all that is committed was read."""
+        entry = last_entry(self._folder / ".monitor")
+        end = entry.lengths.get("accepted", 0) if entry is not None else 0
+        return {LINES: self._places[LINES]} if self._places[BYTES] == end else {}
+
     def close(self) -> None:
         """Nothing is kept open."""
 

@@ -75,6 +75,10 @@ class _Source:
             keys=[self.topic.keys[r[:2]] for r in found],
         )
 
+    def ends(self):
+        ends = dict.fromkeys(range(self.topic.partitions), 0)
+        return ends | {part: offset + 1 for part, offset, _ in self.topic.records}
+
     def close(self):
         pass
 

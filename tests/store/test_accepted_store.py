@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from monitor.core.blast import Asked, Checkpoint, Clause, Wanted
 from monitor.core.desk import ConflictError
 from monitor.core.errors import TransportError, UsageError
-from monitor.lineage.checkpoints import judged
+from monitor.lineage.checkpoints import checkpoint_row, judged
 from monitor.lineage.survey import chosen_of, places_of
+from monitor.runtime.blast.desk import Around
 from monitor.store import accepted_writing
 from monitor.store.accepted_writing import Kept
 from monitor.store.ledger_rows import Operation, erase_row
@@ -377,7 +378,7 @@ def test_checkpoints_are_bounded_and_bad_ones_cost_only_themselves(lineage, capl
            b'{"version":1,"name":"  ","ts":1,"offsets":{"0":1}}']  # fmt: skip
     lineage.models.open().append([(b"x", value) for value in bad])
     for i in range(9):
-        desk.announce(Checkpoint(f"m{i}", float(i), {0: 3 * i}), who="ann")
+        desk.announce(Checkpoint(f"m{i}", float(i), {0: 11 + i}), who="ann")
     names = [one.name for one in desk.checkpoints()]
     assert names == ["m8", "m7", "m6", "m5", "m4"]
     assert f"{len(bad)} records of checkpoints cannot be used" in caplog.text
@@ -390,9 +391,39 @@ def test_checkpoints_are_bounded_and_bad_ones_cost_only_themselves(lineage, capl
     assert len(desk.checkpoints()) == 5
     found = desk.blast(Asked(sources=("s1",)))["checkpoints"]
     assert found["last_clean"] is None and len(found["tainted"]) == 5
-    desk.announce(Checkpoint("m8", 8.0, {0: 10}), who="ann")  # it was a mistake
+    desk.announce(Checkpoint("m9", 9.0, {0: 10}), who="ann")
     found = desk.blast(Asked(sources=("s1",)))["checkpoints"]
-    assert found["last_clean"]["name"] == "m8"
+    assert found["last_clean"]["name"] == "m9"
+
+
+def test_a_checkpoint_keeps_its_name_and_lies_within_what_there_is(lineage, caplog):
+    notes = []
+    desk = lineage.desk(around=Around(note=notes.append))
+    for i in range(20):
+        lineage.topic.add(event(i), 0)
+    made = desk.announce(Checkpoint("cp1", 5.0, {0: 12}), who="ann")
+    assert not made.known and notes[0].details == {"name": "cp1", "ts": 5.0, "offsets": {"0": 12}}
+    assert desk.announce(Checkpoint("cp1", 5.0, {0: 12}), who="ben").known
+    later = desk.announce(Checkpoint("cp1", 6.0, {0: 12}), who="ben", dated=False)
+    assert later.known and later.checkpoint.ts == 5.0
+    other = lineage.desk()  # another replica has read the same
+    for changed in (Checkpoint("cp1", 5.0, {0: 1}), Checkpoint("cp1", 6.0, {0: 12})):
+        for one in (desk, other):
+            with pytest.raises(ConflictError, match=r"offsets 0-12 and .* 5\..*another name"):
+                one.announce(changed, who="ben")
+    with pytest.raises(UsageError, match="0-21 is beyond the end: partition 0 of accepted ends at"):
+        desk.announce(Checkpoint("cp2", 7.0, {0: 21}), who="ann")
+    desk.announce(Checkpoint("cp2", 7.0, {0: 20}), who="ann")
+    assert len(notes) == 2
+    assert [(one.name, one.offsets) for one in desk.checkpoints()] == [
+        ("cp2", {0: 20}),
+        ("cp1", {0: 12}),
+    ]
+    assert "announced again" not in caplog.text
+    # Whoever writes to the topic goes past the desk; a compacted one has the latest only.
+    lineage.models.open().append([checkpoint_row(Checkpoint("cp1", 5.0, {0: 1}))])
+    assert desk.checkpoints()[1].offsets == {0: 1}
+    assert "1 checkpoints were announced again" in caplog.text and "'cp1'" in caplog.text
 
 
 @given(

@@ -83,6 +83,14 @@ def test_checkpoints_from_the_terminal(
     assert latest == {"name": "m-9", "ts": 1893456000.0, "offsets": {"0": 12, "1": 7}}
     assert run(client, "checkpoint", "list") == 0
     assert "0-12, 1-7" in capsys.readouterr().out
+    assert run(client, "checkpoint", "add", "m-9", "1-7", "0-12") == 0
+    assert "known already" in capsys.readouterr().out
+    assert run(client, "checkpoint", "add", "m-9", "0-1", "1-7") == 1
+    told = " ".join(capsys.readouterr().err.split())
+    assert "offsets 0-12 1-7" in told and "choose another name" in told
+    body = {"name": "m-9", "offsets": {"0": 12, "1": 7}, "ts": 5}
+    assert client.post("/v1/checkpoints", json=body).status_code == 409
+    assert client.get("/v1/checkpoints").json()["checkpoints"][0] == latest
     assert run(client, "checkpoint", "add", "m-9", "twelve") == 2
     assert "partition-offset" in capsys.readouterr().err
     for words, said in (

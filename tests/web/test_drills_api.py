@@ -84,6 +84,22 @@ def test_from_the_terminal(
     assert "its family is label_flip or sybil" in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.parametrize("odd", ["nan", "inf", "-inf", "1e400"])
+def test_no_number_is_bad_usage_and_no_bug(odd: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing listens there: it has to be refused before anything is sent."""
+    at = ["--url", "http://127.0.0.1:9"]
+    drill = ["drill", *at, "--family", "backdoor"]
+    for words, said in (
+        ([*drill, f"--rate={odd}"], "--rate: must be a number above 0 and at most 1000"),
+        ([*drill, f"--min-recall={odd}"], "--min-recall"),  # infinite ones fail typer's range
+        ([*drill, "--for", "9" * 400], "--for: must be a number above 0 and at most 86400 seconds"),
+        (["keys", "rotate", "a", "b", *at, f"--overlap-hours={odd}"], "--overlap-hours"),
+    ):
+        assert execute(words) == 2, words
+        told = " ".join(capsys.readouterr().err.split())
+        assert said in told and ("must be a number" in told or "Input should be" in told)
+
+
 def test_a_drill_that_judged_nothing_passes_no_check(
     served: tuple[httpx.Client, FakeDesk], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from typing import Any
 import orjson
 
 from monitor.core.blast import (
+    Announced,
     Asked,
     Checkpoint,
     IndexSize,
@@ -32,7 +34,7 @@ from monitor.core.errors import MonitorError, UsageError
 from monitor.core.held import Reviews, held_key
 from monitor.core.ports import CommitUnit, Ledger, Reviewer
 from monitor.lineage.asking import Index, wanted_of
-from monitor.lineage.checkpoints import checkpoint_row
+from monitor.lineage.checkpoints import checkpoint_row, refuse_beyond, refuse_changed
 from monitor.lineage.reading import label_shown
 from monitor.lineage.segment import Segment
 from monitor.lineage.survey import Survey, chosen_of, label_of, places_of
@@ -47,6 +49,8 @@ VERSION = 1
 MAX_PAGE = 1000
 _SLICE = 10_000
 """Events retracted in one transaction."""
+_NAMED = 500
+"""Retracted events that the audit chain names; `feedback.retractions` has all."""
 _BUSY_SECONDS = 1.0
 
 
@@ -59,11 +63,14 @@ class Around:
     incident
         An incident's account by its name, None where there is none.
     note
-        Puts something into the audit trail.
+        Puts something into the audit trail, and its chain.
+    chain
+        Puts something into the chain alone.
     """
 
     incident: Callable[[str], Mapping[str, Any] | None] = lambda _: None
     note: Callable[[AuditEntry], None] = lambda _: None
+    chain: Callable[[AuditEntry], None] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +125,7 @@ class BlastRadius:
         self.around = around or Around()
         self._clock = clock
         self._full_at = float("-inf")
+        self._announcing = threading.Lock()
         follower.busy = self.busy
 
     def start(self) -> None:
@@ -218,7 +226,19 @@ class BlastRadius:
                 "by_label": dict(Counter(one.shown for one in chosen).most_common(20)),
             }
             self._take_back(what, chosen, details)
+            self._chained(what, asked, chosen)
         return self._outcome(what, chosen, dry_run)
+
+    def _chained(self, what: Operation, asked: Asked, chosen: Sequence[_One]) -> None:
+        """Put what was taken back into the audit chain; the trail has it from the ledger."""
+        gone = self._store.retracted([one.place for one in chosen])
+        ids = [one.id for one in chosen if gone.get(one.place) == what.id]
+        if ids:
+            # Asked again after a lost answer it stands there twice, under one operation.
+            told = {"operation": what.id, "events": len(ids), "asked": asked.plain()}
+            self.around.chain(
+                AuditEntry(what.when, what.who, RETRACT, what.why, told | {"ids": ids[:_NAMED]})
+            )
 
     def _chosen(self, wanted: Wanted) -> list[_One]:
         chosen: list[_One] = []
@@ -293,28 +313,65 @@ class BlastRadius:
             self._follower.sync_reviews()
         return self._store.requests(limit, before)
 
-    def announce(self, checkpoint: Checkpoint, *, who: str) -> Checkpoint:
-        """Tell of a stored model. Of two with the same name the later one counts.
+    def announce(self, checkpoint: Checkpoint, *, who: str, dated: bool = True) -> Announced:
+        """Tell of a stored model; once told, its name stays with it.
+
+        Parameters
+        ----------
+        checkpoint, who
+            The model, and who tells of it.
+        dated
+            Whether its time was said, not only taken to be now.
 
         Raises
         ------
         UsageError
-            For a partition that the accepted events do not have.
+            For a partition that the accepted events do not have, or an offset beyond their end.
+        ConflictError
+            When the name is known with other offsets, or another time.
+        TransportError
+            When it cannot be written, or what is known cannot be read.
         """
+        self._refuse_nowhere(checkpoint)
+        with self._announcing:
+            known = self._known(checkpoint.name)
+            if known is not None:
+                refuse_changed(known, checkpoint, dated=dated)
+                return Announced(known, known=True)
+            ledger = self._new_checkpoints()
+            try:
+                ledger.append([checkpoint_row(checkpoint)])
+            finally:
+                ledger.close()
+            stands = self._known(checkpoint.name)
+        details = {
+            "name": checkpoint.name,
+            "ts": checkpoint.ts,
+            "offsets": {str(part): at for part, at in sorted(checkpoint.offsets.items())},
+        }
+        self.around.note(AuditEntry(self._clock(), who, "checkpoint", checkpoint.name, details))
+        if stands is not None:  # another instance may have announced it in the same moment
+            refuse_changed(stands, checkpoint)
+        return Announced(checkpoint, known=False)
+
+    def _known(self, name: str) -> Checkpoint | None:
+        self._follower.sync_checkpoints()
+        return next((one for one in self._store.checkpoints() if one.name == name), None)
+
+    def _refuse_nowhere(self, checkpoint: Checkpoint) -> None:
         there = self._follower.partitions()
         unknown = sorted(checkpoint.offsets.keys() - there)
         if there and unknown:
             most = f"0 to {max(there)}" if len(there) > 1 else f"{max(there)} alone"
             raise UsageError(f"offsets: {self._topic} has no partition {unknown[0]}; it has {most}")
-        ledger = self._new_checkpoints()
-        try:
-            ledger.append([checkpoint_row(checkpoint)])
-        finally:
-            ledger.close()
-        self._follower.sync_checkpoints()
-        details = {"name": checkpoint.name}
-        self.around.note(AuditEntry(self._clock(), who, "checkpoint", checkpoint.name, details))
-        return checkpoint
+        read = self._store.places()
+        if all(at <= read.get(part, 0) for part, at in checkpoint.offsets.items()):
+            return
+        ends: Mapping[int, int] = {}
+        with contextlib.suppress(MonitorError):  # then the end is not known
+            self._follower.sync()
+            ends = self._follower.ends()
+        refuse_beyond(checkpoint, ends, self._topic)
 
     def checkpoints(self) -> Sequence[Checkpoint]:
         """Stored models that are known, the latest first."""

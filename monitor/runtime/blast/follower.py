@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -100,6 +100,17 @@ class AcceptedFollower(Following):
     def partitions(self) -> frozenset[int]:
         """The partitions of the accepted events; none while nothing was read of them."""
         return frozenset(part for part in self._reached if part >= 0)
+
+    def ends(self) -> Mapping[int, int]:
+        """Where the accepted events end now, by partition, as far as that can be told.
+
+        Raises
+        ------
+        TransportError
+            When the source fails.
+        """
+        with self._lock:
+            return {} if self._source is None else self._source.ends()
 
     def sync_checkpoints(self) -> None:
         """Bring the store up to the present end of the checkpoints. From any thread.

@@ -13,6 +13,7 @@ import numpy as np
 from monitor.core.blast import (
     NOWHERE,
     AcceptedBatch,
+    Announced,
     Asked,
     Checkpoint,
     Retracted,
@@ -21,6 +22,7 @@ from monitor.core.blast import (
 from monitor.core.desk import ConflictError, MissingError
 from monitor.core.errors import UsageError
 from monitor.lineage.asking import Index, wanted_of
+from monitor.lineage.checkpoints import refuse_changed
 from monitor.lineage.reading import label_shown, segment_of
 from monitor.lineage.survey import Survey, chosen_of, places_of
 
@@ -123,10 +125,14 @@ class FakeBlast:
         found = sorted(self._requests.values(), key=lambda one: -one.when)
         return [one for one in found if before is None or one.when < before][:limit]
 
-    def announce(self, checkpoint: Checkpoint, *, who: str) -> Checkpoint:
+    def announce(self, checkpoint: Checkpoint, *, who: str, dated: bool = True) -> Announced:
+        known = self._models.get(checkpoint.name)
+        if known is not None:
+            refuse_changed(known, checkpoint, dated=dated)
+            return Announced(known, known=True)
         self._models[checkpoint.name] = checkpoint
         self._noted(who, "checkpoint", checkpoint.name, {"name": checkpoint.name})
-        return checkpoint
+        return Announced(checkpoint, known=False)
 
     def checkpoints(self) -> Sequence[Checkpoint]:
         return sorted(self._models.values(), key=lambda one: -one.ts)

@@ -156,6 +156,34 @@ def test_a_keys_life_in_the_terminal(
     assert "shop-1" in capsys.readouterr().out
 
 
+def test_a_rollback_says_that_keys_stay_and_makes_no_version_for_nothing(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def propose(base: int, **parts: Any) -> None:
+        document = {**site.control.current().policy, **parts}
+        site.control.propose(document, base=base, who="ana", why="")
+
+    propose(1, provenance={"keys": [ed25519("k-1")]})
+    propose(2, provenance={"keys": [{**ed25519("k-1"), "revoked_at": 1.0}]})
+    back = ["policy", "rollback", "2", "--yes", "--why", "w", "--url", site.url]
+    back += ["--token", site.tokens["admin"]]
+    left = "keys and the rules for sources were left as they are now"
+    assert execute(back) == 0
+    told = capsys.readouterr().out
+    assert "nothing would change by it: version 3 still holds" in told and left in told
+    assert site.control.current().version == 3
+    propose(3, flag_at=0.2)
+    assert execute(back) == 0
+    told = capsys.readouterr().out
+    assert "version 5 holds now" in told and left in told
+    (key,) = site.control.current().policy["provenance"]["keys"]
+    assert key["revoked_at"] == 1.0
+    back[2] = "5"
+    assert execute(back) == 0
+    told = capsys.readouterr().out
+    assert "version 5 still holds" in told and left not in told
+
+
 def wait_for(site: Site, version: int) -> None:
     import time
 

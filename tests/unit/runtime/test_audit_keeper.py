@@ -112,16 +112,16 @@ def test_the_next_process_continues_the_chain_and_may_have_another_key():
         made, _ = keeper(log, key=key(number))
         made.record(entry(number))
         made.close()
-    assert [opened(line).record.seq for line in log.lines] == [1, 2]
+    assert [opened(line).record.seq for line in log.lines] == [1, 2, 3, 4]
     both = {key(number).id: key(number).public for number in (1, 2)}
     assert report(log.lines, both).findings == ()
     only = {key(2).id: key(2).public}
-    assert [f.place for f in report(log.lines, only).findings] == ["record 1"]
+    assert [f.place for f in report(log.lines, only).findings] == ["record 1", "record 2"]
     # A key that was signed with is not left off without notice.
     made, _ = keeper(log)
     made.record(entry(3))
     made.close()
-    assert [(f.kind, f.place) for f in report(log.lines).findings] == [("signature", "record 3")]
+    assert [(f.kind, f.place) for f in report(log.lines).findings] == [("signature", "record 5")]
 
 
 def test_what_another_process_added_is_continued_not_forked():
@@ -173,6 +173,23 @@ def test_heads_are_written_by_number_of_records_and_at_the_end_and_anchored():
     ]
     assert anchor.kept == late.kept == log.lines
     assert told == ["Heads of the audit chain cannot be anchored: not now"]
+
+
+@pytest.mark.parametrize("every_seconds", [0.05, 3600.0])
+def test_what_people_do_is_under_a_head_where_nothing_is_decided(every_seconds):
+    """So that its cut tail is missed, too: while the service runs, and at the latest at its end."""
+    log, anchor = MemoryLog(), MemoryAnchor()
+    made, _ = keeper(log, key=key(1), every_seconds=every_seconds, anchors=(anchor,))
+    for number in range(3):
+        made.record(entry(number))
+    if every_seconds < 1.0:
+        wait(lambda: anchor.kept)
+    made.close()
+    kinds = [opened(line).record.kind for line in log.lines]
+    assert kinds[-1] == "heads" and kinds.count("desk") == 3
+    assert anchor.kept == [line for line in log.lines if opened(line).record.kind == "heads"]
+    # A head on top of a head says nothing new.
+    assert "heads,heads" not in ",".join(kinds)
 
 
 def test_what_there_is_no_room_for_is_counted(monkeypatch):
