@@ -113,7 +113,12 @@ def test_an_incident_is_found_among_the_accepted_and_retracted_once(
         assert found["first"]["input"] == {"partition": 0, "offset": where}
         for name, at in (("good", where), ("spoilt", where + 1)):
             assert execute(["checkpoint", "add", name, f"0-{at}", "--url", url]) == 0
-        capsys.readouterr()
+        assert execute(["checkpoint", "add", "good", f"0-{where}", "--url", url]) == 0
+        assert "known already" in capsys.readouterr().out
+        assert execute(["checkpoint", "add", "spoilt", "0-1", "--url", url]) == 1
+        assert f"offsets 0-{where + 1}" in " ".join(capsys.readouterr().err.split())
+        assert execute(["checkpoint", "add", "far", "0-9999999999", "--url", url]) == 2
+        assert f"accepted.jsonl ends at {N}" in " ".join(capsys.readouterr().err.split())
         assert execute([*asked, *words]) == 0
         out = capsys.readouterr().out
         assert f"retracted {found['events']} events" in out
