@@ -79,6 +79,8 @@ class KafkaAccepted(TopicFollower):
         TransportError
             When the brokers fail.
         """
+        if self._reader is None:  # what was heard before is out of date
+            return {}
         self._asked = float("-inf")
         self._behind()
         return dict(self._ends)

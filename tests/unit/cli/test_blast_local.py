@@ -89,6 +89,18 @@ def retracted(folder: Path) -> Counter[str]:
     return Counter(json.loads(line)["id"] for line in lines)
 
 
+def announce(where: int, url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """One model from before the event at ``where``, and one from behind it."""
+    for name, at in (("good", where), ("spoilt", where + 1)):
+        assert execute(["checkpoint", "add", name, f"0-{at}", "--url", url]) == 0
+    assert execute(["checkpoint", "add", "good", f"0-{where}", "--url", url]) == 0
+    assert "known already" in capsys.readouterr().out
+    assert execute(["checkpoint", "add", "spoilt", "0-1", "--url", url]) == 1
+    assert f"offsets 0-{where + 1}" in " ".join(capsys.readouterr().err.split())
+    assert execute(["checkpoint", "add", "far", "0-9999999999", "--url", url]) == 2
+    assert f"accepted.jsonl ends at {N}" in " ".join(capsys.readouterr().err.split())
+
+
 def test_an_incident_is_found_among_the_accepted_and_retracted_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -111,9 +123,7 @@ def test_an_incident_is_found_among_the_accepted_and_retracted_once(
         where = found["first"]["accepted"]["offset"]
         # It was let through as it stands in the input; so says the decision beside it.
         assert found["first"]["input"] == {"partition": 0, "offset": where}
-        for name, at in (("good", where), ("spoilt", where + 1)):
-            assert execute(["checkpoint", "add", name, f"0-{at}", "--url", url]) == 0
-        capsys.readouterr()
+        announce(where, url, capsys)
         assert execute([*asked, *words]) == 0
         out = capsys.readouterr().out
         assert f"retracted {found['events']} events" in out
