@@ -84,13 +84,18 @@ def verify(
     """Find records that were changed, dropped, inserted or moved, and say which.
 
     Without DIR the topics of --config are read, or its local folder. Exit code 1 when something is
-    wrong. Without --public-key a signature is only compared with the key that the record names.
+    wrong. Without --public-key a signature is only compared with the key that the record names;
+    with it something has to be signed. Without --anchors (or `audit.anchor_file` of --config) the
+    last records of what people did can be missing unnoticed.
     """
     from monitor.cli import wiring_audit  # noqa: PLC0415 - heavy imports, not needed for --help
 
-    began = time.perf_counter()
+    began, settings = time.perf_counter(), load_settings(config)
+    kept = settings.audit.anchor_file
+    if anchors is None and kept and (directory is None or config is not None):
+        anchors = Path(kept)
     trust = wiring_audit.trust(public_key or [], anchors, restarts=accept_restarts)
-    report = wiring_audit.verified(directory, load_settings(config), trust)
+    report = wiring_audit.verified(directory, settings, trust)
     seconds = time.perf_counter() - began
     if as_json:
         print_json(report.as_dict() | {"seconds": seconds})
@@ -155,7 +160,8 @@ def export(
 ) -> int:
     """Write decisions and what people did, with the records that prove them, as JSON lines.
 
-    `audit verify FILE` checks it, anywhere, with the public key alone. TIME is like 2026-05-01,
+    `audit verify FILE` finds what was changed in it, anywhere, with the public key alone; that
+    nothing was left out is proven by the whole chain only. TIME is like 2026-05-01,
     2026-05-01T12:00:00Z, or Unix seconds; that of decisions is their event's own. Exit code 1
     when a decision is not as the chain has it.
     """

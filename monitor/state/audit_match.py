@@ -253,7 +253,8 @@ class DecisionCheck:
     def _find(self, kind: str, offset: int, what: str) -> None:
         number = offset + (self._place == "line")
         place = f"{self._place} {number}" if offset >= 0 else "of no position"
-        text = f"the decision about {place} in chain {self._chain} {what}"
+        subject = f"the decision about {place}" if offset >= 0 else "a record that is no decision"
+        text = f"{subject} in chain {self._chain} {what}"
         self.findings.append(Finding(kind, self._chain, place, text))
 
 

@@ -121,6 +121,9 @@ class Verification:
         signed: set[str] = set()
         for by, found in self._told:
             self._check_told(by, found, signed)
+        if self.trusted is not None and not self._keys and not self.part:
+            text = "keys were given, but nothing is signed: the chain of what people do, which "
+            self._find("signature", "", "all", text + "holds the signed heads, is not there")
         self._check_claims()
 
     def _check_told(self, by: str, found: Opened, signed: set[str]) -> None:

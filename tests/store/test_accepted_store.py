@@ -337,7 +337,12 @@ def test_records_say_what_is_taken_back_and_the_rest_is_refused(lineage):
     asked = Asked(sources=("s1",), since=START + 3, until=START + 9)
     dry = desk.retract(asked, who="ann", why="dry run", dry_run=True)
     assert (dry.events, dry.by_label, lineage.reviewer.sent) == (2, {"7": 2}, [])
+    chained = []
+    desk.around = Around(chain=chained.append)
     done = desk.retract(asked, **WHO)
+    (told,) = chained
+    assert (told.what, told.who, told.why) == ("retract", "ann", WHO["why"])
+    assert (told.details["events"], told.details["ids"]) == (2, ["e4", "e7"])
     assert [r["accepted"] for r in lineage.reviewer.sent] == [
         {"topic": "accepted", "partition": 0, "offset": 2},
         {"topic": "accepted", "partition": 1, "offset": 3},

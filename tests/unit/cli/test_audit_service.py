@@ -203,6 +203,7 @@ def test_who_writes_the_chain_anew_is_found_by_heads_and_anchors(made, capsys, t
     # Without the people's chain nothing in the folder contradicts; an anchor does, a key as well.
     (folder / "audit-desk.jsonl").unlink()
     assert not verified(capsys, folder)[1]
+    assert verified(capsys, folder, *given)[1] == {"signature"}
     for anchors in ("anchors.jsonl", "posted.jsonl"):
         found = verified(capsys, folder, *given, "--anchors", str(made / anchors))[1]
         assert found & {"rewritten", "truncated"}
@@ -224,6 +225,17 @@ def test_a_tail_that_was_cut_off_is_missed(made, capsys, tmp_path):
     report, found = verified(capsys, folder)
     assert found == {"truncated"}
     assert report["findings"][0]["place"] == f"record {len(audit)}"
+
+
+def test_the_last_deeds_of_people_are_under_an_anchored_head(made, capsys, tmp_path):
+    """Nothing was decided behind them, and still they cannot be cut off where anchors are kept."""
+    given = [*public(made, capsys), "--anchors", str(made / "anchors.jsonl")]
+    folder = shutil.copytree(made / "out", tmp_path / "out")
+    lines = (folder / "audit-desk.jsonl").read_bytes().split(b"\n")[:-1]
+    assert opened(lines[-1]).record.kind == "heads"
+    for left in (len(lines) - 1, len(lines) // 2):
+        (folder / "audit-desk.jsonl").write_bytes(b"".join(line + b"\n" for line in lines[:left]))
+        assert verified(capsys, folder, *given)[1] == {"truncated"}
 
 
 def exported(place, capsys, tmp_path):
