@@ -266,6 +266,9 @@ def _print_life(out: Any, life: dict[str, Any]) -> None:
         out.print(_line(f"{name:10} {text}"))
     for review in life["reviews"]:
         out.print(_line(f"{'review':10} {review['status']} by {review['who']}: {review['why']}"))
+    for deed in life["actions"]:
+        where = f"record {deed['seq']} of {deed['chain']}"
+        out.print(_line(f"{'done':10} {deed['what']} by {deed['who']}: {deed['why']} ({where})"))
 
 
 def _line(text: str) -> Text:

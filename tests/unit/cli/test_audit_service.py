@@ -296,6 +296,7 @@ def test_the_life_of_an_event(made, capsys):
     out = capsys.readouterr().out
     assert "record 1 of local-0" in out
     assert "released by ana: known" in out
+    assert f"release by ana: known (record {life['actions'][0]['seq']} of desk-local)" in out
     assert execute(["audit", "show", "nobody", "--dir", str(made / "out")]) == 1
 
 
