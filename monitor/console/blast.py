@@ -10,7 +10,7 @@ from nicegui import ui
 
 from monitor.admin.desk_schemas import moment
 from monitor.admin.people import Role
-from monitor.console import parts, words
+from monitor.console import changing, parts, words
 from monitor.console.life import address
 from monitor.console.site import Failure, Visit, done, say, tag
 from monitor.core.blast import Asked
@@ -234,9 +234,8 @@ class _RetractDialog:
         )
 
     async def _go(self) -> None:
-        why = (self._why.value or "").strip()
+        why = changing.reason(self._why)
         if not why:
-            self._why.props("error error-message='Say why, in a few words.'")
             return
         self._button.disable()
         try:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from nicegui import ui
 
 from monitor.admin.people import Role
-from monitor.console import parts, words
+from monitor.console import changing, parts, words
 from monitor.console.site import Failure, Visit, done, say, tag
 from monitor.core.desk import Change, Difference
 
@@ -183,9 +183,8 @@ class _History:
 
     async def _roll_back(self) -> None:
         assert self._now is not None
-        why = (self._why.value or "").strip()
+        why = changing.reason(self._why)
         if not why:
-            self._why.props("error error-message='Say why, in a few words.'")
             return
         self._go.disable()
         try:
@@ -259,9 +258,8 @@ class _History:
         await self._again()
 
     async def _reject(self, change: Change, field: ui.input) -> None:
-        why = (field.value or "").strip()
+        why = changing.reason(field)
         if not why:
-            field.props("error error-message='Say why, in a few words.'")
             return
         try:
             who = self._visit.now(Role.OPERATOR)

@@ -11,7 +11,7 @@ from nicegui import ui
 
 from monitor.admin.desk import PolicyDesk
 from monitor.admin.people import Role
-from monitor.console import parts, registry
+from monitor.console import changing, parts, registry
 from monitor.console.registry import Key, Origin
 from monitor.console.revoke import RevokeDialog
 from monitor.console.site import Failure, Visit, say, tag
@@ -36,11 +36,9 @@ class _Keys:
         self._keys: list[dict[str, Any]] = []
         self._origins: dict[str, Origin] = {}
         self._now: Change | None = None
-        self._dialog = RevokeDialog(visit, self._again, self._show_conflict)
         parts.heading("Keys", "Who may sign events, and for which sources. Times are UTC.")
         with parts.div("stack"):
-            self._conflict = tag(parts.div("note warn"), "conflict").props("role=alert")
-            self._conflict.set_visibility(False)
+            self._conflict = changing.Conflict(self._again)
             with parts.div("card"):
                 given = visit.connection.query_params.get("id", "")[:MOST_CHARS]
                 field = ui.input("Search id, or a source it speaks for", value=given)
@@ -52,6 +50,7 @@ class _Keys:
                     parts.empty("The registry is being read …")
             self._rules = tag(parts.div("card"), "keys-rules")
             self._rules.set_visibility(False)
+        self._dialog = RevokeDialog(visit, self._again, self._conflict.show)
 
     async def load(self) -> None:
         """Read the registry and who has changed it. Raises Failure."""
@@ -64,19 +63,11 @@ class _Keys:
         self._show_rules(now)
 
     async def _again(self) -> None:
-        self._conflict.set_visibility(False)
+        self._conflict.hide()
         try:
             await self.load()
         except Failure as error:
             say(error)
-
-    def _show_conflict(self, said: str) -> None:
-        self._conflict.clear()
-        with self._conflict, parts.div("spread"):
-            parts.text(said)
-            made = ui.button("Load the latest version", on_click=self._again).props("flat")
-            tag(made, "conflict-reload")
-        self._conflict.set_visibility(True)
 
     def _list_keys(self) -> None:
         if self._now is None:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from nicegui import ui
 
 from monitor.admin.people import Role
-from monitor.console import parts, words
+from monitor.console import changing, parts, words
 from monitor.console.site import Failure, Visit, done, say, tag
 from monitor.core.desk import HeldFilter, ReviewOutcome
 
@@ -111,8 +111,7 @@ class ReviewDialog:
     async def _go(self) -> None:
         if not self._button.enabled:
             return
-        if not (self._why.value or "").strip():
-            self._why.props("error error-message='Say why, in a few words.'")
+        if not changing.reason(self._why):
             return
         self._button.disable()
         try:

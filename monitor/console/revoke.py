@@ -10,7 +10,7 @@ from nicegui import ui
 
 from monitor.admin.desk_schemas import moment
 from monitor.admin.people import Role
-from monitor.console import parts, registry
+from monitor.console import changing, parts, registry
 from monitor.console.site import Failure, Visit, done, say, tag
 from monitor.core.blast import Asked
 from monitor.core.desk import Change, ConflictError
@@ -106,11 +106,9 @@ class RevokeDialog:
         base = self._base
         if base is None or not self._button.enabled or not self._after.validate():
             return
-        why = (self._why.value or "").strip()
+        why = changing.reason(self._why)
         if not why:
-            self._why.props("error error-message='Say why, in a few words.'")
             return
-        self._why.props(remove="error error-message")
         self._button.disable()
         try:
             change = await self._propose(base, why)

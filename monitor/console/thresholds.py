@@ -11,7 +11,7 @@ from typing import Any
 from nicegui import events, ui
 
 from monitor.admin.people import Role
-from monitor.console import charts, parts, words
+from monitor.console import changing, charts, parts, words
 from monitor.console.site import Failure, Visit, done, say, tag
 from monitor.console.whatif import WhatIfView
 from monitor.core.desk import Change, ConflictError
@@ -38,8 +38,7 @@ class _Thresholds:
         parts.heading(
             "Thresholds", "Drag a line. Beside it stands what it would have done to recent events."
         )
-        self._conflict = tag(parts.div("note warn"), "conflict").props("role=alert")
-        self._conflict.set_visibility(False)
+        self._conflict = changing.Conflict(self._reload)
         with parts.div("grid2"):
             with parts.div("stack"):
                 self._plot()
@@ -189,11 +188,9 @@ class _Thresholds:
     async def _apply(self) -> None:
         if self._now is None:
             return
-        why = (self._why.value or "").strip()
+        why = changing.reason(self._why)
         if not why:
-            self._why.props("error error-message='Say why, in a few words.'")
             return
-        self._why.props(remove="error error-message")
         self._button.disable()
         self._state.say("Applying …")
         try:
@@ -206,7 +203,7 @@ class _Thresholds:
         except Failure as error:
             self._state.say("Nothing was changed.")
             if isinstance(error.cause, ConflictError):
-                self._show_conflict(str(error))
+                self._conflict.show(str(error))
             else:
                 say(error)
         finally:
@@ -219,7 +216,7 @@ class _Thresholds:
             return
         self._now = change
         self._why.set_value("")
-        self._conflict.set_visibility(False)
+        self._conflict.hide()
         self._state.say(f"Version {change.version} holds.")
         done(f"Version {change.version} holds now.")
         await self._replicas(change.version)
@@ -238,16 +235,8 @@ class _Thresholds:
                 return
             await asyncio.sleep(REPORT_SECONDS)
 
-    def _show_conflict(self, said: str) -> None:
-        self._conflict.clear()
-        with self._conflict, parts.div("spread"):
-            parts.text(said)
-            made = ui.button("Load the latest version", on_click=self._reload).props("flat")
-            tag(made, "conflict-reload")
-        self._conflict.set_visibility(True)
-
     async def _reload(self) -> None:
-        self._conflict.set_visibility(False)
+        self._conflict.hide()
         self._state.say("")
         try:
             await self.load()
