@@ -226,19 +226,21 @@ class BlastRadius:
                 "by_label": dict(Counter(one.shown for one in chosen).most_common(20)),
             }
             self._take_back(what, chosen, details)
-            self._chained(what, asked, chosen)
-        return self._outcome(what, chosen, dry_run)
-
-    def _chained(self, what: Operation, asked: Asked, chosen: Sequence[_One]) -> None:
-        """Put what was taken back into the audit chain; the trail has it from the ledger."""
-        gone = self._store.retracted([one.place for one in chosen])
-        ids = [one.id for one in chosen if gone.get(one.place) == what.id]
-        if ids:
+        done = self._done(what, chosen, dry_run)
+        if done and not dry_run:
             # Asked again after a lost answer it stands there twice, under one operation.
-            told = {"operation": what.id, "events": len(ids), "asked": asked.plain()}
-            self.around.chain(
-                AuditEntry(what.when, what.who, RETRACT, what.why, told | {"ids": ids[:_NAMED]})
-            )
+            ids = [one.id for one in done[:_NAMED]]
+            told = {"operation": what.id, "events": len(done), "asked": asked.plain(), "ids": ids}
+            # The chain alone: the trail has it from the ledger.
+            self.around.chain(AuditEntry(what.when, what.who, RETRACT, what.why, told))
+        return RetractionOutcome(
+            what.id,
+            dry_run,
+            len(done),
+            len(chosen) - len(done),
+            dict(Counter(one.source for one in done).most_common(MAX_PAGE)),
+            dict(Counter(one.shown for one in done).most_common(MAX_PAGE)),
+        )
 
     def _chosen(self, wanted: Wanted) -> list[_One]:
         chosen: list[_One] = []
@@ -289,21 +291,14 @@ class BlastRadius:
         }
         return Retraction(part, held_key(part, pos).encode(), orjson.dumps(record))
 
-    def _outcome(self, what: Operation, chosen: Sequence[_One], dry_run: bool) -> RetractionOutcome:
+    def _done(self, what: Operation, chosen: Sequence[_One], dry_run: bool) -> list[_One]:
+        """Those that the request took back, or would take back."""
         gone = self._store.retracted([one.place for one in chosen])
-        done = [
+        return [
             one
             for one in chosen
             if (one.place not in gone if dry_run else gone.get(one.place) == what.id)
         ]
-        return RetractionOutcome(
-            what.id,
-            dry_run,
-            len(done),
-            len(chosen) - len(done),
-            dict(Counter(one.source for one in done).most_common(MAX_PAGE)),
-            dict(Counter(one.shown for one in done).most_common(MAX_PAGE)),
-        )
 
     def retractions(self, limit: int = 50, before: float | None = None) -> Sequence[Retracted]:
         """Requests for retraction, the latest first."""
