@@ -59,10 +59,11 @@ class KafkaReviewer:
         Raises
         ------
         TransportError
-            When the brokers fail; with ``retry`` when another one cut this one off. Either way
-            it may have been committed, when the connection broke in the very last step.
+            When the brokers fail; with ``retry`` when another one cut this one off, or when the
+            brokers do not know how it ended. Either way it may have been committed, when the
+            connection broke in the very last step: asked again, the ledger tells.
         """
-        config = self._config
+        config, committing = self._config, False
         with self._lock:
             worker = Worker("kafka-reviews")
             made: list[Producer] = []
@@ -72,15 +73,21 @@ class KafkaReviewer:
                 worker.call("beginning a review", patience, lambda: self._begin(made))
                 reviews = job()
                 if reviews is not None:
+                    committing = True
                     commit = config.commit_deadline_seconds + 1.0
                     worker.call("reviewing", commit, lambda: self._commit(made[0], reviews))
             except MonitorError:
                 raise
             except Exception as error:
-                if self._client.fault(error)[0] is Fault.FENCED:
+                fault, text = self._client.fault(error)
+                if fault is Fault.FENCED:
                     raise RefusedError(
                         "reviewing: somebody else reviewed at the same moment; try again"
                     ) from error
+                # A broker that is told to end a transaction while another client cuts it off may
+                # answer that it does not know what happened (UNKNOWN_SERVER_ERROR).
+                if committing and fault is Fault.OTHER:
+                    raise RefusedError(f"reviewing: {text}; try again") from error
                 raise as_transport_error(error, "reviewing", config, self._client) from error
             finally:
                 for producer in made:

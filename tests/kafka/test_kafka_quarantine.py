@@ -14,6 +14,7 @@ import time
 from collections import Counter
 
 import pytest
+from kafka.errors import KafkaError
 
 from monitor.core.desk import HeldFilter, ReviewStatus
 from monitor.core.errors import MonitorError, TransportError
@@ -289,6 +290,26 @@ def test_instances_with_their_own_stores_release_each_event_once(cluster, desks)
     page = both[0].search(HeldFilter(status=ReviewStatus.RELEASED), 1000).items
     assert {held.key for held in page} == released
     assert values == dict.fromkeys((both[0].get(key).value for key in released), 1)
+
+
+def test_an_end_that_the_brokers_do_not_know_is_looked_up_in_the_ledger(
+    cluster, desks, monkeypatch
+):
+    """Of two that review at once, one may be told UNKNOWN_SERVER_ERROR when it commits."""
+    hold_all(cluster, [(0, b"0", event(0), [], NOW)])
+    desk, commit, ends = desks(), KafkaReviewer._commit, []
+    wait(lambda: desk.search(HeldFilter()).total == 1)
+
+    def unknown(self, producer, reviews):
+        commit(self, producer, reviews)
+        ends.append(reviews)
+        raise KafkaError("Unhandled error in EndTxnResponse: [Error -1] UnknownError")
+
+    monkeypatch.setattr(KafkaReviewer, "_commit", unknown)
+    outcome = desk.release(HeldFilter(source="acct-0"), **WHO)
+    assert len(ends) == 1
+    assert len(outcome.done) == 1
+    assert [r.value for r in settled(cluster, cluster.topics.accepted)] == [event(0)]
 
 
 RELEASER = """

@@ -68,11 +68,12 @@ def test_names_do_not_steer_the_terminal_that_shows_an_event() -> None:
         "verdict": "flag", "action": "pass", "policy_version": 1, "state": None, "software": None,
         "audit": None, "incident": None, "decision": {"reasons": [{"text": EVIL}]},
         "reviews": [{"status": "released", "who": "ana", "why": EVIL}],
+        "actions": [{"what": "retract", "who": EVIL, "why": EVIL, "seq": 1, "chain": "people"}],
     }  # fmt: skip
     out = io.StringIO()
     audit._print_life(Console(file=out, width=80), life)
     told = out.getvalue()
-    assert told.count("acct?[2J?[red]") == 5
+    assert told.count("acct?[2J?[red]") == 7
     assert "\x1b" not in told
 
 
