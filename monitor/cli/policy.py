@@ -287,7 +287,7 @@ def approve(
             common.console().print(heading(meant))
             found = client.post("/v1/policy/preview", {"policy": meant["policy"]})
             _print_differences(found["differences"], f"against version {found['base']}")
-        agreed("Apply this?", yes)
+        agreed("Apply this?", yes, has_dry_run=False)
         made = client.post(f"/v1/policy/waiting/{meant['proposal']}/approve")
     _say_made(made, as_json)
 
