@@ -128,6 +128,12 @@ def replay(
         with _status(console, "reading the input"):
             source = open_inputs(inputs, columns)
             total = source.count()
+        if source.unsourced:
+            console.print(
+                f"warning: {escape(', '.join(source.unsourced))}: no column is called source, so "
+                "the file counts as one source, and may be suspected as one; name the column that "
+                "says who supplied each event with --source-from COLUMN"
+            )
     transport = wiring.replay_transport(
         source, out, settings, overwrite=options.overwrite, headers=options.headers
     )
