@@ -54,7 +54,8 @@ PublicOption = Annotated[
     str | None, typer.Option("--public-key", metavar="BASE64", help="ed25519: 32 bytes in base64.")
 ]
 EntryOption = Annotated[
-    Path | None, typer.Option("--file", metavar="FILE", help="What `keys new` printed; - for stdin")
+    Path | None,
+    typer.Option("--file", metavar="FILE", help="What `keys new` printed; - for stdin."),
 ]
 SourceOption = Annotated[
     list[str] | None,

@@ -199,6 +199,7 @@ def test_standard_input_cannot_be_resumed(tmp_path):
         (["demo", "--attack", "nope", "--port", "0"], ["nope", "backdoor"]),
         (["demo", "--port", "99999"], ["http.port", "65535"]),
         (["nonsense"], ["nonsense", "--help"]),
+        (["replai"], ["Did you mean 'replay'? See --help."]),
     ],
 )
 def test_bad_usage_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, arguments, parts):
