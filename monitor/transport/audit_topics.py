@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from monitor.core.errors import MonitorError, StateError, UsageError
 from monitor.state.audit import Head
-from monitor.state.audit_export import Source
 from monitor.state.audit_match import place_of
+from monitor.state.audit_places import Source
 from monitor.state.audit_verify import Report, Verification
 from monitor.state.recovery import Stamp
 from monitor.transport.audit_folder import Trust
