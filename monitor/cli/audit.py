@@ -28,7 +28,7 @@ app = typer.Typer(
 keys = typer.Typer(help="The key that signs the chain's heads.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
 MOST_SHOWN = 50
-_ENDS = ("begins with", "ends with")
+_ENDS = ("begins", "ends")
 EPILOG = """\
 **Examples**
 

@@ -113,7 +113,7 @@ class Part:
         self.check.feed(self.block)
         self.block.clear()
 
-    def finish(self) -> Iterator[Finding]:
+    def finish(self, header: HeaderRow) -> Iterator[Finding]:
         """There are no more decisions: what is wrong with them."""
         self.flush()
         self.check.finish()
@@ -123,22 +123,22 @@ class Part:
             text += f"{self.chain} in the export are in none: they were inserted"
             yield Finding("inserted", self.chain, "beginning", text)
         for kind, places in self.astray.items():
-            many = f"{len(places):,} decisions of chain {self.chain}, the first about position "
-            many += f"{places[0]}, are "
-            what = (
-                "of the period, and given as if they were not"
-                if kind == "changed"
-                else "not of the period, and given as if they were"
-            )
+            word = header.place
+            place = f"{word} {places[0] + (word == 'line')}"
+            many = f"{len(places):,} of the decisions of chain {self.chain}, the first about "
+            many += f"{place}, are "
+            what = "not of the period, and given as if they were"
+            if kind == "changed":
+                what = "of the period, and given as if they were not"
             text = f"{many}{what}: the export's --from or --to was altered, or these rows were"
-            yield Finding(kind, self.chain, f"offset {places[0]}", text)
+            yield Finding(kind, self.chain, place, text)
 
     def first_words(self, header: HeaderRow) -> tuple[str, Finding | None]:
         """How it is known that nothing is missing in front, or what is not."""
         if self.entries[0].begins:
-            return "its first record", None
+            return "at its first", None
         if self.first.before(header.since):
-            return "a record before it", None
+            return "before --from", None
         seq = self.entries[0].seq
         text = (
             f"chain {self.chain} is in the export from record {seq} on, which is not its first, "
@@ -151,33 +151,32 @@ class Part:
     ) -> tuple[str, Finding | None]:
         """How it is known that nothing is missing behind, or what is not; empty for not at all."""
         last, until = min(self.span.last, self.entries[-1].seq), header.until
-        if self.last.behind(until) and (self.people or not keys or self.signed >= last):
-            return "a record behind it", None
+        behind = self.last.behind(until)
+        if behind and (self.people or not keys or self.signed >= last):
+            return "behind --to", None
         said = [stand for stand in stands if stand.chain == self.chain]
         stood = [one.when for one in said if one.when >= until and one.head.seq <= last]
-        known = [one for one in said if one.when < until or not (one.anchored or stood)]
-        gone = [one for one in known if one.head.seq > last]
-        where = f"record {last + 1}"
+        # Heads that were kept elsewhere may be later than the export.
+        known = [one for one in said if not one.anchored or one.when < until]
+        gone = [] if behind else [one for one in known if one.head.seq > last]
+        text = f"chain {self.chain} ends in the export at record {last}, within the period, but "
+        kind = "truncated"
         if gone:
+            text += f"{gone[0].by} knows record {gone[0].head.seq}: the end was cut off"
+        elif self.entries[-1].seq > last and not behind:
+            text += f"goes on to record {self.entries[-1].seq}: decisions at the end were cut off"
+        elif stood:
+            return f"head {_clock(max(stood))}", None
+        elif keys and not self.people:
+            kind = "unproven"
             text = (
-                f"chain {self.chain} ends in the export at record {last}, within the period, but "
-                f"{gone[0].by} knows record {gone[0].head.seq}: the end was cut off"
+                f"that chain {self.chain} does not go on within the period, behind record {last}, "
+                "is not proven: no signed head of --to or later covers it. The end was cut off, or "
+                "the export was made before such a head was written"
             )
-            return "not proven", Finding("truncated", self.chain, where, text)
-        if self.entries[-1].seq > last:
-            text = f"decisions of chain {self.chain} are in the export up to record {last}, within "
-            text += f"the period, but it goes on to {self.entries[-1].seq}: the end was cut off"
-            return "not proven", Finding("truncated", self.chain, where, text)
-        if stood:
-            return f"a head of {_clock(max(stood))}", None
-        if keys and not self.people:
-            text = (
-                f"that chain {self.chain} does not go on behind record {last} within the period "
-                "is not proven: no signed head of --to or later says so. The end was cut off, or "
-                "the export was made too early"
-            )
-            return "not proven", Finding("unproven", self.chain, where, text)
-        return "", None
+        else:
+            return "", None
+        return "not proven", Finding(kind, self.chain, f"record {last + 1}", text)
 
 
 def left_out(names: Iterable[str], header: HeaderRow, stands: Sequence[Stand]) -> Iterator[Finding]:

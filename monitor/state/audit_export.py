@@ -139,6 +139,11 @@ class _Stretch:
             self.end -= 1  # of after the decisions were read
         self.upto = self.end
 
+    def extend(self, index: int) -> None:
+        """Have a record in it, too."""
+        self.start, self.end = min(self.start, index), max(self.end, index)
+        self.upto = max(self.upto, self.end)
+
     def _lead(self) -> int:
         """Where the records in front of the period, from the beginning on, end."""
         return next((i for i, high in enumerate(self.high) if high >= self.since), len(self.high))
@@ -259,6 +264,12 @@ class Export:
         for index, opened in enumerate(chain.records):
             found.add(index, opened.record.when)
         found.choose()
+        told = (
+            index
+            for index, opened in enumerate(chain.records)
+            if opened.record.kind == "heads" and opened.record.when >= self.until
+        )
+        found.extend(next(told, found.end))  # it says which chains there were by then
         return found
 
     def _reach(
@@ -283,8 +294,7 @@ class Export:
             best = max(within, key=lambda told: told.found.record.when)
         if best is not None:
             desk = desks[best.found.record.chain]
-            desk.start, desk.end = min(desk.start, best.index), max(desk.end, best.index)
-            desk.upto = desk.end
+            desk.extend(best.index)
         if not stretch.behind and (best is None or best.found.record.when < self.until):
             self.open.append(name)
 

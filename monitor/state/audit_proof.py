@@ -221,9 +221,10 @@ def _concluded(reading: _Reading, digest: str) -> Report:
     report = reading.check.report(decisions=False)
     findings = [*report.findings, *_cut(reading), *of_header(header, parts)]
     findings += left_out((part.chain for part in parts if part.entries), header, stands)
+    findings += _unknown(reading)
     ends: dict[str, tuple[str, str]] = {}
     for part in parts:
-        findings += part.finish()
+        findings += part.finish(header)
         if part.entries:
             begins, early = part.first_words(header)
             ended, late = part.last_words(header, stands, keys=reading.keys)
@@ -258,6 +259,19 @@ def _cut(reading: _Reading) -> Iterator[Finding]:
         if first != last:
             text = f"{name} is {first} in the export's first row and {last} in its last one: it was"
             yield Finding("changed", "", name, text + " altered")
+
+
+def _unknown(reading: _Reading) -> Iterator[Finding]:
+    """Where nothing says which chains there were."""
+    if not any(part.entries for part in reading.parts.values()):
+        yield Finding("unproven", "", "chains", "the export holds no chain: it proves nothing")
+    elif reading.keys and reading.check.headed < reading.header.until:
+        text = (
+            "which chains there were by the end of the period is not proven: no signed heads of "
+            "--to or later are in the export. They were left out, or it was made before any were "
+            "written"
+        )
+        yield Finding("unproven", "", "chains", text)
 
 
 def _unsigned(part: Part) -> Finding:

@@ -6,6 +6,7 @@ each chain go to :meth:`Verification.decisions`, and :meth:`Verification.report`
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -97,6 +98,8 @@ class Verification:
     ----------
     stands
         What records that were believed say of where chains stood, once all is linked.
+    headed
+        The time of the latest of the heads among the records themselves.
     """
 
     fetch: Callable[[int], bytes]
@@ -112,6 +115,7 @@ class Verification:
     _findings: list[Finding] = field(default_factory=list)
     _claims: list[tuple[str, str, Head]] = field(default_factory=list)
     stands: list[Stand] = field(default_factory=list)
+    headed: float = -math.inf
     _keys: Counter[str] = field(default_factory=Counter)
 
     def add(self, line: bytes, at: int, where: str) -> None:
@@ -179,6 +183,8 @@ class Verification:
         heads = {chain: Head(seq, digest) for chain, (seq, digest) in record.heads.items()}
         if by:
             heads[record.chain] = Head(record.seq, found.hash)
+        elif record.kind == "heads":
+            self.headed = max(self.headed, record.when)
         for chain, head in heads.items():
             self.claim(word, chain, head)
             told = bool(by), bool(found.signature)
