@@ -154,6 +154,10 @@ class _Stretch:
         known = self.low[index] <= self.high[index]
         return known and (record.kind != "decisions" or self.seen[index] >= record.count)
 
+    def holds(self, index: int) -> bool:
+        """Whether the decisions of a record are given."""
+        return self.start <= index <= self.end
+
     def seq(self, index: int) -> int:
         """The number of a record."""
         return self.chain.records[index].record.seq
@@ -223,20 +227,26 @@ class Export:
         spans = {name: stretch.span for name, stretch in everything.items()}
         source = self.source
         yield _line(HeaderRow(VERSION, self.since, self.until, source.stream, source.place, spans))
-        for stretch in everything.values():
-            for line in stretch.chain.lines[stretch.start : stretch.upto + 1]:
+        for given in everything.values():
+            for line in given.chain.lines[given.start : given.upto + 1]:
                 self.records += 1
                 yield _line(RecordRow(line.decode()))
         last: dict[str, float] = {}
         for chain, records in self.source.decisions():
+            stretch = stretches.get(chain)
             for record in records:
-                known = seconds_of(record)
+                known, at = seconds_of(record), place_of(record)
                 when = last.get(chain, -math.inf) if known is None else known
                 inside = self.since <= when < self.until
-                if not inside and not _holds(stretches.get(chain), record):
+                index = None if at is None or stretch is None else stretch.chain.locate(at)
+                held = index is not None and stretch is not None and stretch.holds(index)
+                if not inside and not held:
                     continue
                 last[chain] = when
-                self.unproven += places.find(chain, record) is None
+                if at is None or index is None or stretch is None:
+                    self.unproven += 1
+                else:
+                    self.unproven += places.held(stretch.chain, index, at, record) is None
                 self.decisions += inside
                 self.beside += not inside
                 kind = DecisionRow if inside else BesideRow
@@ -307,14 +317,6 @@ def _heads(places: Places) -> dict[str, list[_Told]]:
             for name in found.record.heads:
                 heads[name].append(_Told(found, index))
     return heads
-
-
-def _holds(stretch: _Stretch | None, record: bytes) -> bool:
-    at = None if stretch is None else place_of(record)
-    if stretch is None or at is None:
-        return False
-    index = stretch.chain.locate(at)
-    return index is not None and stretch.start <= index <= stretch.end
 
 
 def _line(row: msgspec.Struct) -> bytes:

@@ -46,9 +46,13 @@ class Chain:
     records: list[Opened] = field(default_factory=list)
     lines: list[bytes] = field(default_factory=list)
     _sorted: list[tuple[int, int]] = field(default_factory=list)
+    _near: tuple[int, int, int] = (0, -1, -1)
 
     def locate(self, at: int) -> int | None:
         """Which record holds the decision about a position, if its digests are of that one."""
+        first, last, index = self._near
+        if first <= at <= last:  # mostly it is the one before
+            return index
         if len(self._sorted) != len(self.records):
             firsts = (found.record.first_offset for found in self.records)
             self._sorted = sorted((first, index) for index, first in enumerate(firsts))
@@ -56,7 +60,10 @@ class Chain:
         if i < 0:
             return None
         index = self._sorted[i][1]
-        return index if at <= last_offset(self.records[index].record) else None
+        last = last_offset(self.records[index].record)
+        if i + 1 < len(self._sorted):
+            self._near = self._sorted[i][0], min(last, self._sorted[i + 1][0] - 1), index
+        return index if at <= last else None
 
 
 class Places:
@@ -93,13 +100,15 @@ class Places:
         if at is None or chain not in self.decided:
             return None
         index = self.decided[chain].locate(at)
-        if index is None:
-            return None
-        found = self.decided[chain].records[index].record
+        return None if index is None else self.held(self.decided[chain], index, at, record)
+
+    def held(self, chain: Chain, index: int, at: int, record: bytes) -> tuple[Record, int] | None:
+        """The same where it is known which record is in question, and the decision's position."""
+        found = chain.records[index].record
         row = _row(found, at)
         if row is None:
             return None
-        if self._last is None or self._last[0] is not found:  # mostly it is the one before
+        if self._last is None or self._last[0] is not found:
             self._last = found, found.digest_bytes()
         part = self._last[1][row * DIGEST_BYTES : (row + 1) * DIGEST_BYTES]
         return (found, row) if part == digests([record]) else None
