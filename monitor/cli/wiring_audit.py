@@ -18,6 +18,8 @@ from monitor.core.ports import ChainLog, Ledger, Transport
 from monitor.runtime.audit_anchors import Anchor, FileAnchor, HttpAnchor
 from monitor.runtime.audit_keeper import MONITOR, AuditKeeper, Writing
 from monitor.runtime.chains import Chains, remembered
+from monitor.runtime.parties import Listener
+from monitor.runtime.standing import Standing
 from monitor.runtime.status import Status
 from monitor.state.audit_export import Export
 from monitor.state.audit_keys import SigningKey, load_public
@@ -161,6 +163,16 @@ def make_keeper(
     keeper = AuditKeeper(log, by, notice=notice)
     keeper.record(AuditEntry(time.time(), MONITOR, "service start", ""))
     return keeper
+
+
+def listening(
+    settings: Settings, transport: Transport, status: Listener, keeper: AuditKeeper | None
+) -> Listener:
+    """What is told of the loop: the status, and whoever writes down where chains stand."""
+    from monitor.cli.wiring import chaining  # noqa: PLC0415 - each needs the other
+
+    by = chaining(settings, transport)
+    return status if keeper is None or by is None else Standing(status, keeper, by)
 
 
 def _chain_log(settings: Settings, transport: Transport) -> tuple[ChainLog, str]:
