@@ -69,6 +69,8 @@ class Part:
         These records.
     people
         Whether it is of what people did.
+    earlier
+        Hashes of records from before the chain began anew.
     signed, signed_to
         The last record that a signed head covers, and the position of its last decision.
     unsigned
@@ -82,6 +84,7 @@ class Part:
     first: Edge
     last: Edge
     people: bool = False
+    earlier: set[str] = field(default_factory=set)
     signed: int = 0
     signed_to: int = -1
     unsigned: int = 0
@@ -154,7 +157,8 @@ class Part:
         behind = self.last.behind(until)
         if behind and (self.people or not keys or self.signed >= last):
             return "behind --to", None
-        said = [stand for stand in stands if stand.chain == self.chain]
+        said = [one for one in stands if one.chain == self.chain]
+        said = [one for one in said if one.head.hash not in self.earlier]
         stood = [one.when for one in said if one.when >= until and one.head.seq <= last]
         # Heads that were kept elsewhere may be later than the export.
         known = [one for one in said if not one.anchored or one.when < until]

@@ -175,9 +175,9 @@ class _Told:
     found: Opened
     index: int
 
-    def seq(self, chain: str) -> int:
-        """Where it says that a chain stood."""
-        return self.found.record.heads[chain][0]
+    def hash(self, chain: str) -> str:
+        """The record at which it says that a chain stood."""
+        return self.found.record.heads[chain][1]
 
 
 @dataclass(slots=True)
@@ -290,16 +290,14 @@ class Export:
         desks: Mapping[str, _Stretch],
     ) -> None:
         """Have the export hold the head that proves a chain's stretch."""
-        last = stretch.span.last
+        place = {found.hash: index for index, found in enumerate(stretch.chain.records)}
         signed = [told for told in heads if told.found.signature] or heads
-        beyond = [told for told in signed if told.seq(name) >= last]
-        within = [told for told in signed if told.seq(name) <= last]
+        known = [(place[told.hash(name)], told) for told in signed if told.hash(name) in place]
+        beyond = [(at, told) for at, told in known if at >= stretch.end]
+        within = [told for at, told in known if at <= stretch.end]
         best = None
         if stretch.behind and beyond:
-            best = min(beyond, key=lambda told: (told.seq(name), told.found.record.when))
-            seqs = range(stretch.end, len(stretch.chain.records))
-            upto = (i for i in seqs if stretch.seq(i) == best.seq(name))
-            stretch.upto = next(upto, stretch.end)
+            stretch.upto, best = min(beyond, key=lambda one: (one[0], one[1].found.record.when))
         elif within:
             best = max(within, key=lambda told: told.found.record.when)
         if best is not None:

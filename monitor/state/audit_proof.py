@@ -107,18 +107,21 @@ class _Reading:
         self.parts = {name: self._part(name) for name in self.check.names()}
 
     def _part(self, chain: str) -> Part:
-        entries, place = self.check.entries(chain), self.header.place
+        runs, place = self.check.runs(chain), self.header.place
+        entries = [entry for run in runs for entry in run]
         if not entries:  # decisions of a chain that is not there
             nothing = DecisionCheck(chain, iter(()), place=place)
             return Part(chain, Span(0, 0, 0), (), nothing, Edge(0, -1), Edge(0, -1))
         whole = Span(entries[0].seq, entries[-1].seq, entries[-1].seq)
         span = self.header.chains.get(chain, whole)
-        given = [entry for entry in entries if entry.seq <= span.last] or entries[:1]
+        given = [entry for run in runs[:-1] for entry in run]
+        given = [*given, *(e for e in runs[-1] if e.seq <= span.last)] or entries[:1]
         first, last = self._record(given[0]), self._record(given[-1])
         check = DecisionCheck(chain, self._expected(given), place=place)
         part = Part(chain, span, entries, check, Edge.of(first), Edge.of(last))
         part.people = first.kind != "decisions"
-        known = {entry.seq: entry for entry in entries}
+        part.earlier = {entry.hash for run in runs[:-1] for entry in run}
+        known = {entry.seq: entry for entry in runs[-1]}
         for stand in self.check.stands:
             if stand.chain == chain and stand.signed and stand.head.seq > part.signed:
                 entry = known.get(stand.head.seq)

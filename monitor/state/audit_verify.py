@@ -216,10 +216,9 @@ class Verification:
                 told.add((kind, chain))
                 self._find(kind, chain, f"record {head.seq}", text)
 
-    def entries(self, chain: str) -> Sequence[Entry]:
-        """The records of a chain that count, in its order."""
-        links = self._links.get(chain, Links())
-        return [entry for run in links.runs for entry in run]
+    def runs(self, chain: str) -> Sequence[Sequence[Entry]]:
+        """The records of a chain that count, in its order, from each of its beginnings."""
+        return self._links.get(chain, Links()).runs
 
     def names(self) -> Sequence[str]:
         """All chains of which there are records."""

@@ -326,3 +326,28 @@ def test_a_time_without_events_is_proven_to_be_one(folder, tmp_path, since):
     found, _ = verified(written(rows))
     later = {("unproven", "record 15"), ("unproven", "chains")} if since > 1090 else set()
     assert found == later
+
+
+def test_a_chain_that_began_anew_is_told_and_can_be_accepted():
+    made = Made("feedback", place="offset")
+    for batch in range(12):
+        if batch == 6:
+            made.heads["feedback-0"] = Head()
+        made.batch(0, [1000.0 + 5 * batch + i for i in range(5)])
+        made.stand("desk-0", 1005.0 + 5 * batch)
+    for until in (1022.0, 1047.0):
+        data = b"".join(Export(made.source(), 1012.0, until).rows())
+        anew = {("restart", "record 1")} if until > 1030.0 else set()
+        assert verified(data)[0] == anew
+        report = verify_export(io.BytesIO(data), TRUSTED, restarts=True)
+        assert not report.findings and report.chains[1].ends == "behind --to"
+        gone = written(drop_decision_at(17)(read(data)))
+        report = verify_export(io.BytesIO(gone), TRUSTED, restarts=True)
+        assert [(one.kind, one.place) for one in report.findings] == [("dropped", "offset 17")]
+
+
+def drop_decision_at(offset):
+    named = f'"offset":{offset},'
+    return lambda rows: [
+        row for row in rows if named not in row.get("line", "") or "chain" not in row
+    ]
