@@ -169,15 +169,14 @@ def export(
     """Write decisions and what people did, with the records that prove them, as JSON lines.
 
     `audit verify FILE` finds, anywhere, with the public key alone, what was changed, added or left
-    out. TIME is like 2026-05-01, 2026-05-01T12:00:00Z, or Unix seconds; that of decisions is
-    their event's own, as its producer gave it, that of what people did the service's. Not in
-    order as a rule, so each chain is given from a record all of whose events are before --from to
-    one all of whose events are not before --to, with all decisions between. Exit code 1 when a
-    decision is not as the chain has it.
+    out. TIME is like 2026-05-01, 2026-05-01T12:00:00Z, or Unix seconds; that of a decision is its
+    event's own, as the producer gave it, that of what people did the service's. Chains follow it
+    roughly, so each is given from a record that is wholly before --from to one that is wholly
+    behind --to, with all decisions between. Exit code 1 when one is not as the chain has it.
 
-    Not proven: that no event farther away in the chain, or decided later, is of this time; that
-    there was no other chain, where a service with all its partitions was left out (--anchors of
-    `audit verify` show it); what came after the last signed head.
+    Not proven: that no event farther off in the chain, or decided later, is of this time; what
+    came after the last signed head; that no instance was left out with all its partitions, or the
+    last of what its people did (`audit verify --anchors` finds both); that nobody keeps two chains.
     """
     from monitor.cli import wiring_audit  # noqa: PLC0415 - heavy
 
