@@ -3,13 +3,14 @@
     python loadtest/audit.py [--events N] [--repeat N] [--kafka HOST:PORT] [--json]
 
 Judges a made stream in memory and chains what was decided, and verifies a folder of so many
-decisions, or topics of that broker. Processor time, the best of several rounds, as others disturb;
-on Kafka also the time on the clock, in which the broker works too.
+decisions and an export of all of it, or topics of that broker. Processor time, the best of several
+rounds, as others disturb; on Kafka also the time on the clock, in which the broker works too.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import tempfile
 import time
@@ -24,8 +25,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from monitor.core.types import RawBatch
 from monitor.gate import Gate, GateConfig
 from monitor.state.audit import Chaining, Head, Judging, extend
+from monitor.state.audit_export import Export
+from monitor.state.audit_proof import verify_export
 from monitor.state.snapshots import seal, snapshot_digest
-from monitor.transport.audit_folder import AUDIT, DECISIONS, Trust, verify_folder
+from monitor.transport.audit_folder import AUDIT, DECISIONS, Trust, folder_source, verify_folder
 from monitor.transport.audit_topics import verify_topics
 from monitor.transport.kafka_config import KafkaConfig
 from monitor.transport.kafka_port import make_client
@@ -94,11 +97,10 @@ def decided(events: list[bytes], repeat: int, place: bytes) -> list[bytes]:
     for start in range(0, len(events), BATCH):
         raw = RawBatch.of(events[start : start + BATCH], start=start)
         records += gate.check(raw).records
-    name = b'"%b":' % place
+    name, first = re.compile(rb'"%b":\d+' % place), int(place == b"line")
     return [
-        record.replace(name, b"%b%d" % (name, part))
-        for part in range(1, repeat + 1)
-        for record in records
+        name.sub(b'"%b":%d' % (place, number), record, count=1)
+        for number, record in enumerate(records * repeat, first)
     ]
 
 
@@ -159,7 +161,24 @@ def speed(events: list[bytes], repeat: int) -> dict[str, float]:
                 best = min(best, time.process_time() - began)
                 assert len(report.findings) == (name == "tampered")
             found[f"{name}_per_second"] = len(every) / best
+            if name == "whole":
+                found |= speed_export(folder, len(every))
             every[len(every) // 2] = every[len(every) // 2].replace(b"accept", b"accePt")
+    return found
+
+
+def speed_export(folder: Path, decisions: int) -> dict[str, float]:
+    """Decisions a second of `audit export` of all of a folder, and of `audit verify` of that."""
+    out, found = folder / "export.jsonl", {}
+    began = time.process_time()
+    with out.open("wb") as stream:
+        stream.writelines(Export(folder_source(folder), 0.0, 4e9).rows())
+    found["exported_per_second"] = decisions / (time.process_time() - began)
+    began = time.process_time()
+    with out.open("rb") as stream:
+        report = verify_export(stream, None)
+    found["export_verified_per_second"] = decisions / (time.process_time() - began)
+    assert not report.findings and report.chains[0].decisions == decisions
     return found
 
 

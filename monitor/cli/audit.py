@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
-import orjson
 import typer
 from rich import box
 from rich.table import Table
@@ -30,6 +29,7 @@ app = typer.Typer(
 keys = typer.Typer(help="The key that signs the chain's heads.", no_args_is_help=True)
 app.add_typer(keys, name="keys")
 MOST_SHOWN = 50
+_ENDS = ("begins", "ends")
 EPILOG = """\
 **Examples**
 
@@ -42,6 +42,10 @@ EXPORT_EPILOG = """\
 
 `poisoning-monitor audit export result --from 2026-05-01 --to 2026-05-02 --out may-1.jsonl`
 """
+_OPEN = (
+    "{} may go on within the period: no record is of --to or later, and no head was written down "
+    "since. `audit verify --public-key` will say so. Choose an earlier --to, or export again later."
+)
 DirArgument = Annotated[
     Path | None,
     typer.Argument(metavar="[DIR]", help="Folder of a replay or a local service."),
@@ -87,7 +91,8 @@ def verify(
     Without DIR the topics of --config are read, or its local folder. Exit code 1 when something is
     wrong. Without --public-key a signature is only compared with the key that the record names;
     with it something has to be signed. Without --anchors (or `audit.anchor_file` of --config) the
-    last records of what people did can be missing unnoticed.
+    last records of what people did can be missing unnoticed. Of a file that `audit export` wrote
+    it finds what was left out, too; `audit export --help` says what that does not prove.
     """
     from monitor.cli import wiring_audit  # noqa: PLC0415 - heavy imports, not needed for --help
 
@@ -110,11 +115,14 @@ def _print(report: Any, seconds: float) -> None:
     decisions = sum(chain.decisions for chain in report.chains)
     title = f"{counted(decisions, 'decision')} in {seconds:.1f} s"
     table = Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False)
-    for name in ("chain", "records", "decisions as written", "head"):
-        table.add_column(name, justify="left" if name in ("chain", "head") else "right")
+    part = any(chain.begins for chain in report.chains)
+    for name in ("chain", "records", "decisions as written", *(_ENDS if part else ()), "head"):
+        right = name in ("records", "decisions as written")
+        table.add_column(name, justify="right" if right else "left")
     for chain in report.chains:
-        head = f"{chain.head.seq} {chain.head.hash[:16]}"
-        table.add_row(Text(chain.chain), f"{chain.records:,}", f"{chain.decisions:,}", head)
+        head, ends = f"{chain.head.seq} {chain.head.hash[:16]}", (chain.begins, chain.ends)
+        row = Text(chain.chain), f"{chain.records:,}", f"{chain.decisions:,}"
+        table.add_row(*row, *(ends if part else ()), head)
     out.print(table)
     for chain in report.chains:
         if chain.uncovered:
@@ -161,10 +169,15 @@ def export(
 ) -> int:
     """Write decisions and what people did, with the records that prove them, as JSON lines.
 
-    `audit verify FILE` finds what was changed in it, anywhere, with the public key alone; that
-    nothing was left out is proven by the whole chain only. TIME is like 2026-05-01,
-    2026-05-01T12:00:00Z, or Unix seconds; that of decisions is their event's own. Exit code 1
-    when a decision is not as the chain has it.
+    `audit verify FILE` finds, anywhere, with the public key alone, what was changed, added or left
+    out. TIME is like 2026-05-01, 2026-05-01T12:00:00Z, or Unix seconds; that of a decision is its
+    event's own, as the producer gave it, that of what people did the service's. Chains follow it
+    roughly, so each is given from a record that is wholly before --from to one that is wholly
+    behind --to, with all decisions between. Exit code 1 when one is not as the chain has it.
+
+    Not proven: that no event farther off in the chain, or decided later, is of this time; what
+    came after the last signed head; that no instance was left out with all its partitions, or the
+    last of what its people did (`audit verify --anchors` finds both); that nobody keeps two chains.
     """
     from monitor.cli import wiring_audit  # noqa: PLC0415 - heavy
 
@@ -172,16 +185,17 @@ def export(
     if start >= stop:
         raise UsageError("--from must be before --to")
     source = wiring_audit.source_of(directory, load_settings(config))
-    counts: Any = {}
+    made = wiring_audit.export_of(source, start, stop)
     with _opened(out) as stream:
-        for row in wiring_audit.exported(source, start, stop):
-            counts = row
-            stream.write(orjson.dumps(row) + b"\n")
+        for row in made.rows():
+            stream.write(row)
         stream.flush()
-    told = f"{counted(counts['decisions'], 'decision')}, "
-    told += counted(counts["records"], "audit record")
-    typer.echo(f"{told}, {counts['unproven']:,} not as the chain has them", err=True)
-    return 1 if counts["unproven"] else 0
+    told = f"{counted(made.decisions, 'decision')}, {made.beside:,} beside them as proof, "
+    told += counted(made.records, "audit record")
+    typer.echo(f"{told}, {made.unproven:,} not as the chain has them", err=True)
+    if made.open:
+        typer.echo(_OPEN.format(counted(len(made.open), "chain")), err=True)
+    return 1 if made.unproven else 0
 
 
 @contextlib.contextmanager

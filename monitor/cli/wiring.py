@@ -35,7 +35,7 @@ from monitor.runtime.control import PolicyControl
 from monitor.runtime.detector_watch import DetectorWatch
 from monitor.runtime.incident_board import IncidentBoard
 from monitor.runtime.overload import Overload
-from monitor.runtime.parties import UNTRACED, Tracing
+from monitor.runtime.parties import UNTRACED, Listener, Tracing
 from monitor.runtime.service import Service
 from monitor.runtime.status import Status
 from monitor.runtime.watchdog import Watchdog
@@ -314,6 +314,7 @@ def make_service(
     *,
     observers: Sequence[Observer] = (),
     status: Status | None = None,
+    listener: Listener | None = None,
     policies: PolicyControl | None = None,
     tracing: Tracing = UNTRACED,
 ) -> Service[Any]:
@@ -323,7 +324,7 @@ def make_service(
         gate,
         transport,
         observers=tuple(observers) if status is None else (status, watch, *observers),
-        on_status=status,
+        on_status=status if listener is None else listener,
         batch_events=settings.batch.max_events,
         linger_seconds=settings.batch.linger_milliseconds / 1000,
         snapshot_every_batches=settings.state.snapshot_every_batches,

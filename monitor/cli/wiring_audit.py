@@ -6,7 +6,7 @@ import functools
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +18,14 @@ from monitor.core.ports import ChainLog, Ledger, Transport
 from monitor.runtime.audit_anchors import Anchor, FileAnchor, HttpAnchor
 from monitor.runtime.audit_keeper import MONITOR, AuditKeeper, Writing
 from monitor.runtime.chains import Chains, remembered
+from monitor.runtime.parties import Listener
+from monitor.runtime.standing import Standing
 from monitor.runtime.status import Status
-from monitor.state.audit_export import Source, export, verify_export
+from monitor.state.audit_export import Export
 from monitor.state.audit_keys import SigningKey, load_public
 from monitor.state.audit_lineage import lineage
+from monitor.state.audit_places import Source
+from monitor.state.audit_proof import verify_export
 from monitor.state.audit_verify import Report
 from monitor.transport.audit_folder import DESK, Trust, folder_source, verify_folder
 from monitor.transport.local import LocalTransport
@@ -51,7 +55,7 @@ def verified(place: Path | None, settings: Settings, by: Trust) -> Report:
     if place is not None and place.is_file():
         try:
             with place.open("rb") as stream:
-                return verify_export(stream, by.keys, by.anchors)
+                return verify_export(stream, by.keys, by.anchors, restarts=by.restarts)
         except UsageError as error:
             raise UsageError(f"{place}: {error}") from error
     if place is not None:
@@ -104,9 +108,9 @@ def reviews_of(place: Path | None, settings: Settings) -> list[dict[str, Any]]:
     return [{"key": key, **{name: row[name] for name in names}} for key, row in said.items()]
 
 
-def exported(source: Source, since: float, until: float) -> Iterator[Mapping[str, Any]]:
-    """Rows of an export."""
-    return export(source, since, until)
+def export_of(source: Source, since: float, until: float) -> Export:
+    """What writes an export."""
+    return Export(source, since, until)
 
 
 def lives(place: Path | None, settings: Settings, event_id: str) -> list[dict[str, Any]]:
@@ -159,6 +163,16 @@ def make_keeper(
     keeper = AuditKeeper(log, by, notice=notice)
     keeper.record(AuditEntry(time.time(), MONITOR, "service start", ""))
     return keeper
+
+
+def listening(
+    settings: Settings, transport: Transport, status: Listener, keeper: AuditKeeper | None
+) -> Listener:
+    """What is told of the loop: the status, and whoever writes down where chains stand."""
+    from monitor.cli.wiring import chaining  # noqa: PLC0415 - each needs the other
+
+    by = chaining(settings, transport)
+    return status if keeper is None or by is None else Standing(status, keeper, by)
 
 
 def _chain_log(settings: Settings, transport: Transport) -> tuple[ChainLog, str]:

@@ -279,6 +279,7 @@ def make_manned(
         transport,
         observers=[*watching, board, *(one for one in (quarantine, keeper) if one is not None)],
         status=status,
+        listener=wiring_audit.listening(settings, transport, status, keeper),
         policies=control,
         tracing=tracing,
     )

@@ -195,9 +195,22 @@ class AuditKeeper:
             if self._moved >= self._by.every_records:
                 self._news.notify_all()
 
+    def stands(self, chain: str, head: Head | None) -> None:
+        """A partition's chain is this process's from now on, or with None it is not any more.
+
+        The next heads name it, and are written though nothing is decided: who had it before may
+        have gone without them.
+        """
+        with self._news:
+            if head is None:
+                self._heads.pop(chain, None)
+            elif head.seq:
+                self._heads[chain] = head
+                self._moved += 1
+
     @property
     def heads(self) -> Mapping[str, Head]:
-        """Where the chains stand, as far as this process has written them."""
+        """Where the chains of this process's partitions stand."""
         with self._news:
             return dict(self._heads)
 

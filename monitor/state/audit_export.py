@@ -1,260 +1,321 @@
-"""A part of the chains for an auditor, with what proves it, and the check of such a part. Pure.
+"""A part of the chains for an auditor, with what proves that it is right and that it is all. Pure.
 
-An export is JSON lines: a header, decision records as they were written, the audit records from the
-first that holds one of them up to a head that was written down, and what people did. An audit
-record's digests prove each decision, the links prove the records, a signature proves the head.
+An export is JSON lines. Its header says of which time it is, and which audit records of which
+chains are in it; then come these records, then decisions as they were written, then an end. Of
+each chain it holds a stretch of consecutive records: from one in front of the time, or the chain's
+first, to one behind the time, or the chain's last; and *all* decisions of these, as a decision's
+time is in the decision only. Those of another time are in rows of type ``beside``: they show that
+they are not asked for. Records behind the stretch lead to a head that was written down, which a
+signature proves. The check is in :mod:`monitor.state.audit_proof`.
 """
 
 from __future__ import annotations
 
-import bisect
+import hashlib
 import math
-import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 import msgspec
 
-from monitor.core.errors import StateError, UsageError
-from monitor.state.audit import DIGEST_BYTES, Opened, Record, digests, opened
-from monitor.state.audit_links import Finding
+from monitor.state.audit import Opened
 from monitor.state.audit_match import place_of
-from monitor.state.audit_verify import Report, Verification
+from monitor.state.audit_places import Chain, Places, Source, seconds_of
 
-VERSION = 1
-_TS = re.compile(rb'"ts":(?:"([^"]{1,64})"|(-?[0-9][0-9.eE+-]{0,40}))')
+VERSION = 2
+_TIMES = {"since": "from", "until": "to"}
+
+
+class Span(msgspec.Struct, frozen=True, array_like=True):
+    """Which records of a chain there are, by number.
+
+    All decisions of ``first`` to ``last`` are given; those after it, up to ``upto``, are only
+    links to a head.
+    """
+
+    first: int
+    last: int
+    upto: int
+
+
+class HeaderRow(
+    msgspec.Struct, frozen=True, tag="export", forbid_unknown_fields=True, rename=_TIMES
+):
+    """The first row: of which time, of what, and which records of which chains."""
+
+    version: int
+    since: float
+    until: float
+    of: str
+    place: Literal["line", "offset"]
+    chains: dict[str, Span]
+
+
+class RecordRow(msgspec.Struct, frozen=True, tag="record", forbid_unknown_fields=True):
+    """An audit record."""
+
+    line: str
+
+
+class DecisionRow(msgspec.Struct, frozen=True, tag="decision", forbid_unknown_fields=True):
+    """A decision about an event of the time that was asked for."""
+
+    chain: str
+    line: str
+
+
+class BesideRow(msgspec.Struct, frozen=True, tag="beside", forbid_unknown_fields=True):
+    """Another decision of the same audit records."""
+
+    chain: str
+    line: str
+
+
+class EndRow(msgspec.Struct, frozen=True, tag="end", forbid_unknown_fields=True, rename=_TIMES):
+    """The last row: the time again, how many rows there are, and the SHA-256 of all before it."""
+
+    since: float
+    until: float
+    records: int
+    decisions: int
+    beside: int
+    sha256: str
+
+
+@dataclass(slots=True)
+class _Stretch:
+    """Records of a chain by their place in it, both ends included.
+
+    ``low`` and ``high`` are the times of what each record is about, ``seen`` how many decisions
+    of it there are, ``touched`` the first and last record with something of the period.
+    """
+
+    chain: Chain
+    since: float
+    until: float
+    low: list[float] = field(init=False)
+    high: list[float] = field(init=False)
+    seen: list[int] = field(init=False)
+    touched: list[int] = field(default_factory=list)
+    start: int = 0
+    end: int = 0
+    upto: int = 0
+    behind: bool = False
+
+    def __post_init__(self) -> None:
+        n = len(self.chain.records)
+        self.low, self.high, self.seen = [math.inf] * n, [-math.inf] * n, [0] * n
+
+    def add(self, index: int, when: float | None) -> None:
+        """Something that a record is about."""
+        self.seen[index] += 1
+        if when is None:
+            return
+        self.low[index] = min(self.low[index], when)
+        self.high[index] = max(self.high[index], when)
+        if self.since <= when < self.until:
+            ends = self.touched or [index, index]
+            self.touched = [min(ends[0], index), max(ends[1], index)]
+
+    def choose(self) -> None:
+        """The shortest stretch that shows that nothing is missing at its ends, if there is one."""
+        n, first = len(self.chain.records), self._lead()
+        last = first - 1
+        if self.touched:
+            first, last = self.touched
+        early = range(first - 1, -1, -1)
+        before = next((i for i in early if self._whole(i) and self.high[i] < self.since), None)
+        if before is not None:
+            self.start = before
+        else:  # what is not kept any more cannot be given
+            self.start = 0 if all(map(self._whole, range(first))) else min(first, n - 1)
+        late = range(last + 1, n)
+        behind = next((i for i in late if self._whole(i) and self.low[i] >= self.until), None)
+        self.behind = behind is not None
+        self.end = n - 1 if behind is None else behind
+        while behind is None and self.end > max(last, self.start) and not self.seen[self.end]:
+            self.end -= 1  # of after the decisions were read
+        self.upto = self.end
+
+    def extend(self, index: int) -> None:
+        """Have a record in it, too."""
+        self.start, self.end = min(self.start, index), max(self.end, index)
+        self.upto = max(self.upto, self.end)
+
+    def _lead(self) -> int:
+        """Where the records in front of the period, from the beginning on, end."""
+        return next((i for i, high in enumerate(self.high) if high >= self.since), len(self.high))
+
+    def _whole(self, index: int) -> bool:
+        """Whether all that a record is about is at hand, and of a known time."""
+        record = self.chain.records[index].record
+        known = self.low[index] <= self.high[index]
+        return known and (record.kind != "decisions" or self.seen[index] >= record.count)
+
+    def holds(self, index: int) -> bool:
+        """Whether the decisions of a record are given."""
+        return self.start <= index <= self.end
+
+    def seq(self, index: int) -> int:
+        """The number of a record."""
+        return self.chain.records[index].record.seq
+
+    @property
+    def span(self) -> Span:
+        """For the header."""
+        return Span(self.seq(self.start), self.seq(self.end), self.seq(self.upto))
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """Chains and decisions, wherever they lie.
+class _Told:
+    """A record with heads, and its place in its chain."""
+
+    found: Opened
+    index: int
+
+    def hash(self, chain: str) -> str:
+        """The record at which it says that a chain stood."""
+        return self.found.record.heads[chain][1]
+
+
+@dataclass(slots=True)
+class Export:
+    """The decisions about events from ``since`` up to ``until``, and what proves them.
+
+    Times are the events' own; a decision without one goes with the one before.
 
     Attributes
     ----------
-    stream
-        The topic or file that the decisions are about.
-    place
-        How a position in it is called: ``offset`` or ``line``.
-    lines
-        All audit records, those of one chain in order.
-    decisions
-        Decisions by chain, those of one chain in order; anew with each call.
+    records, decisions, beside
+        Rows that were written.
+    unproven
+        Decisions among them that are not as the chain has them.
+    open
+        Chains of which nothing shows that they did not go on within the period.
     """
 
-    stream: str
-    place: str
-    lines: Sequence[bytes]
-    decisions: Callable[[], Iterator[tuple[str, Sequence[bytes]]]]
+    source: Source
+    since: float
+    until: float
+    records: int = 0
+    decisions: int = 0
+    beside: int = 0
+    unproven: int = 0
+    open: list[str] = field(default_factory=list)
 
+    def rows(self) -> Iterator[bytes]:
+        """The lines of the file, in order."""
+        places = Places(self.source.lines)
+        stretches = self._decided(places)
+        desks = {name: self._desk(chain) for name, chain in places.desks.items()}
+        heads = _heads(places)
+        for name, stretch in stretches.items():
+            self._reach(name, stretch, heads.get(name, ()), desks)
+        everything = stretches | desks
+        digest = hashlib.sha256()
+        for row in self._rows(places, stretches, everything):
+            digest.update(row)
+            yield row
+        counts = self.records, self.decisions, self.beside
+        yield _line(EndRow(self.since, self.until, *counts, digest.hexdigest()))
 
-class Places:
-    """Finds the audit record that holds a decision."""
+    def _rows(
+        self, places: Places, stretches: Mapping[str, _Stretch], everything: Mapping[str, _Stretch]
+    ) -> Iterator[bytes]:
+        spans = {name: stretch.span for name, stretch in everything.items()}
+        source = self.source
+        yield _line(HeaderRow(VERSION, self.since, self.until, source.stream, source.place, spans))
+        for given in everything.values():
+            for line in given.chain.lines[given.start : given.upto + 1]:
+                self.records += 1
+                yield _line(RecordRow(line.decode()))
+        last: dict[str, float] = {}
+        for chain, records in self.source.decisions():
+            stretch = stretches.get(chain)
+            for record in records:
+                known, at = seconds_of(record), place_of(record)
+                when = last.get(chain, -math.inf) if known is None else known
+                inside = self.since <= when < self.until
+                index = None if at is None or stretch is None else stretch.chain.locate(at)
+                held = index is not None and stretch is not None and stretch.holds(index)
+                if not inside and not held:
+                    continue
+                last[chain] = when
+                if at is None or index is None or stretch is None:
+                    self.unproven += 1
+                else:
+                    self.unproven += places.held(stretch.chain, index, at, record) is None
+                self.decisions += inside
+                self.beside += not inside
+                kind = DecisionRow if inside else BesideRow
+                yield _line(kind(chain, record.decode("utf-8", "replace")))
 
-    def __init__(self, lines: Iterable[bytes]) -> None:
-        self._by_chain: dict[str, list[tuple[int, Opened, bytes]]] = defaultdict(list)
-        self.told: list[tuple[Opened, bytes]] = []
-        for line in lines:
-            try:
-                found = opened(line)
-            except StateError:
+    def _decided(self, places: Places) -> dict[str, _Stretch]:
+        found = {
+            name: _Stretch(chain, self.since, self.until) for name, chain in places.decided.items()
+        }
+        for name, records in self.source.decisions():
+            if name not in found:
                 continue
-            record = found.record
-            if record.kind == "decisions":
-                self._by_chain[record.chain].append((record.first_offset, found, line))
-            else:
-                self.told.append((found, line))
-        for records in self._by_chain.values():
-            records.sort(key=lambda one: (one[0], one[1].record.seq))
+            stretch = found[name]
+            for record in records:
+                at = place_of(record)
+                index = None if at is None else stretch.chain.locate(at)
+                if index is not None:
+                    stretch.add(index, seconds_of(record))
+        for stretch in found.values():
+            stretch.choose()
+        return found
 
-    def find(self, chain: str, record: bytes) -> tuple[Record, int] | None:
-        """The audit record with the digest of a decision, and which of its digests that is."""
-        at = place_of(record)
-        records = self._by_chain.get(chain, ())
-        i = bisect.bisect_right(records, -1 if at is None else at, key=lambda one: one[0]) - 1
-        if at is None or i < 0:
-            return None
-        found = records[i][1].record
-        row = _row(found, at)
-        if row is None:
-            return None
-        part = found.digest_bytes()[row * DIGEST_BYTES : (row + 1) * DIGEST_BYTES]
-        return (found, row) if part == digests([record]) else None
+    def _desk(self, chain: Chain) -> _Stretch:
+        found = _Stretch(chain, self.since, self.until)
+        for index, opened in enumerate(chain.records):
+            found.add(index, opened.record.when)
+        found.choose()
+        told = (
+            index
+            for index, opened in enumerate(chain.records)
+            if opened.record.kind == "heads" and opened.record.when >= self.until
+        )
+        found.extend(next(told, found.end))  # it says which chains there were by then
+        return found
 
-    def between(self, chain: str, first: int, last: float) -> Iterator[tuple[Opened, bytes]]:
-        """Records of a chain of decisions by number, both ends included."""
-        for _, found, line in self._by_chain.get(chain, ()):
-            if first <= found.record.seq <= last:
-                yield found, line
-
-
-def _row(record: Record, offset: int) -> int | None:
-    starts = [(0, record.first_offset), *record.gaps]
-    ends = [row for row, _ in record.gaps] + [record.count]
-    for (row, first), end in zip(starts, ends, strict=True):
-        if first <= offset < first + end - row:
-            return row + offset - first
-    return None
-
-
-def seconds_of(record: bytes) -> float | None:
-    """The event's own time in a decision record, in Unix seconds; None where it has none."""
-    found = _TS.search(record)
-    if found is None:
-        return None
-    try:
-        if found[2] is not None:
-            return float(found[2])
-        said = datetime.fromisoformat(found[1].decode())
-        return (said if said.tzinfo is not None else said.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
-        return None
+    def _reach(
+        self,
+        name: str,
+        stretch: _Stretch,
+        heads: Sequence[_Told],
+        desks: Mapping[str, _Stretch],
+    ) -> None:
+        """Have the export hold the head that proves a chain's stretch."""
+        place = {found.hash: index for index, found in enumerate(stretch.chain.records)}
+        signed = [told for told in heads if told.found.signature] or heads
+        known = [(place[told.hash(name)], told) for told in signed if told.hash(name) in place]
+        beyond = [(at, told) for at, told in known if at >= stretch.end]
+        within = [told for at, told in known if at <= stretch.end]
+        best = None
+        if stretch.behind and beyond:
+            stretch.upto, best = min(beyond, key=lambda one: (one[0], one[1].found.record.when))
+        elif within:
+            best = max(within, key=lambda told: told.found.record.when)
+        if best is not None:
+            desk = desks[best.found.record.chain]
+            desk.extend(best.index)
+        if not stretch.behind and (best is None or best.found.record.when < self.until):
+            self.open.append(name)
 
 
-def export(source: Source, since: float, until: float) -> Iterator[Mapping[str, Any]]:
-    """The decisions about events from ``since`` up to ``until``, and what proves them.
-
-    Times are the events' own; a record without one goes with the one before. The last mapping, of
-    type ``end``, counts what was written.
-    """
-    places = Places(source.lines)
-    yield {"type": "export", "version": VERSION, "from": since, "to": until, "of": source.stream}
-    needed: dict[str, list[int]] = {}
-    counts = {"decisions": 0, "unproven": 0, "records": 0}
-    last: dict[str, float] = {}
-    for chain, records in source.decisions():
-        for record in records:
-            when = seconds_of(record)
-            when = last.setdefault(chain, -math.inf) if when is None else when
-            last[chain] = when
-            if not since <= when < until:
-                continue
-            found = places.find(chain, record)
-            counts["decisions"] += 1
-            counts["unproven"] += found is None
-            if found is not None:
-                ends = needed.setdefault(chain, [found[0].seq, found[0].seq])
-                ends[:] = min(ends[0], found[0].seq), max(ends[1], found[0].seq)
-            yield {"type": "decision", "chain": chain, "line": record.decode("utf-8", "replace")}
-    for line in _proof(places, needed, since, until):
-        counts["records"] += 1
-        yield {"type": "record", "line": line.decode()}
-    yield {"type": "end", **counts}
+def _heads(places: Places) -> dict[str, list[_Told]]:
+    """By the chain that they tell of."""
+    heads: dict[str, list[_Told]] = defaultdict(list)
+    for desk in places.desks.values():
+        for index, found in enumerate(desk.records):
+            for name in found.record.heads:
+                heads[name].append(_Told(found, index))
+    return heads
 
 
-def _proof(
-    places: Places, needed: Mapping[str, Sequence[int]], since: float, until: float
-) -> Iterator[bytes]:
-    """The audit records from the needed ones to a head, and people's in between."""
-    desks: dict[str, list[int]] = {}
-    for found, _ in places.told:
-        if since <= found.record.when < until:
-            _reach(desks, found.record)
-    for chain, (first, last) in needed.items():
-        heads = [
-            (found.record.heads[chain][0], found)
-            for found, _ in places.told
-            if chain in found.record.heads and found.record.heads[chain][0] >= last
-        ]
-        signed = [(seq, found) for seq, found in heads if found.signature]
-        upto, head = min(signed or heads, key=lambda one: one[0], default=(None, None))
-        if head is not None:
-            _reach(desks, head.record)
-        for _, line in places.between(chain, first, math.inf if upto is None else upto):
-            yield line
-    for found, line in places.told:
-        first, last = desks.get(found.record.chain, (1, 0))
-        if first <= found.record.seq <= last:
-            yield line
-
-
-def _reach(ends: dict[str, list[int]], record: Record) -> None:
-    found = ends.setdefault(record.chain, [record.seq, record.seq])
-    found[:] = min(found[0], record.seq), max(found[1], record.seq)
-
-
-_NO_EXPORT = (
-    "is not a file that `audit export` wrote. Give that file, or the folder of a replay or a local "
-    "service, not a file in it."
-)
-
-
-def verify_export(
-    rows: Iterable[bytes], trusted: Mapping[str, str] | None, anchors: Sequence[bytes] = ()
-) -> Report:
-    """Check what :func:`export` gave.
-
-    Raises
-    ------
-    UsageError
-        When it is no export.
-    """
-    lines: list[bytes] = []
-    decisions: list[tuple[str, bytes]] = []
-    header, end = None, None
-    for number, row in enumerate(rows, 1):
-        try:
-            said = msgspec.json.decode(row, type=dict[str, Any])
-            kind = said["type"]
-            if kind == "record":
-                lines.append(said["line"].encode())
-            elif kind == "decision":
-                decisions.append((said["chain"], said["line"].encode()))
-            elif kind == "export":
-                header = said
-            elif kind == "end":
-                end = said
-        except (msgspec.MsgspecError, KeyError, TypeError, AttributeError) as error:
-            if header is None:
-                raise UsageError(_NO_EXPORT) from None
-            raise UsageError(
-                f"line {number} is not of an export, so the file was changed or cut: {error}. "
-                "Verify another copy, or export it again."
-            ) from None
-        if header is None:
-            raise UsageError(_NO_EXPORT)
-    if header is None:
-        raise UsageError(_NO_EXPORT)
-    check = Verification(lines.__getitem__, trusted, cut=True, part=True)
-    for number, line in enumerate(lines):
-        check.add(line, number, f"audit record {number + 1} of the export")
-    for line in anchors:
-        check.anchor(line)
-    check.link()
-    return _compared(check.report(decisions=False), Places(lines), decisions, end)
-
-
-def _compared(
-    report: Report,
-    places: Places,
-    decisions: Sequence[tuple[str, bytes]],
-    end: Mapping[str, Any] | None,
-) -> Report:
-    """The report with the decisions of an export, which are only a part of those in the records."""
-    covered: dict[str, int] = defaultdict(int)
-    for found, _ in places.told:
-        if found.signature:
-            for chain, (seq, _) in found.record.heads.items():
-                covered[chain] = max(covered[chain], seq)
-    findings = list(report.findings)
-    proven: dict[str, int] = defaultdict(int)
-    unsigned = 0
-    for chain, record in decisions:
-        found_at = places.find(chain, record)
-        if found_at is None:
-            at = place_of(record)
-            text = f"the decision about position {at} of {chain} is not the one in the chain"
-            findings.append(Finding("changed", chain, f"offset {at}", text))
-            continue
-        proven[chain] += 1
-        unsigned += found_at[0].seq > covered[chain]
-    notes = list(report.notes)
-    if end is None or end.get("decisions") != len(decisions):
-        findings.append(Finding("truncated", "", "end", "the export is not whole"))
-    if unsigned:
-        some = "1 decision is" if unsigned == 1 else f"{unsigned:,} decisions are"
-        notes.append(f"{some} not covered by a signed head")
-    chains = tuple(replace(c, decisions=proven[c.chain]) for c in report.chains)
-    return replace(report, findings=tuple(findings), chains=chains, notes=tuple(notes))
+def _line(row: msgspec.Struct) -> bytes:
+    return msgspec.json.encode(row) + b"\n"

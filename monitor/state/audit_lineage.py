@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from monitor.state.audit_export import Places, Source
 from monitor.state.audit_match import place_of
+from monitor.state.audit_places import Places, Source
 
 MOST = 100
 

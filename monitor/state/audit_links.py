@@ -104,8 +104,10 @@ def check_links(chain: str, entries: Iterable[Entry], *, whole: bool = True) -> 
     links = Links()
     runs: list[list[Entry]] = []
     for entry in entries:
-        # The first record of a chain found further on is a chain begun again, or a moved one.
-        if not runs or (entry.begins and any(other.begins for other in runs[-1])):
+        # The first record of a chain found further on is a chain begun again, or a moved one; where
+        # those in front may be gone, the first of the chain before is one of them.
+        again = bool(runs) and entry.begins
+        if not runs or (again and (not whole or any(other.begins for other in runs[-1]))):
             if runs and entry.hash == runs[-1][0].hash:
                 links.findings.append(_extra(chain, entry))
                 continue

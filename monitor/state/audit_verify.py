@@ -6,8 +6,9 @@ each chain go to :meth:`Verification.decisions`, and :meth:`Verification.report`
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +23,10 @@ from monitor.state.audit_match import DecisionCheck, Expected
 
 @dataclass(frozen=True, slots=True)
 class ChainReport:
-    """What became of one chain; counts as in :class:`~monitor.state.audit_match.DecisionCheck`."""
+    """What became of one chain; counts as in :class:`~monitor.state.audit_match.DecisionCheck`.
+
+    ``begins`` and ``ends`` say of a part of it how it is known that nothing is missing there.
+    """
 
     chain: str
     records: int
@@ -30,6 +34,23 @@ class ChainReport:
     decisions: int = 0
     uncovered: int = 0
     expired: int = 0
+    begins: str = ""
+    ends: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stand:
+    """A record that was believed, of time ``when``, says where a chain stood.
+
+    ``by`` names it; ``anchored`` ones were kept elsewhere, ``signed`` ones are signed.
+    """
+
+    by: str
+    chain: str
+    head: Head
+    when: float
+    anchored: bool
+    signed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +93,13 @@ class Verification:
         Whether audit records are, so that those in front may be gone.
     part
         Whether this is only a part of the chains, which may have gone on.
+
+    Attributes
+    ----------
+    stands
+        What records that were believed say of where chains stood, once all is linked.
+    headed
+        The time of the latest of the heads among the records themselves.
     """
 
     fetch: Callable[[int], bytes]
@@ -86,6 +114,8 @@ class Verification:
     _checks: dict[str, DecisionCheck] = field(default_factory=dict)
     _findings: list[Finding] = field(default_factory=list)
     _claims: list[tuple[str, str, Head]] = field(default_factory=list)
+    stands: list[Stand] = field(default_factory=list)
+    headed: float = -math.inf
     _keys: Counter[str] = field(default_factory=Counter)
 
     def add(self, line: bytes, at: int, where: str) -> None:
@@ -150,10 +180,15 @@ class Verification:
             self._find("signature", record.chain, place, text)
             return
         word = "an anchored head" if by else f"the head in record {record.seq} of {record.chain}"
-        for chain, (seq, digest) in record.heads.items():
-            self.claim(word, chain, Head(seq, digest))
+        heads = {chain: Head(seq, digest) for chain, (seq, digest) in record.heads.items()}
         if by:
-            self.claim(word, record.chain, Head(record.seq, found.hash))
+            heads[record.chain] = Head(record.seq, found.hash)
+        elif record.kind == "heads":
+            self.headed = max(self.headed, record.when)
+        for chain, head in heads.items():
+            self.claim(word, chain, head)
+            told = bool(by), bool(found.signature)
+            self.stands.append(Stand(word, chain, head, record.when, *told))
 
     def _check_claims(self) -> None:
         known: dict[str, dict[int, set[str]]] = {}
@@ -180,6 +215,14 @@ class Verification:
             if (kind, chain) not in told:
                 told.add((kind, chain))
                 self._find(kind, chain, f"record {head.seq}", text)
+
+    def runs(self, chain: str) -> Sequence[Sequence[Entry]]:
+        """The records of a chain that count, in its order, from each of its beginnings."""
+        return self._links.get(chain, Links()).runs
+
+    def names(self) -> Sequence[str]:
+        """All chains of which there are records."""
+        return sorted(self._links)
 
     def chains(self) -> list[str]:
         """Chains that hold decisions."""

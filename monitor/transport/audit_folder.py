@@ -9,7 +9,7 @@ from pathlib import Path
 
 from monitor.core.errors import StateError, UsageError
 from monitor.state.audit import Head
-from monitor.state.audit_export import Source
+from monitor.state.audit_places import Source
 from monitor.state.audit_verify import Report, Verification
 from monitor.state.recovery import Stamp
 from monitor.transport.local_journal import Entry, last_entry

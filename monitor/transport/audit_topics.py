@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from monitor.core.errors import MonitorError, StateError, UsageError
 from monitor.state.audit import Head
-from monitor.state.audit_export import Source
 from monitor.state.audit_match import place_of
+from monitor.state.audit_places import Source
 from monitor.state.audit_verify import Report, Verification
 from monitor.state.recovery import Stamp
 from monitor.transport.audit_folder import Trust
@@ -22,6 +22,7 @@ from monitor.transport.kafka_records import Rows
 
 _POLL_SECONDS = 0.2
 _RECORDS = 20_000
+_DECIDED = b',"kind":"decisions",'
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,12 +186,14 @@ def _named(stream: str, partition: bytes) -> str:
 def topics_source(config: KafkaConfig) -> Source:
     """What there is in the topics for an export, or for looking an event up."""
     topics = AuditTopics(config)
-    # First: so that the audit records reach as far.
+    # In this order: so that no head knows more than the decisions, nor they than their records.
+    told = topics.stretch(config.topics.audit)
     settled = topics.stretch(config.topics.decisions)
     lines = [
         value or b""
-        for _, rows in topics.rows(topics.stretch(config.topics.audit))
-        for value in rows.values
+        for p, rows in topics.rows(topics.stretch(config.topics.audit))
+        for offset, value in zip(rows.offsets, rows.values, strict=True)
+        if offset < told.ends[p] or _DECIDED in (value or b"")
     ]
 
     def decisions() -> Iterator[tuple[str, Sequence[bytes]]]:

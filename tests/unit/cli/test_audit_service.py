@@ -255,8 +255,12 @@ def test_an_export_proves_itself(made, capsys, tmp_path):
     report, found = verified(capsys, out, *given)
     assert not found
     assert report["keys"] and report["heads"] and not report["notes"]
-    decided = {c["chain"]: (c["decisions"], c["records"]) for c in report["chains"]}
-    assert decided["local-0"][0] == 50
+    # All decisions of the audit records that these are in, and of what is before and behind them.
+    chains = {c["chain"]: c for c in report["chains"]}
+    given_too = sum(row["type"] == "beside" for row in rows)
+    assert chains["local-0"]["decisions"] == 50 + given_too
+    assert {c["begins"] for c in chains.values()} <= {"at its first", "before --from"}
+    assert {c["ends"] for c in chains.values()} == {"behind --to"}
     assert not verified(capsys, out, *given, "--anchors", str(made / "anchors.jsonl"))[1]
 
     def edited(change):
@@ -266,10 +270,11 @@ def test_an_export_proves_itself(made, capsys, tmp_path):
         other.write_bytes(b"".join(line + b"\n" for line in lines))
         return verified(capsys, other, *given)[1]
 
-    assert edited(lambda rows: rows.__setitem__(5, rows[5].replace(b"hold", b"pass"))) == {
+    (at, *_) = [i for i, row in enumerate(rows) if row["type"] == "decision"]
+    assert edited(lambda rows: rows.__setitem__(at, rows[at].replace(b"hold", b"pass"))) == {
         "changed"
     }
-    assert edited(lambda rows: rows.pop(5)) == {"truncated"}
+    assert edited(lambda rows: rows.pop(at)) == {"dropped"}
     (at, *_) = [i for i, row in enumerate(rows) if row["type"] == "record"]
     wrong = edited(lambda rows: rows.__setitem__(at, rows[at].replace(b"version", b"Version", 1)))
     assert wrong

@@ -12,7 +12,8 @@ from monitor.core.desk import AuditEntry
 from monitor.core.errors import TransportError
 from monitor.runtime import audit_keeper
 from monitor.runtime.audit_keeper import AuditKeeper, Writing
-from monitor.state.audit import Head, opened, seal
+from monitor.runtime.standing import Standing
+from monitor.state.audit import Chaining, Head, opened, seal
 from monitor.state.audit_keys import SigningKey
 from monitor.state.audit_verify import Verification
 
@@ -214,3 +215,21 @@ def test_details_of_any_kind_and_size_are_kept_within_bounds():
     assert odd["of"] == [1, 2]
     assert set(long) == {"left_out_bytes"}
     assert report(log.lines).findings == ()
+
+
+def test_heads_name_the_partitions_of_the_process_idle_or_not():
+    """So that an end is proven of those that rest, and nobody vouches for what another writes."""
+    log, heard = MemoryLog(), []
+    made, _ = keeper(log, key=key(1), every_seconds=3600.0)
+    inner = SimpleNamespace(restored=lambda *given: heard.append(given), revoked=heard.append)
+    listener = Standing(inner, made, Chaining("feedback", "1"))
+    stamps = [SimpleNamespace(audit=Head(seq, str(seq) * 64)) for seq in (0, 4, 7)]
+    for partition, stamp in enumerate(stamps):
+        listener.restored(partition, stamp, 0.1)
+    made.committed(commit("feedback-0", 1), {})
+    made.committed(commit("feedback-2", 8), {})
+    listener.revoked(2)
+    made.close()
+    (told,) = [opened(line).record.heads for line in log.lines]
+    assert {name: seq for name, (seq, _) in told.items()} == {"feedback-0": 1, "feedback-1": 4}
+    assert heard[-1] == 2 and len(heard) == 4
