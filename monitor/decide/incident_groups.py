@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 
 from monitor.core.types import BoolArray, Family, FloatArray, HashArray, IntArray
-from monitor.decide.data_faults import tail_nats
 from monitor.decide.incident_absorb import family_key
 from monitor.decide.incident_facts import (
     CONTENT,
@@ -22,6 +21,7 @@ from monitor.decide.incident_facts import (
     Suspects,
 )
 from monitor.decide.incident_state import MOST_CORE, IncidentBook, slot_of
+from monitor.sketches.tails import tail_nats
 
 CLUMPS = 2.0
 """False alarms come in clumps: so many times the promised share counts as ordinary."""

@@ -24,7 +24,7 @@ import orjson
 from monitor.core.hashing import hash_text
 from monitor.core.incident import Account, Changed, IncidentChange, IncidentKind
 from monitor.core.types import BoolArray, IntArray
-from monitor.decide.data_faults import SPAN, Fault, Rows, tail_nats, watched
+from monitor.decide.data_faults import SPAN, Fault, Rows, watched
 from monitor.decide.incident_absorb import FAMILY, absorbed, all_keys, both_keys, united
 from monitor.decide.incident_account import account, called
 from monitor.decide.incident_facts import (
@@ -52,6 +52,7 @@ from monitor.decide.incident_state import (
     Incident,
     IncidentBook,
 )
+from monitor.sketches.tails import tail_nats
 
 STAY_NATS = 3.0
 QUIET_EVENTS, QUIET_SECONDS = 2048, 300.0
