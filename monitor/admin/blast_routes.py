@@ -17,6 +17,7 @@ from monitor.admin.blast_schemas import (
     CheckpointsOut,
     RetractIn,
     RetractionOutcomeOut,
+    RetractionsIn,
     RetractionsOut,
 )
 from monitor.admin.desk import BlastDesk, Desk
@@ -26,7 +27,6 @@ from monitor.lineage.checkpoints import as_json, checked
 
 EXAMPLE = {"sources": ["acct-71"], "since": "2026-05-01T12:00:00Z"}
 BODY_CODES = (400, 413, 415)
-MAX_PAGE = 500
 Key = Annotated[
     str | None,
     Header(
@@ -102,15 +102,10 @@ def _add_retractions(router: APIRouter, lineage: Callable[[], BlastDesk]) -> Non
         response_model=RetractionsOut,
         responses=answers(),
     )
-    def retractions(
-        limit: Annotated[int, Query(ge=1, le=MAX_PAGE, description="At most so many.")] = 50,
-        before: Annotated[
-            float | None, Query(allow_inf_nan=False, description="Only those before this time.")
-        ] = None,
-    ) -> Response:
+    def retractions(asked: Annotated[RetractionsIn, Query()]) -> Response:
         """Who asked for what, why, and how many events were taken back."""
-        found = [asdict(one) for one in lineage().retractions(limit, before)]
-        more = found[-1]["when"] if len(found) == limit else None
+        found = [asdict(one) for one in lineage().retractions(asked.limit, asked.before)]
+        more = found[-1]["when"] if len(found) == asked.limit else None
         return OrjsonResponse({"retractions": found, "before": more})
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictInt, StringConstraints
 
-from monitor.admin.desk_schemas import Moment, Text, Why
+from monitor.admin.desk_schemas import MAX_PAGE, Moment, Text, Why
 from monitor.core.blast import Asked
 from monitor.lineage.checkpoints import MAX_PARTITIONS
 
@@ -144,6 +144,13 @@ class RetractionOutcomeOut(BaseModel):
     already: int = Field(description="Taken back before it.")
     by_source: dict[str, int]
     by_label: dict[str, int]
+
+
+class RetractionsIn(_In):
+    """Which requests are asked for; unknown names are refused."""
+
+    limit: int = Field(default=50, ge=1, le=MAX_PAGE, description="At most so many.")
+    before: FiniteFloat | None = Field(default=None, description="Only those before this time.")
 
 
 class RetractedOut(_Out):

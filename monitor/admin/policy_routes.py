@@ -30,6 +30,7 @@ from monitor.admin.json_body import body_of, reads
 from monitor.admin.people import Person, Role
 from monitor.admin.problem import ProblemError, as_sentence
 from monitor.admin.schemas import Described
+from monitor.config.policy_diff import brought_back
 from monitor.core.desk import Change, ConflictError, ForbiddenError, MissingError
 from monitor.provenance.edit import changes_provenance
 
@@ -210,9 +211,7 @@ def _add_changing(router: APIRouter, policy: Callable[[], PolicyDesk]) -> None:
         base = base_of(if_match)
         with Stale(policy):
             now = policy().current()
-            if now.version == base and all(
-                one.path.startswith("provenance") for one in policy().diff(base, body.to)
-            ):
+            if now.version == base and not brought_back(policy().diff(base, body.to)):
                 return changed(replace(now, state=UNCHANGED))
             made = policy().rollback(body.to, base=base, who=person.name, why=body.why)
         return changed(made)

@@ -20,6 +20,7 @@ from monitor.cli.desk_options import JsonOption
 from monitor.cli.desk_view import counted, plain, print_json
 from monitor.config.settings import load_settings
 from monitor.core.errors import UsageError
+from monitor.state.audit_deeds import done_with
 
 app = typer.Typer(
     help="Check the chain of what was decided and done, and export it.",
@@ -264,11 +265,10 @@ def _print_life(out: Any, life: dict[str, Any]) -> None:
         rows.setdefault("because", reason["text"])
     for name, text in rows.items():
         out.print(_line(f"{name:10} {text}"))
-    for review in life["reviews"]:
-        out.print(_line(f"{'review':10} {review['status']} by {review['who']}: {review['why']}"))
-    for deed in life["actions"]:
-        where = f"record {deed['seq']} of {deed['chain']}"
-        out.print(_line(f"{'done':10} {deed['what']} by {deed['who']}: {deed['why']} ({where})"))
+    for done in done_with(life):
+        kind, said = "review" if done.is_review else "done", done.said
+        where = f" (record {done.record['seq']} of {done.record['chain']})" if done.record else ""
+        out.print(_line(f"{kind:10} {done.word} by {said['who']}: {said['why']}{where}"))
 
 
 def _line(text: str) -> Text:

@@ -20,7 +20,7 @@ from monitor.cli.client import (
     TokenOption,
     UrlOption,
 )
-from monitor.cli.desk_options import JsonOption, YesOption
+from monitor.cli.desk_options import JsonOption
 from monitor.cli.desk_view import counted, print_json
 from monitor.core.errors import TransportError, UsageError
 
@@ -70,7 +70,8 @@ def command(
         str | None, typer.Option("--until", metavar="TIME", help="Before this time.")
     ] = None,
     shown: Annotated[
-        int, typer.Option("--shown", metavar="N", min=0, max=1000, help="Events one by one.")
+        int,
+        typer.Option("--shown", metavar="N", min=0, max=1000, help="So many events one by one."),
     ] = 10,
     folder: Annotated[
         Path | None,
@@ -83,7 +84,10 @@ def command(
         str | None,
         typer.Option("--reason", "--why", metavar="TEXT", help="It stands in the audit trail."),
     ] = None,
-    yes: YesOption = False,
+    yes: Annotated[
+        bool,
+        typer.Option("--yes", "-y", metavar="", help="With --retract: do it, not only say it."),
+    ] = False,
     url: UrlOption = DEFAULT_URL,
     token: TokenOption = None,
     ca_file: CaOption = None,

@@ -240,7 +240,8 @@ def explained(error: Exception, debug: bool) -> tuple[str, int]:
     message = getattr(error, "format_message", None)
     if message is not None:  # typer's own errors: a wrong option or argument
         said = str(message()).replace("Value error, ", "").rstrip(".")
-        return f"{said}. See --help." if said else "", 2  # nothing said: the help was shown
+        end = "" if said.endswith("?") else "."
+        return f"{said}{end} See --help." if said else "", 2  # nothing said: the help was shown
     if isinstance(error, OSError):
         return f"{error.filename or ''} {error.strerror or error}", 2
     hint = "" if debug else " This is a bug; --debug shows where."

@@ -41,12 +41,13 @@ def reason(why: str | None) -> str:
     return why.strip()
 
 
-def agreed(question: str, yes: bool) -> None:
+def agreed(question: str, yes: bool, *, has_dry_run: bool = True) -> None:
     """Go on only if whoever is asked agrees. Raises UsageError where nobody can be asked."""
     if yes:
         return
     if not sys.stdin.isatty():
-        raise UsageError("nobody is there to ask: say --yes, or --dry-run to look first")
+        look = ", or --dry-run to look first" if has_dry_run else ""
+        raise UsageError(f"nobody is there to ask: say --yes{look}")
     typer.confirm(question, abort=True, err=True)
 
 

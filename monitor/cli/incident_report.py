@@ -68,7 +68,9 @@ def command(
     *,
     incident: Annotated[
         str | None,
-        typer.Option("--incident", metavar="ID", help="About one incident; `incidents list`."),
+        typer.Option(
+            "--incident", metavar="ID", help="About one incident; `incidents list` names them."
+        ),
     ] = None,
     from_: Annotated[
         str | None,

@@ -107,6 +107,15 @@ class Joined:
         """The files among them, so that none is written over."""
         return tuple(one.path for one in self.inputs if hasattr(one, "path"))
 
+    @property
+    def unsourced(self) -> tuple[str, ...]:
+        """Names of the files whose rows do not say who supplied them: each counts as one source."""
+        return tuple(
+            one.name
+            for one in self.inputs
+            if hasattr(one, "path") and hasattr(one, "writer") and one.writer.roles.source is None
+        )
+
     def count(self) -> int | None:
         """Lines in all, None when one input does not say."""
         counts = [one.count() for one in self.inputs]

@@ -54,7 +54,8 @@ PublicOption = Annotated[
     str | None, typer.Option("--public-key", metavar="BASE64", help="ed25519: 32 bytes in base64.")
 ]
 EntryOption = Annotated[
-    Path | None, typer.Option("--file", metavar="FILE", help="What `keys new` printed; - for stdin")
+    Path | None,
+    typer.Option("--file", metavar="FILE", help="What `keys new` printed; - for stdin."),
 ]
 SourceOption = Annotated[
     list[str] | None,
@@ -176,7 +177,7 @@ def revoke(
     """Refuse all that a key signs from now on, for good, whatever time its events claim."""
     body = {} if after is None else {"after_ts": _moment("--after", after)}
     because = reason(why)
-    agreed(f"Revoke {identifier} for good?", yes)
+    agreed(f"Revoke {identifier} for good?", yes, has_dry_run=False)
     path = f"/v1/keys/{_quoted(identifier)}/revoke"
     _send(Access(url, token, ca_file, client_cert), path, body, because, as_json)
 

@@ -242,7 +242,11 @@ def rollback(
     as_json: JsonOption = False,
     debug: common.DebugOption = False,
 ) -> None:
-    """Make an earlier version's document the next version."""
+    """Make an earlier version's document the next version.
+
+    Keys and the rules for sources stay as they are now; where nothing else differs no version is
+    made.
+    """
     with Client(Access(url, token, ca_file, client_cert)) as client:
         present = client.get("/v1/policy")["version"]
         found = client.get("/v1/policy/diff", a=present, b=to)
@@ -287,7 +291,7 @@ def approve(
             common.console().print(heading(meant))
             found = client.post("/v1/policy/preview", {"policy": meant["policy"]})
             _print_differences(found["differences"], f"against version {found['base']}")
-        agreed("Apply this?", yes)
+        agreed("Apply this?", yes, has_dry_run=False)
         made = client.post(f"/v1/policy/waiting/{meant['proposal']}/approve")
     _say_made(made, as_json)
 

@@ -128,6 +128,12 @@ def replay(
         with _status(console, "reading the input"):
             source = open_inputs(inputs, columns)
             total = source.count()
+        if source.unsourced:
+            console.print(
+                f"warning: {escape(', '.join(source.unsourced))}: no column is called source, so "
+                "the file counts as one source, and may be suspected as one; name the column that "
+                "says who supplied each event with --source-from COLUMN"
+            )
     transport = wiring.replay_transport(
         source, out, settings, overwrite=options.overwrite, headers=options.headers
     )
@@ -225,14 +231,18 @@ LabelsOption = Annotated[
     _column_option("--labels-from", "The label. Usual names: label, class, target, y."),
 ]
 SourceOption = Annotated[
-    str | None, _column_option("--source-from", "Who supplied the event. Else the file's name.")
+    str | None,
+    _column_option("--source-from", "Who supplied it. Usual name: source; else the file counts."),
 ]
-IdOption = Annotated[str | None, _column_option("--id-from", "Its id. Else file name and row.")]
+IdOption = Annotated[
+    str | None, _column_option("--id-from", "Its id. Usual name: id; else file name and row.")
+]
 TimeOption = Annotated[
     str | None, _column_option("--ts-from", "When it happened. Usual names: ts, timestamp.")
 ]
 SubjectOption = Annotated[
-    str | None, _column_option("--subject-from", "What it is about, e.g. the item.")
+    str | None,
+    _column_option("--subject-from", "What it is about, e.g. the item. Usual name: subject."),
 ]
 FeaturesOption = Annotated[
     str | None, _column_option("--features", "The features. Else all other columns.", "COLUMN,...")

@@ -35,7 +35,9 @@ FileOption = Annotated[
     Path | None,
     typer.Option("--file", metavar="FILE", help="File of tokens; by default http.tokens_file."),
 ]
-NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Stands in history and audit.")]
+NameArgument = Annotated[
+    str, typer.Argument(metavar="NAME", help="Whose token; stands in history and audit.")
+]
 
 
 def _file(file: Path | None, config: Path | None) -> TokenFile:
@@ -53,11 +55,20 @@ def create(
     name: NameArgument,
     role: Annotated[
         Role,
-        typer.Option("--role", help="viewer reads, operator changes and reviews, admin erases."),
+        typer.Option(
+            "--role",
+            help="viewer reads; operator also changes and reviews; admin also decides about keys "
+            "and erases.",
+        ),
     ] = Role.VIEWER,
     expires_days: Annotated[
         float | None,
-        typer.Option("--expires-days", metavar="DAYS", min=0.0, help="By default it never does."),
+        typer.Option(
+            "--expires-days",
+            metavar="DAYS",
+            min=0.0,
+            help="Good for so long; by default without end.",
+        ),
     ] = None,
     file: FileOption = None,
     config: common.ConfigOption = None,
@@ -107,6 +118,6 @@ def revoke(
     config: common.ConfigOption = None,
     debug: common.DebugOption = False,
 ) -> None:
-    """Forget a token. It is out at once, and so are its sessions."""
+    """Forget a token: it, and sessions begun with it, are refused at once."""
     _file(file, config).revoke(name)
     typer.echo(f"{name} is revoked")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from monitor.core.desk import Difference
@@ -29,6 +29,17 @@ def policy_diff(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Dif
         if key != "version":
             found += _differing(key, before.get(key, MISSING), after.get(key, MISSING))
     return found
+
+
+def brought_back(found: Iterable[Difference]) -> list[Difference]:
+    """Of what differs, that which a rollback changes: keys and rules for sources stay.
+
+    Examples
+    --------
+    >>> brought_back([Difference("flag_at", 0.01, 0.02), Difference("provenance.refused", 1, 2)])
+    [Difference(path='flag_at', before=0.01, after=0.02)]
+    """
+    return [one for one in found if not one.path.startswith("provenance")]
 
 
 def _differing(path: str, before: Any, after: Any) -> Iterator[Difference]:

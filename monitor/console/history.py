@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from nicegui import ui
 
 from monitor.admin.people import Role
+from monitor.config.policy_diff import brought_back
 from monitor.console import changing, parts, words
-from monitor.console.site import Failure, Visit, done, say, tag
+from monitor.console.site import Failure, Visit, done, say, tag, tell
 from monitor.core.desk import Change, Difference
 
 PAGE = 20
@@ -168,9 +169,14 @@ class _History:
     async def _ask(self, change: Change) -> None:
         assert self._now is not None
         self._target = change.version
+        base, policy = self._now.version, self._visit.desk.policy
         try:
-            diff = self._visit.desk.policy.diff
-            found = await self._visit.call(diff, self._now.version, change.version)
+            differing = await self._visit.call(policy.diff, base, change.version)
+            found = brought_back(differing)
+            if not found and (await self._visit.call(policy.current)).version == base:
+                kept = " but keys and the rules for sources, which stay" if differing else ""
+                tell(f"Nothing differs from version {change.version}{kept}: no version was made.")
+                return
         except Failure as error:
             say(error)
             return

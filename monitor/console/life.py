@@ -13,9 +13,9 @@ from urllib.parse import quote, urlencode
 
 from monitor.admin.chain_routes import MAX_ID
 from monitor.console.evidence import number
+from monitor.state.audit_deeds import MADE, done_with, said_in
 
 Life = Mapping[str, Any]
-MADE = {"release": "released", "confirm": "confirmed"}
 DEEDS = {"released": "Released to the learner", "confirmed": "Confirmed as poison"}
 VERDICTS = {
     "accept": "accepted",
@@ -45,37 +45,13 @@ class Deed:
 
 
 def deeds(life: Life) -> list[Deed]:
-    """What people did with it, in order of time.
-
-    A review stands in the reviews ledger and, once it was done, in the chain of what people do as
-    well: that is one deed, with its proof.
-    """
-    actions = [action for action in _maps(life.get("actions")) if action.get("what")]
+    """What people did with it, in order of time; a review with the proof that it was done."""
     found = []
-    for review in _maps(life.get("reviews")):
-        status = str(review.get("status"))
-        same = next((one for one in actions if _is_same(one, status, review)), None)
-        if same is not None:
-            actions.remove(same)
-        proof = "" if same is None else _proof(same)
-        found.append(_deed(review, "at", DEEDS.get(status, status.capitalize()), proof))
-    for action in actions:
-        verb = str(action["what"])
-        what = DEEDS.get(MADE.get(verb, ""), verb.capitalize())
-        found.append(_deed(action, "when", what, _proof(action)))
+    for done in done_with(life):
+        what = DEEDS.get(MADE.get(done.word, done.word), done.word.capitalize())
+        proof = "" if done.record is None else _proof(done.record)
+        found.append(_deed(done.said, "at" if done.is_review else "when", what, proof))
     return sorted(found, key=lambda deed: (deed.when is None, deed.when or 0.0))
-
-
-def _maps(value: Any) -> list[Mapping[str, Any]]:
-    return [one for one in value or () if isinstance(one, Mapping)]
-
-
-def _is_same(action: Mapping[str, Any], status: str, review: Mapping[str, Any]) -> bool:
-    said = (action.get("who"), action.get("why"))
-    return MADE.get(str(action["what"])) == status and said == (
-        review.get("who"),
-        review.get("why"),
-    )
 
 
 def _proof(action: Mapping[str, Any]) -> str:
@@ -132,7 +108,7 @@ def verdict(life: Life) -> str:
 def reasons(life: Life) -> list[Mapping[str, Any]]:
     """Why it was decided so, as the decision says."""
     decision = life.get("decision")
-    return _maps(decision.get("reasons")) if isinstance(decision, Mapping) else []
+    return said_in(decision.get("reasons")) if isinstance(decision, Mapping) else []
 
 
 def proof(life: Life) -> str:

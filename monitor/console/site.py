@@ -139,6 +139,11 @@ def done(text: str) -> None:
     ui.notify(text, type="positive", position="bottom", timeout=4000)
 
 
+def tell(text: str) -> None:
+    """Tell of something that there was no need to do."""
+    ui.notify(text, type="info", position="bottom", timeout=8000)
+
+
 def tag(element: Any, name: str) -> Any:
     """``element`` with a stable name for tests; never made of what events say."""
     element.props["data-testid"] = name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from collections.abc import Mapping, Sequence
@@ -98,7 +99,13 @@ class PythonProducer:
             compression_type=config.compression,
             allow_auto_create_topics=False,
         )
-        client.init_transactions()
+        try:
+            client.init_transactions()
+        except BaseException:
+            # Its threads would go on looking for the brokers for ever.
+            with contextlib.suppress(Exception):
+                client.close(0)
+            raise
         return client
 
     def begin(self) -> None:

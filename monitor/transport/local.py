@@ -146,8 +146,10 @@ class LocalTransport:
         """
         try:
             self._hidden.mkdir(parents=True, exist_ok=True)
+            if self.accepted_path is not None:
+                self.accepted_path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise failed("make", self.folder, error) from error
+            raise failed("make", Path(error.filename or self.folder), error) from error
         try:
             self._lock = FolderLock(self._hidden / "lock")
             if self._overwrite:

@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -195,6 +196,7 @@ def refusal(config: KafkaConfig) -> str:
     transport = KafkaTransport(config)
     with pytest.raises(TransportError) as caught:
         transport.open()
+    transport.close()
     message = str(caught.value)
     assert "\n" not in message
     assert not any(secret in message for secret in (*SECRETS, "not-the-password"))
@@ -246,7 +248,12 @@ def test_no_tls_on_the_other_side_is_named(broker) -> None:
 def test_a_missing_right_is_named(broker, client) -> None:
     security = with_password(broker, "SCRAM-SHA-512")
     other = {"transactional_id_prefix": "somebody-else"}
+    before = set(threading.enumerate())
     message = refusal(config_of(broker, client, security, **other))
+    deadline = time.monotonic() + 20.0
+    while set(threading.enumerate()) - before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not set(threading.enumerate()) - before
     assert "the brokers refuse it" in message and "kafka-security.md" in message
     assert re.search("TRANSACTIONAL_?ID_?AUTHORIZATION_?FAILED", message, re.IGNORECASE)
 

@@ -25,7 +25,7 @@ from monitor.detectors import default_detectors
 from monitor.gate import Gate
 
 BATCH, PRIME, EVENTS = 2_048, 20_480, 8_192
-ROUNDS, LOOKS = 7, 3
+ROUNDS, LOOKS = 3, 3
 MOST = 4.5
 """How many times as long as the fixed work the gate may take: 1.6 × the 2.85 that it took when this
 was set (2.83 to 2.91, beside a busy broker). Lower it when the gate has become faster for good."""

@@ -104,6 +104,21 @@ def test_checkpoints_from_the_terminal(
         assert said in " ".join(capsys.readouterr().err.split())
 
 
+def test_a_list_of_retractions_takes_no_unknown_names(
+    served: tuple[httpx.Client, FakeDesk],
+) -> None:
+    client, _ = served
+    for query, said in (
+        ("since=5", "since"), ("limit=2&page=1", "page"), ("limit=0", "limit"),
+        ("before=nan", "before"), ("before=soon", "before"),
+    ):  # fmt: skip
+        answer = client.get(f"/v1/retractions?{query}")
+        assert answer.status_code == 422 and answer.json()["detail"].startswith(f"query.{said}")
+    assert client.get("/v1/retractions?limit=2&before=5").json() == {
+        "retractions": [], "before": None
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status", "said"),
     [

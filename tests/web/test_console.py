@@ -196,6 +196,25 @@ def test_drag_a_line_see_what_if_apply_and_roll_back(visitor: Visitor) -> None:
     expect(first).to_contain_text("That was too bold")
 
 
+def test_a_rollback_to_what_holds_already_makes_no_version(visitor: Visitor) -> None:
+    with visitor.site.api() as client:
+        now = client.get("/v1/policy").json()
+        for flag_at in (now["policy"]["flag_at"] / 2 + 0.001, now["policy"]["flag_at"]):
+            version = visitor.site.version()
+            body = {"policy": {**now["policy"], "flag_at": flag_at}, "why": "There and back"}
+            sent = client.put("/v1/policy", json=body, headers={"if-match": f'"{version}"'})
+            assert sent.is_success, sent.text
+    version = visitor.site.version()
+    visitor.login("operator")
+    visitor.go("/policy")
+    visitor.by(f"rollback-{version - 2}").click()
+    expect(visitor.page.get_by_text("Nothing differs from version")).to_be_visible()
+    expect(visitor.by("rollback-dialog")).to_have_count(0)
+    assert visitor.site.version() == version
+    visitor.by(f"rollback-{version - 1}").click()
+    expect(visitor.by("rollback-diff")).to_contain_text("flag_at")
+
+
 def test_keys_and_numbers_move_lines_and_a_stale_version_is_a_conflict(visitor: Visitor) -> None:
     visitor.login("operator")
     visitor.go("/thresholds")

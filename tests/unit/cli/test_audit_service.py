@@ -295,8 +295,10 @@ def test_the_life_of_an_event(made, capsys):
     assert execute(["audit", "show", "e7", "--dir", str(made / "out")]) == 0
     out = capsys.readouterr().out
     assert "record 1 of local-0" in out
-    assert "released by ana: known" in out
-    assert f"release by ana: known (record {life['actions'][0]['seq']} of desk-local)" in out
+    where = f"record {life['actions'][0]['seq']} of desk-local"
+    assert [line.split(None, 1) for line in out.splitlines() if "ana" in line] == [
+        ["review", f"released by ana: known ({where})"]
+    ]
     assert execute(["audit", "show", "nobody", "--dir", str(made / "out")]) == 1
 
 

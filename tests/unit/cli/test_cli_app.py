@@ -91,6 +91,26 @@ def test_replay_with_json_prints_only_json(tmp_path, capsys):
     assert not (tmp_path / "o" / "report.html").exists()
 
 
+def test_a_table_that_names_no_source_is_warned_of(tmp_path, capsys):
+    rows = "".join(f"{i % 7},{'ab'[i % 2]},u{i % 5}\n" for i in range(60))
+    table, other = tmp_path / "card[1].csv", tmp_path / "day.csv"
+    table.write_text(f"x,label,user\n{rows}")
+    other.write_text(f"x,label,source\n{rows}")
+    lines = write(tmp_path / "in.jsonl", stream(60))
+
+    def warned(*arguments: object) -> list[str]:
+        out = ["--out", str(tmp_path / "o"), "--overwrite", "--no-report", "--json"]
+        assert execute(["replay", *map(str, arguments), *out]) == 0
+        shown = capsys.readouterr()
+        assert json.loads(shown.out)["events"]
+        return [line for line in shown.err.splitlines() if line.startswith("warning: ")]
+
+    (told,) = warned(table, other, lines)
+    assert f"{table}: no column is called source" in told
+    assert "--source-from COLUMN" in told and str(other) not in told
+    assert warned(table, "--source-from", "user") == warned(other) == warned(lines) == []
+
+
 def test_a_finished_folder_is_replaced_only_on_request(tmp_path, capsys):
     source, out = write(tmp_path / "in.jsonl", stream(600)), tmp_path / "out"
     command = ["replay", str(source), "--out", str(out), "--no-report"]
@@ -179,6 +199,7 @@ def test_standard_input_cannot_be_resumed(tmp_path):
         (["demo", "--attack", "nope", "--port", "0"], ["nope", "backdoor"]),
         (["demo", "--port", "99999"], ["http.port", "65535"]),
         (["nonsense"], ["nonsense", "--help"]),
+        (["replai"], ["Did you mean 'replay'? See --help."]),
     ],
 )
 def test_bad_usage_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, arguments, parts):

@@ -193,6 +193,29 @@ def test_nobody_to_ask_and_somebody_who_says_no(
     assert len(site.desk.quarantine.released_bytes) <= 12
 
 
+@pytest.mark.parametrize("site", [True], indirect=True)
+def test_what_is_advised_where_nobody_can_be_asked_is_there(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert site.run("policy", "set", "flag_at=0.03", "-y", "--why", "w", who="ben") == 0
+    for asked, looks in {
+        "policy set flag_at=0.02 --why w": True,
+        "policy rollback 5 --why w": True,
+        "policy approve": False,
+        "quarantine release --source ring-1-001 --why w": True,
+        "quarantine erase acct-001 --why w": True,
+        "keys revoke k-1 --why w": False,
+    }.items():
+        capsys.readouterr()
+        words = asked.split()
+        assert site.run(*words, who="root") == 2
+        told = capsys.readouterr().err
+        assert "nobody is there to ask: say --yes" in told
+        assert ("--dry-run" in told) is looks, asked
+        assert execute([*words[:2], "--help"]) == 0
+        assert ("--dry-run" in capsys.readouterr().out) is looks, asked
+
+
 def test_list_pages_and_show(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     assert site.run("quarantine", "list", "--limit", "2", "--family", "sybil", who="eve") == 0
     shown = capsys.readouterr().out

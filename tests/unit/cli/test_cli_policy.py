@@ -51,8 +51,10 @@ def test_a_bad_document_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_a_run_stores_its_policy_beside_the_journal(tmp_path: Path) -> None:
     source = write(tmp_path / "in.jsonl", [event(i) for i in range(50)])
     out = tmp_path / "out"
-    paths = ["--from", str(source), "--to", str(tmp_path / "to.jsonl"), "--out", str(out)]
+    accepted = tmp_path / "new" / "folder" / "to.jsonl"  # made, as that of --out is
+    paths = ["--from", str(source), "--to", str(accepted), "--out", str(out)]
     assert execute(["run", *paths, "--no-follow", "--no-http", "--mode", "shadow"]) == 0
+    assert accepted.read_bytes() == source.read_bytes()
     ledger = LocalLedger(out / ".monitor" / "control.jsonl")
     rows = ledger.catch_up()
     ledger.close()

@@ -77,6 +77,27 @@ def test_names_do_not_steer_the_terminal_that_shows_an_event() -> None:
     assert "\x1b" not in told
 
 
+def test_a_review_and_its_record_in_the_chain_are_told_once() -> None:
+    review = {"key": "0-0", "status": "released", "who": "ana", "why": "A retry", "at": 2.0}
+    record = {
+        "what": "release", "who": "ana", "why": "A retry", "when": 1.9, "chain": "desk", "seq": 3
+    }  # fmt: skip
+    other = record | {"what": "retract", "who": "ben", "seq": 4}
+    life = {
+        "id": "e", "source": "s", "topic": "in", "partition": 0, "line": 1, "key_id": None,
+        "verdict": "quarantine", "action": "hold", "policy_version": 1, "state": None,
+        "software": None, "audit": None, "incident": None, "decision": {},
+        "reviews": [review, review | {"status": "confirmed"}], "actions": [record, other],
+    }  # fmt: skip
+    out = io.StringIO()
+    audit._print_life(Console(file=out, width=80), life)
+    assert out.getvalue().splitlines()[-3:] == [
+        "review     released by ana: A retry (record 3 of desk)",
+        "review     confirmed by ana: A retry",
+        "done       retract by ben: A retry (record 4 of desk)",
+    ]
+
+
 def test_a_time_that_no_calendar_has_is_shown() -> None:
     found = [{"name": "m", "ts": ts, "offsets": {"0": 1}} for ts in (1e300, -1e300, 1.7e9)]
     told = shown(blast_view.checkpoint_table(found))

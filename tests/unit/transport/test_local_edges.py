@@ -64,6 +64,18 @@ def test_an_empty_input_finishes(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "decisions.jsonl").read_bytes() == b""
 
 
+def test_folders_that_are_missing_are_made_and_where_they_cannot_be_is_said(
+    path: Path, tmp_path: Path
+) -> None:
+    accepted = tmp_path / "new" / "folder" / "accepted.jsonl"
+    made = LocalTransport(FileLines([path]), tmp_path / "out", accepted=accepted)
+    assert run(made) is StopReason.FINISHED
+    assert accepted.stat().st_size > 0
+    for name, folder in (("o", path / "x" / "to.jsonl"), ("in.jsonl", accepted)):
+        with pytest.raises(TransportError, match=f"Cannot make {path}.*: Not a directory"):
+            LocalTransport(FileLines([path]), tmp_path / name, accepted=folder).open()
+
+
 @pytest.mark.parametrize("kind", ["plain", "gz", "zst"])
 def test_a_line_beyond_the_bound_is_an_error(tmp_path: Path, kind: str) -> None:
     data = b"ok\n" + b"x" * 5000 + b"\n"
