@@ -19,19 +19,24 @@ from monitor.decide.incident_facts import FAMILIES, Suspects
 
 RING = "sources"
 """Key of a ring; of one that was told from another, with its sign behind it."""
-APART_NATS = 10.0
+APART_NATS, LOUD = 10.0, (7.0, 3.0)
+"""That sources differ by chance; and −ln p from which on a family is loud, or speaks."""
 PURE, LEAST_EVENTS, LEAST_SOURCES = 0.8, 12, 3
 """What each of the two rings has: a sign that most of its events show, events, and sources."""
 
 
 def signs_of(suspects: Suspects, rows: IntArray) -> tuple[HashArray, ...]:
-    """What rings may differ in, uint64[n] each: the label, and the family that speaks loudest.
+    """What rings may differ in, uint64[n] each.
 
+    The label, the family that speaks loudest, and of each family whether it is loud, or speaks.
     Distrust of the sources is left out: it grows with time, whatever they do.
     """
     nats = suspects.nats[rows].copy()
     nats[:, FAMILIES.index(Family.SYBIL)] = 0.0
-    return suspects.label[rows], nats.argmax(axis=1).astype(np.uint64)
+    names = 16 + 2 * np.arange(len(FAMILIES) * len(LOUD)).reshape(len(LOUD), -1)
+    loud = (name + (nats >= level) for name, level in zip(names, LOUD, strict=True))
+    voices = [voice.astype(np.uint64) for level in loud for voice in level.T]
+    return suspects.label[rows], nats.argmax(axis=1).astype(np.uint64), *voices
 
 
 def other_ring(source: HashArray, signs: Sequence[HashArray]) -> tuple[BoolArray, str, str] | None:

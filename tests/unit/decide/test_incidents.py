@@ -9,6 +9,7 @@ import pytest
 from monitor.core.incident import Changed
 from monitor.decide.incident_account import account
 from monitor.decide.incident_merge import merge
+from monitor.decide.incident_split import other_ring
 from monitor.decide.incident_state import (
     MOST_CLOSED,
     MOST_OPEN,
@@ -80,6 +81,28 @@ def test_two_rings_that_push_two_labels_at_the_same_time_are_two_incidents(size:
         top = {s["source"] for s in found["sources"]["top"][:5]}
         assert top == {f"ring-{name}{i}" for i in range(5)}
         assert 0.9 * len(rows) <= found["events"] <= 1.15 * len(rows)
+
+
+def test_two_rings_against_which_two_families_speak_are_two_incidents() -> None:
+    made = Made(16_000)
+    made.stray()
+    made.ring(6_000, 12_000, family="backdoor")
+    rows = made.ring(6_000, 12_000, family="clean_label", name="other-")
+    told = told_of(folded(made)[-1].book)
+    assert len(told) == 2
+    (other,) = [f for f in told if f["sources"]["top"][0]["source"].startswith("other-")]
+    assert other["family"] == "clean_label"
+    assert 0.9 * len(rows) <= other["events"] <= 1.15 * len(rows)
+
+
+@pytest.mark.parametrize("sources", [6, 40])
+def test_sources_of_one_mixture_are_one_ring(sources: int) -> None:
+    rng = np.random.default_rng(0)
+    for events in (24, 60, 200, 500):
+        for share in (0.5, 0.8, 0.95):
+            source = rng.integers(0, sources, events).astype(np.uint64)
+            label = (rng.random(events) < share).astype(np.uint64)
+            assert other_ring(source, [label]) is None
 
 
 def test_one_of_two_rings_comes_back_as_itself() -> None:
