@@ -1,13 +1,14 @@
 """How well incidents are diagnosed: the family named against the attack that was injected.
 
-    python loadtest/incidents.py [--streams …] [--events N] [--out FILE]
+    python loadtest/incidents.py [--streams …] [--events N] [--pairs] [--out FILE]
 
 Every cell is an attacked copy of a stream, judged under the default policy. Of its incidents the
 one with the most poison counts: is its family that of the attack? A cell whose largest group of
 poison events in one incident is below ``LEAST`` has no incident to be right or wrong, and is
 counted apart: nothing was found there. ``gradient`` here is confident points with the opposite
 label. Clean streams and drifts are honest: an incident there is right if it is called a drift or a
-fault of the data.
+fault of the data. Two attacks by two rings at the same time are told apart if the incident with
+the most events of one is not that of the other.
 
 The constants of the diagnosis were set on DEVELOPED; the other streams were not looked at.
 """
@@ -23,16 +24,17 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 
 if __name__ == "__main__":  # from any folder
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from loadtest import streams
-from loadtest.detection_cells import WARMUP, Cell, attacked, head
+from loadtest.detection_cells import ATTACKS, CLEAN_PREFIX, WARMUP, Cell, attacked, head, honest
 from monitor.decide.incident_account import account
 from monitor.gate import Gate
-from monitor.runtime.inject import Stream
+from monitor.runtime.inject import Stream, inject
 
 DEVELOPED = ("electricity", "sea_abrupt", "agrawal_abrupt", "bananas")
 OTHERS = ("weather", "phishing", "segments")
@@ -51,6 +53,13 @@ TRUTH = {
     "shilling_nuke_bandwagon": "shilling",
 }
 PATTERNS = ("burst", "stealth")
+PAIRS = (
+    ("targeted", "backdoor"),
+    ("targeted", "clean_label"),
+    ("flip", "backdoor"),
+    ("gradient", "clean_label"),
+    ("backdoor", "gradient"),
+)
 CALM = ("drift", "data_fault")
 LEAST = 8
 EVENTS = 10_000
@@ -104,6 +113,31 @@ def measured(name: str, attack: str, pattern: str, events: int) -> Row:
     }  # fmt: skip
 
 
+def pair(name: str, attacks: tuple[str, str], events: int) -> Row:
+    """Two rings at once: which incident has most of each one's poison, and what it is called."""
+    stream, poison = honest(name, events, 0), []
+    for seed, attack in enumerate(attacks):
+        how = {"pattern": "spread", "colluders": 5, "clean_prefix": CLEAN_PREFIX, "seed": seed}
+        made = inject(stream, ATTACKS[attack]["attack"], **how)
+        stream = made.stream
+        poison.append(made.poison)
+    poison[0] = poison[0] & ~poison[1]
+    gate, records = judged(stream)
+    said = [orjson.loads(record) for record in records]
+    named = {one["id"]: one["family"] for one in incidents_of(gate)}
+    most = []
+    for ring in poison:
+        inside = Counter(said[i]["incident"] for i in np.flatnonzero(ring).tolist())
+        found = [(i, n) for i, n in inside.most_common() if i in named and n >= LEAST]
+        most.append(found[0][0] if found else None)
+    apart = most[0] != most[1] and None not in most
+    return {
+        "stream": name, "attacks": attacks, "apart": apart, "found": None not in most,
+        "named": [named.get(i or "", "none") for i in most],
+        "right": [named.get(i or "") == TRUTH[a] for i, a in zip(most, attacks, strict=True)],
+    }  # fmt: skip
+
+
 def calm(name: str, events: int) -> Row:
     """One honest stream: what its incidents are called."""
     stream = head(streams.load(name), 2 * events)
@@ -141,6 +175,7 @@ def main() -> None:
     parser.add_argument("--streams", nargs="*", default=[*DEVELOPED, *OTHERS, *SUBJECTS])
     parser.add_argument("--honest", nargs="*", default=list(HONEST))
     parser.add_argument("--attacks", nargs="*", default=list(TRUTH))
+    parser.add_argument("--pairs", action="store_true", help="two attacks at a time as well")
     parser.add_argument("--events", type=int, default=EVENTS)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
@@ -150,10 +185,15 @@ def main() -> None:
             continue
         rows.append(measured(name, attack, pattern, args.events))
         print(orjson.dumps(rows[-1]).decode(), flush=True)
-    honest = []
+    pairs = []
+    for name, attacks in itertools.product(args.streams, PAIRS if args.pairs else ()):
+        if name not in SUBJECTS:
+            pairs.append(pair(name, attacks, args.events))
+            print(orjson.dumps(pairs[-1]).decode(), flush=True)
+    quiet = []
     for name in args.honest:
-        honest.append(calm(name, args.events))
-        print(orjson.dumps(honest[-1]).decode(), flush=True)
+        quiet.append(calm(name, args.events))
+        print(orjson.dumps(quiet[-1]).decode(), flush=True)
     if rows:
         print(confusion(rows))
         print("all:", share(rows))
@@ -163,11 +203,16 @@ def main() -> None:
             print(f"{pattern}:", share([r for r in rows if r["pattern"] == pattern]))
         several = sum(r["with_poison"] > 2 for r in rows)
         print(f"cells whose poison fills more than two incidents: {several}")
-    accused = sum(r["accused"] for r in honest)
-    total = sum(r["events"] for r in honest)
+    if pairs:
+        found, apart = sum(p["found"] for p in pairs), sum(p["apart"] for p in pairs)
+        print(f"two rings at once: {apart} of {found} pairs are two incidents ({len(pairs)} cells)")
+    accused = sum(r["accused"] for r in quiet)
+    total = sum(r["events"] for r in quiet)
     print(f"honest streams: {accused} campaigns in {total:,} events")
     if args.out is not None:
-        args.out.write_text(json.dumps({"cells": rows, "honest": honest}, indent=2) + "\n")
+        args.out.write_text(
+            json.dumps({"cells": rows, "pairs": pairs, "honest": quiet}, indent=2) + "\n"
+        )
     print(f"{time.monotonic() - began:.0f} s")
 
 

@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from monitor.core.types import BoolArray, FloatArray, HashArray, IntArray
+from monitor.sketches.tails import tail_nats
 
 SPAN = 256
 """Events that are looked at together; a batch is cut at multiples of it, whatever its size."""
@@ -40,14 +41,6 @@ VARIES = 0.02
 ONE_LABEL, IN_A_ROW = 0.9, 3
 LEAKS, LEAKED_BEFORE = 0.995, 0.8
 SECOND = 1_000_000_000
-
-
-def tail_nats(count: FloatArray | IntArray | float, expected: FloatArray | float) -> FloatArray:
-    """At most −ln of the chance that a Poisson count with mean ``expected`` is so large."""
-    m, rate = np.asarray(count, dtype=np.float64), np.asarray(expected, dtype=np.float64)
-    above = np.maximum(m, rate)
-    nats: FloatArray = above * np.log(above / rate) - above + rate
-    return nats
 
 
 class Fault(NamedTuple):

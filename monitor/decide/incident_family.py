@@ -32,7 +32,7 @@ ALONE, RARE_ALONE = 0.9, 0.15
 ALL_COLUMNS, LINE = 0.8, 0.2
 PURE = 0.9
 """Share of the commonest label: a trigger has one, points placed on both sides have two."""
-VECTORS, COPIES, TRIGGER = 4.0, 2.0, 6.0
+VECTORS, COPIES, TRIGGER, MOSTLY = 4.0, 2.0, 6.0, 0.5
 CONFLICT, MOVED, WEIGHED = 2.6, 8.0, 0.8
 SLIDES, SLID, CLUMPED = 3.0, 0.4, 10.0
 NOTHING = 2.0
@@ -67,6 +67,8 @@ class Signs:
         t-value of the trend of the displacement, and how far it went, in distances between classes.
     clumps
         Squared coefficient of variation of the gaps: 1 when events come singly, at random.
+    copied
+        Share of the events that replay speaks against: a few certain ones make a high mean.
     """
 
     nats: FloatArray
@@ -79,6 +81,7 @@ class Signs:
     slide: float
     slid: float
     clumps: float
+    copied: float
 
     def of(self, family: Family) -> float:
         """Mean −ln p of a family's channel."""
@@ -97,6 +100,7 @@ def signs(incident: Incident, traffic: Traffic) -> Signs:
         _line(incident, traffic),
         *_slide(incident.slide),
         _clumps(incident.gaps),
+        float(incident.families[FAMILIES.index(Family.REPLAY.value)]) / n,
     )
 
 
@@ -129,7 +133,7 @@ def _by_form(s: Signs, events: int) -> tuple[Family, float] | None:
         (s.of(Family.SHILLING) >= VECTORS, Family.SHILLING, 0.95),
         (many and placed and not pure, Family.GRADIENT, 0.8),
         (many and len(s.columns) > 0 and pure, Family.BACKDOOR, 0.95),
-        (s.of(Family.REPLAY) >= COPIES, Family.REPLAY, 0.9),
+        (s.of(Family.REPLAY) >= COPIES and s.copied >= MOSTLY, Family.REPLAY, 0.9),
     )
     return next(((family, sure) for holds, family, sure in forms if holds), None)
 

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 
 from monitor.core.types import BoolArray, Family, FloatArray, HashArray, IntArray
-from monitor.decide.data_faults import tail_nats
 from monitor.decide.incident_absorb import family_key
 from monitor.decide.incident_facts import (
     CONTENT,
@@ -21,7 +20,9 @@ from monitor.decide.incident_facts import (
     Facts,
     Suspects,
 )
+from monitor.decide.incident_split import ring_key, signs_of
 from monitor.decide.incident_state import MOST_CORE, IncidentBook, slot_of
+from monitor.sketches.tails import tail_nats
 
 CLUMPS = 2.0
 """False alarms come in clumps: so many times the promised share counts as ordinary."""
@@ -111,7 +112,9 @@ class Looking:
         in_masses = nats >= MASSES and len(names) >= SEVERAL
         if not in_masses and self._direct(rows) < DIRECT_NATS:
             return None
-        return Group("sources", rows, names[:MOST_CORE], np.empty(0, dtype=np.uint64), 0.0)
+        known = {i.key for i in (*self.book.open, *self.book.closed)}
+        key = ring_key(signs_of(self.suspects, rows), known)
+        return Group(key, rows, names[:MOST_CORE], np.empty(0, dtype=np.uint64), 0.0)
 
     def _direct(self, rows: IntArray) -> float:
         """How unlikely the strongest family's sum of −ln p is by chance, senders aside, in nats.

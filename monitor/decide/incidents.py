@@ -21,10 +21,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import orjson
 
-from monitor.core.hashing import hash_text
 from monitor.core.incident import Account, Changed, IncidentChange, IncidentKind
 from monitor.core.types import BoolArray, IntArray
-from monitor.decide.data_faults import SPAN, Fault, Rows, tail_nats, watched
+from monitor.decide.data_faults import SPAN, Fault, Rows, watched
 from monitor.decide.incident_absorb import FAMILY, absorbed, all_keys, both_keys, united
 from monitor.decide.incident_account import account, called
 from monitor.decide.incident_facts import (
@@ -42,27 +41,29 @@ from monitor.decide.incident_groups import (
     Group,
     Looking,
 )
+from monitor.decide.incident_split import other_ring, signs_of
 from monitor.decide.incident_state import (
     MOST_CLOSED,
     MOST_CORE,
     MOST_KEYS,
     MOST_OPEN,
     RECENT,
+    SECOND,
     WINDOW,
     Incident,
     IncidentBook,
+    identifier,
 )
+from monitor.sketches.tails import tail_nats
 
 STAY_NATS = 3.0
 QUIET_EVENTS, QUIET_SECONDS = 2048, 300.0
 AGAIN_EVENTS, AGAIN_SECONDS = 4 * WINDOW, 3600.0
 SHARED, LEAST_SHARED = 0.25, 4
 COMMON = 0.5
-BUCKET_SECONDS = 3600
 GROWN, GROWN_BY = 1.5, 10
 CAUSES = (WORLD, "frozen", "missing", "duplicates")
 """Keys of drifts and faults that make events look suspicious."""
-SECOND = 1_000_000_000
 FREE, GONE = -1, -2
 """Owner of an event that belongs to no incident, and to one that is closed."""
 
@@ -84,12 +85,6 @@ def fold(book: IncidentBook, facts: Facts) -> Folded:
     if len(work.suspects) or work.open or facts.changed or faults:
         work.run(faults)
     return work.result(book)
-
-
-def identifier(kind: str, key: str, opened_ns: int) -> str:
-    """An incident's name: the same wherever the same group is found in the same hour."""
-    hour = opened_ns // (BUCKET_SECONDS * SECOND)
-    return f"i-{hash_text(f'{kind}|{key}|{hour}'):016x}"
 
 
 class _Fold:
@@ -124,6 +119,7 @@ class _Fold:
             self._assign()
         self._faults(faults)
         self._grow()
+        self._part()
         self._merge()
         self._settle()
 
@@ -289,6 +285,26 @@ class _Fold:
                 stray=stray,
             )
         self._assign()
+
+    def _part(self) -> None:
+        """Make two of an incident of which two rings are behind, while all of it is at hand."""
+        for serial in sorted(self.touched & self.open.keys()):
+            incident = self.open[serial]
+            rows = np.flatnonzero(self.owner == serial)
+            if not len(incident.core) or len(rows) != incident.events:
+                continue
+            own = rows[np.isin(self.keys[rows, SOURCE], incident.core)]
+            found = other_ring(self.keys[own, SOURCE], signs_of(self.suspects, own))
+            if found is None:
+                continue
+            theirs = own[found[0]]
+            names = np.unique(self.keys[theirs, SOURCE])
+            self.owner[theirs] = FREE
+            core = np.setdiff1d(incident.core, names)
+            self.open[serial] = incident.emptied(found[1], core, (self.book.seen, self.now))
+            self._absorb(serial, np.setdiff1d(rows, theirs))
+            none = np.empty(0, dtype=np.uint64)
+            self._begin(Group(found[2], theirs, names, none, 0.0))
 
     def _merge(self) -> None:
         """Make those one that share a good part of their latest events."""

@@ -1,10 +1,10 @@
-"""Laws fitted to the upper tail of scores."""
+"""Laws of upper tails: fitted to scores, and of counts."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from monitor.core.types import FloatArray
+from monitor.core.types import FloatArray, IntArray
 
 ROBUST_QUANTILES = np.array([0.60, 0.85, 0.90])
 MAX_SHAPE = 0.5
@@ -55,3 +55,11 @@ def shares_below(p: FloatArray, levels: FloatArray) -> FloatArray:
     low = p[p <= common]
     n = len(p)
     return np.array([len(low) / n, *(np.count_nonzero(low <= level) / n for level in rare)])
+
+
+def tail_nats(count: FloatArray | IntArray | float, expected: FloatArray | float) -> FloatArray:
+    """At most −ln of the chance that a Poisson count with this mean is so large (Chernoff)."""
+    m, rate = np.asarray(count, dtype=np.float64), np.asarray(expected, dtype=np.float64)
+    above = np.maximum(m, rate)
+    nats: FloatArray = above * np.log(above / rate) - above + rate
+    return nats

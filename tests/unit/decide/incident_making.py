@@ -43,10 +43,18 @@ class Made:
         for family in np.unique(chosen).tolist():
             self.suspect(rows[chosen == family], family)
 
-    def ring(self, start: int, end: int, share: float = 0.05, family: str = "sybil") -> np.ndarray:
-        """Five sources that send ``share`` of what comes in between, all of it suspicious."""
+    def ring(
+        self, start: int, end: int, share: float = 0.05, *, family: str = "sybil",
+        label: str = "", name: str = "ring-",
+    ) -> np.ndarray:  # fmt: skip
+        """Five sources that send ``share`` of what comes in between, all of it suspicious.
+
+        With a label most of it carries that one.
+        """
         rows = start + np.flatnonzero(self.rng.random(end - start) < share)
-        self.names[rows] = [f"ring-{i}" for i in self.rng.integers(0, 5, len(rows))]
+        self.names[rows] = [f"{name}{label}{i}" for i in self.rng.integers(0, 5, len(rows))]
+        if label:
+            self.labels[rows] = np.where(self.rng.random(len(rows)) < 0.95, label == "yes", 0)
         self.suspect(rows, family)
         return rows
 

@@ -9,9 +9,16 @@ import pytest
 from monitor.core.incident import Changed
 from monitor.decide.incident_account import account
 from monitor.decide.incident_merge import merge
-from monitor.decide.incident_state import MOST_CLOSED, MOST_OPEN, RECENT, IncidentBook
+from monitor.decide.incident_split import other_ring
+from monitor.decide.incident_state import (
+    MOST_CLOSED,
+    MOST_OPEN,
+    RECENT,
+    IncidentBook,
+    identifier,
+)
 from monitor.decide.incident_timeline import BINS, Timeline
-from monitor.decide.incidents import fold, identifier
+from monitor.decide.incidents import fold
 from monitor.state import codec
 from tests.unit.decide.incident_making import Made, folded
 
@@ -56,6 +63,83 @@ def test_a_ring_is_one_incident_that_opens_closes_and_comes_back() -> None:
     assert told["state"] == "closed"
     assert "ring-" in told["text"]
     orjson.dumps(told)
+
+
+@pytest.mark.parametrize("size", [64, 512])
+def test_two_rings_that_push_two_labels_at_the_same_time_are_two_incidents(size: int) -> None:
+    made = Made(24_000)
+    made.stray()
+    one = made.ring(6_000, 12_000, label="yes")
+    two = made.ring(6_500, 12_000, label="no")
+    one = np.setdiff1d(one, two)
+    steps = folded(made, size)
+    book = steps[-1].book
+    told = sorted(told_of(book), key=lambda found: found["labels"][0]["label"])
+    assert [found["labels"][0]["label"] for found in told] == ["no", "yes"]
+    assert len({found["id"] for found in told}) == 2
+    for found, rows, name in zip(told, (two, one), ("no", "yes"), strict=True):
+        top = {s["source"] for s in found["sources"]["top"][:5]}
+        assert top == {f"ring-{name}{i}" for i in range(5)}
+        assert 0.9 * len(rows) <= found["events"] <= 1.15 * len(rows)
+
+
+def test_two_rings_against_which_two_families_speak_are_two_incidents() -> None:
+    made = Made(16_000)
+    made.stray()
+    made.ring(6_000, 12_000, family="backdoor")
+    rows = made.ring(6_000, 12_000, family="clean_label", name="other-")
+    told = told_of(folded(made)[-1].book)
+    assert len(told) == 2
+    (other,) = [f for f in told if f["sources"]["top"][0]["source"].startswith("other-")]
+    assert other["family"] == "clean_label"
+    assert 0.9 * len(rows) <= other["events"] <= 1.15 * len(rows)
+
+
+@pytest.mark.parametrize("sources", [6, 40])
+def test_sources_of_one_mixture_are_one_ring(sources: int) -> None:
+    rng = np.random.default_rng(0)
+    for events in (24, 60, 200, 500):
+        for share in (0.5, 0.8, 0.95):
+            source = rng.integers(0, sources, events).astype(np.uint64)
+            label = (rng.random(events) < share).astype(np.uint64)
+            assert other_ring(source, [label]) is None
+
+
+def test_one_of_two_rings_comes_back_as_itself() -> None:
+    made = Made(40_000)
+    made.stray()
+    made.ring(6_000, 9_000, label="yes")
+    made.ring(6_500, 9_000, label="no")
+    made.ring(16_000, 19_000, label="no")
+    told = told_of(folded(made)[-1].book)
+    assert len(told) == 2
+    (back,) = [found for found in told if found["last"]["offset"] > 16_000]
+    assert back["labels"][0]["label"] == "no"
+
+
+def test_two_rings_over_two_partitions_are_two() -> None:
+    pieces = []
+    for partition, first in enumerate(("yes", "no")):
+        made = Made(16_000, partition)
+        second = "no" if first == "yes" else "yes"
+        made.ring(6_000, 12_000, 0.06, label=first)
+        made.ring(6_000, 12_000, 0.04, label=second)
+        book = folded(made)[-1].book
+        pieces += [
+            {**account(i, book.columns, book.traffic), "partition": partition} for i in alive(book)
+        ]
+    assert len(pieces) == 4
+    whole = merge(pieces)
+    assert sorted(found["labels"][0]["label"] for found in whole) == ["no", "yes"]
+    assert all(len(found["parts"]) == 2 for found in whole)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_ring_that_mixes_labels_stays_one_incident(seed: int) -> None:
+    made = Made(16_000, seed)
+    made.stray()
+    made.ring(6_000, 12_000)
+    assert len(alive(folded(made, 128)[-1].book)) == 1
 
 
 def test_how_batches_are_cut_hardly_matters() -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monitor.core.types import EventBatch
+from monitor.core.types import BoolArray, EventBatch, IntArray
 from monitor.detectors.replay import CERTAIN, Replay, ReplayParams, ReplayState
 from monitor.sketches.recent import GENERATIONS, RecentKeys, earlier
 
@@ -61,13 +62,14 @@ def test_ids_of_rejected_events_are_remembered_too() -> None:
     assert detector.score(state, batch([9000], [2])).value[0] == CERTAIN
 
 
-def test_copied_vectors_score_by_their_number_and_never_reach_certainty() -> None:
+def test_copied_vectors_score_by_their_number_and_many_of_one_are_too_many() -> None:
     detector, state = warm()
     value = detector.score(state, batch(list(range(5000, 5020)), [77] * 20)).value
     assert value[0] == 0.0
     assert value[1] > 5.0
     assert (np.diff(value) >= 0).all()
-    assert value.max() < CERTAIN
+    assert value[5] < CERTAIN
+    assert value[-1] == CERTAIN
     assert (detector.score(state, batch([5000, 5001], [77, 77], [0, 1])).value == 0.0).all()
 
 
@@ -83,14 +85,95 @@ def test_a_held_back_campaign_does_not_become_usual() -> None:
     assert detector.score(state, batch([6000], [77])).value[0] > 5.0
 
 
+def held(content: IntArray, batch_size: int = 256) -> tuple[IntArray, Replay, ReplayState]:
+    """Which of the events are certain copies, none of which is accepted, and the state after."""
+    detector = Replay()
+    state, found = detector.empty(2), []
+    for at in range(0, len(content), batch_size):
+        ids = range(at, min(at + batch_size, len(content)))
+        events = batch(list(ids), content[at : at + batch_size].tolist())
+        certain = detector.score(state, events).value >= CERTAIN
+        found += (np.flatnonzero(certain) + at).tolist()
+        state = detector.observe(state, events, ~certain)
+    return np.array(found, dtype=np.int64), detector, state
+
+
+def replayed(rate: float, events: int = 8_000, prefix: int = 1_500) -> tuple[IntArray, BoolArray]:
+    """Fresh vectors, of which some behind the prefix are copies of a few dozen early ones."""
+    rng = np.random.default_rng(0)
+    content = np.arange(events, dtype=np.int64)
+    copy = (rng.random(events) < rate) & (content >= prefix)
+    content[copy] = rng.choice(rng.choice(prefix, 40), copy.sum())
+    return content, copy
+
+
+@pytest.mark.parametrize("batch_size", [64, 1024])
+def test_copies_that_come_in_numbers_are_certain_and_stay_so(batch_size: int) -> None:
+    content, copy = replayed(0.03)
+    found, _, _ = held(content, batch_size)
+    assert copy[found].all()
+    assert len(found) > 0.8 * copy.sum()
+    assert set(found[-5:]) == set(np.flatnonzero(copy)[-5:])
+
+
+@pytest.mark.parametrize("pool", [5_000, 50_000, 500_000])
+def test_a_finite_world_that_repeats_itself_is_no_surge(pool: int) -> None:
+    """Birthdays: with a longer memory more is found again."""
+    found, _, _ = held(np.random.default_rng(1).integers(0, pool, 20_000))
+    assert len(found) == 0
+
+
+@pytest.mark.parametrize("stutter", [2, 4, 6])
+def test_a_client_that_stutters_is_no_surge(stutter: int) -> None:
+    content = np.arange(20_000)
+    for at in np.random.default_rng(2).integers(0, 19_000, 20):
+        content[at : at + stutter] = content[at]
+    found, _, _ = held(content)
+    assert len(found) == 0
+
+
+def test_a_stream_that_repeats_itself_for_good_is_believed_though_all_was_held() -> None:
+    rng, content = np.random.default_rng(3), np.arange(80_000)
+    for at in np.flatnonzero(rng.random(80_000) < 0.02):
+        content[at] = content[at - rng.integers(1, 1_000)] if at > 2_000 else content[at]
+    found, _, _ = held(content, 1_024)
+    assert len(found)
+    assert found.max() < 60_000
+
+
+def test_partitions_add_up_to_one_surge() -> None:
+    detector = Replay()
+    parts = []
+    for part in range(2):
+        state = detector.empty(2)
+        for at in range(0, 2_000, 500):
+            ids = [part * 10_000 + i for i in range(at, at + 500)]
+            copied = [at == 1_500 and i % 200 == 0 for i in range(500)]
+            content = [i - 1_000 if c else i for i, c in zip(ids, copied, strict=True)]
+            state = detector.observe(state, batch(ids, content), np.ones(500, dtype=bool))
+        parts.append(state)
+    one = batch([90_000], [1_400])
+    assert detector.score(parts[0], one).value[0] < CERTAIN
+    assert detector.score(detector.merge(*parts), one).value[0] == CERTAIN
+
+
 def test_explanations() -> None:
     detector, state = warm()
     events = batch([5000, 5001, 5002, 7], [77, 77, 77, 1])
     copied, repeated = detector.explain(state, events, np.array([2, 3]))
-    assert "already came 2 times under other ids" in copied.text
+    assert "already came 2 times under other ids; 0.00% of ordinary events" in copied.text
     assert "'legit'" in copied.text
     assert "id 'e7' was already seen in the last 1028 events" in repeated.text
     assert repeated.data["before"] == 1
+
+
+def test_a_surge_is_explained_by_what_came_lately() -> None:
+    detector, state = warm(events=2_048)
+    events = batch(list(range(5000, 5020)), [*range(10_000, 10_010)] * 2)
+    assert detector.score(state, events).value[-1] == CERTAIN
+    (surged,) = detector.explain(state, events, np.array([19]))
+    assert "such copies come in numbers: 20 lately, where 0.1 would be usual" in surged.text
+    assert surged.data == {"copies": 2, "label": "legit", "lately": 20.0, "usual": 0.1}
 
 
 def test_merge_unites_memories() -> None:
