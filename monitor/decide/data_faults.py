@@ -5,7 +5,8 @@ accused of it. Each fault has a count that is ordinary at a rate the stream itse
 stream that always repeats itself, or is always late, is at no fault:
 
 - ``gap``: far longer between two events than was usual;
-- ``duplicates``: feature vectors that repeat the event just before, under whatever id;
+- ``duplicates``: feature vectors that repeat the event just before, under whatever id, or earlier
+  events of the same sources in the order in which they came, as when a batch is sent twice;
 - ``frozen``: a feature that used to vary holds one value;
 - ``irregular``: time stamps that run backwards;
 - ``missing``: a feature that came before stays away;
@@ -30,8 +31,9 @@ from monitor.sketches.tails import tail_nats
 
 SPAN = 256
 """Events that are looked at together; a batch is cut at multiples of it, whatever its size."""
-GROWN = 8
-"""Spans before anything is said."""
+GROWN, GROWN_COPIES = 8, 2
+"""Spans before anything is said; before it is said that events were sent again, which hardly ever
+looks so by chance."""
 HALF_LIFE = 64.0
 SLOWER = 0.1
 """How much slower the baseline follows what is wrong."""
@@ -40,16 +42,24 @@ GAP_TIMES, GAP_SECONDS = 50.0, 1.0
 VARIES = 0.02
 ONE_LABEL, IN_A_ROW = 0.9, 3
 LEAKS, LEAKED_BEFORE = 0.995, 0.8
+PAST, NEAR = 16_384, 4
+"""Events in which the originals of copies are looked for, and how far apart two originals may be
+whose copies follow each other: some of a batch went to other partitions, or did not come again."""
 SECOND = 1_000_000_000
+_MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Fault(NamedTuple):
-    """What is wrong: its name, the feature or an empty text, and a sentence."""
+    """What is wrong: its name, the feature or an empty text, and a sentence.
+
+    ``sent_again`` where the very events of honest sources came twice, in their order.
+    """
 
     name: str
     feature: str
     text: str
     events: int
+    sent_again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +79,11 @@ class Pipeline:
         float64[c]: usual share of events whose label the column's cell tells.
     streak
         int64[c]: spans in a row in which the column told the label.
-    content, time_ns, shape, missing, label
+    content, time_ns, shape, missing, label, again
         The span at hand, the event before it in front: uint64[s], int64[s], float32[s, c],
-        bool[s, c], uint64[s].
+        bool[s, c], uint64[s], bool[s].
+    past
+        uint64[≤ PAST], contents with their sources, of the latest events.
     """
 
     spans: int = 0
@@ -84,22 +96,45 @@ class Pipeline:
     shape: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     missing: BoolArray = field(default_factory=lambda: np.zeros((0, 0), dtype=bool))
     label: HashArray = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
+    again: BoolArray = field(default_factory=lambda: np.zeros(0, dtype=bool))
+    past: HashArray = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
 
 
 class Rows(NamedTuple):
-    """The valid events of a batch: contents, times, normal scores, missing values and labels."""
+    """The valid events of a batch: contents, times, normal scores, missing values, labels, sources.
+
+    ``copied`` bool[n]: events that are said to repeat others; only there originals are looked for.
+    """
 
     content: HashArray
     time_ns: IntArray
     shape: npt.NDArray[np.float32]
     missing: BoolArray
     label: HashArray
+    source: HashArray
+    copied: BoolArray
 
     def between(self, start: int, end: int) -> Rows:
         """The events from ``start`` up to ``end``."""
         at = slice(start, end)
         some = (self.content[at], self.time_ns[at], self.shape[at], self.missing[at])
-        return Rows(*some, self.label[at])
+        return Rows(*some, self.label[at], self.source[at], self.copied[at])
+
+
+class _Span(NamedTuple):
+    """Events to be counted."""
+
+    content: HashArray
+    time_ns: IntArray
+    shape: npt.NDArray[np.float32]
+    missing: BoolArray
+    label: HashArray
+    again: BoolArray
+
+    def between(self, start: int, end: int) -> _Span:
+        at = slice(start, end)
+        some = (self.content[at], self.time_ns[at], self.shape[at], self.missing[at])
+        return _Span(*some, self.label[at], self.again[at])
 
 
 def watched(
@@ -117,13 +152,16 @@ def watched(
             shape=np.zeros((0, len(columns)), np.float32),
             missing=np.zeros((0, len(columns)), dtype=bool),
         )
-    held = Rows(
+    who = rows.content ^ (rows.source * _MIX)
+    held = _Span(
         np.concatenate([state.content, rows.content]),
         np.concatenate([state.time_ns, rows.time_ns]),
         np.concatenate([state.shape, rows.shape]),
         np.concatenate([state.missing, rows.missing]),
         np.concatenate([state.label, rows.label]),
+        np.concatenate([state.again, in_order(state.past, who, rows.copied)]),
     )
+    state = replace(state, past=np.concatenate([state.past, who])[-PAST:])
     spans = max(len(held.content) - 1, 0) // SPAN
     if not spans:
         return replace(state, **held._asdict()), ()
@@ -136,20 +174,57 @@ def watched(
     return replace(state, **rest._asdict()), tuple(found)
 
 
+def in_order(past: HashArray, content: HashArray, copied: BoolArray) -> BoolArray:
+    """Which events repeat earlier ones in the order in which those came.
+
+    Parameters
+    ----------
+    past, content
+        uint64[p] of events before, uint64[n] of these.
+    copied
+        bool[n], events that may be copies.
+
+    Returns
+    -------
+    bool[n], copies whose original came just behind that of the copy before, which was another.
+    """
+    again = np.zeros(len(content), dtype=bool)
+    rows = np.flatnonzero(copied)
+    if len(rows) < 2:
+        return again
+    every = np.concatenate([past, content])
+    order = np.argsort(every, kind="stable")
+    place = np.empty(len(every), dtype=np.int64)
+    place[order] = np.arange(len(every))
+    at = place[rows + len(past)]
+    before = order[np.maximum(at - 1, 0)]
+    known = (at > 0) & (every[before] == content[rows])
+    rows, before = rows[known], before[known]
+    step = np.diff(before)
+    another = content[rows[1:]] != content[rows[:-1]]
+    again[rows[1:][another & (step >= 1) & (step <= NEAR)]] = True
+    return again
+
+
 class _Seen(NamedTuple):
-    """What a span shows: counts as in ``rates``, its longest step, what columns tell of labels."""
+    """What a span shows: counts as in ``rates``, its longest step, what columns tell of labels.
+
+    ``sent_again`` counts the events that repeat others in their order.
+    """
 
     counts: FloatArray
     longest: float
     leak: FloatArray
+    sent_again: int
 
 
-def _counted(rows: Rows, spans: int) -> list[_Seen]:
+def _counted(rows: _Span, spans: int) -> list[_Seen]:
     """What each of so many spans shows; an event stands in front of the first."""
     cut = (spans, SPAN)
     same = rows.shape[1:] == rows.shape[:-1]
     steps = (np.diff(rows.time_ns) / SECOND).reshape(cut)
-    again = (rows.content[1:] == rows.content[:-1]).reshape(cut)
+    sent = rows.again[1:].reshape(cut)
+    again = (rows.content[1:] == rows.content[:-1]).reshape(cut) | sent
     counts = np.concatenate(
         [
             again.sum(axis=1)[:, None],
@@ -161,7 +236,8 @@ def _counted(rows: Rows, spans: int) -> list[_Seen]:
     ).astype(np.float64)
     longest = np.maximum(steps.max(axis=1), 0.0)
     leak = _leaks(rows.shape[1:].reshape(*cut, -1), rows.label[1:].reshape(cut))
-    return [_Seen(*one) for one in zip(counts, longest.tolist(), leak, strict=True)]
+    each = zip(counts, longest.tolist(), leak, sent.sum(axis=1).tolist(), strict=True)
+    return [_Seen(*one) for one in each]
 
 
 def _by_column(flag: BoolArray, cut: tuple[int, int]) -> IntArray:
@@ -174,8 +250,10 @@ def _by_column(flag: BoolArray, cut: tuple[int, int]) -> IntArray:
 
 def _look(state: Pipeline, seen: _Seen, columns: tuple[str, ...]) -> tuple[Pipeline, list[Fault]]:
     """What is wrong with a span, and the state after it."""
-    counts, longest, leak = seen
-    wrong = _wrong(state, counts, (longest, leak), columns) if state.spans >= GROWN else []
+    counts, longest, leak, _ = seen
+    wrong = _wrong(state, seen, columns) if state.spans >= GROWN_COPIES else []
+    if state.spans < GROWN:
+        wrong = [fault for fault in wrong if fault.sent_again]
     keep = 0.5 ** (1.0 / HALF_LIFE)
     share = max(1.0 / (state.spans + 1.0), 1.0 - keep) * (SLOWER if wrong else 1.0)
     return (
@@ -191,13 +269,8 @@ def _look(state: Pipeline, seen: _Seen, columns: tuple[str, ...]) -> tuple[Pipel
     )
 
 
-def _wrong(
-    state: Pipeline,
-    counts: FloatArray,
-    more: tuple[float, FloatArray],
-    columns: tuple[str, ...],
-) -> list[Fault]:
-    longest, leak = more
+def _wrong(state: Pipeline, seen: _Seen, columns: tuple[str, ...]) -> list[Fault]:
+    counts, longest, leak, sent = seen
     c = len(columns)
     usual = np.maximum(state.rates * SPAN, 0.5)
     nats = np.where(counts > usual, tail_nats(counts, usual), 0.0)
@@ -206,12 +279,12 @@ def _wrong(
         text = f"Nothing came for {longest:,.0f} s; at most {state.step:,.1f} s is usual."
         found.append(Fault("gap", "", text, 1))
     for at, name, what in (
-        (0, "duplicates", "repeat the event just before them"),
+        (0, "duplicates", _repeats(counts[0], sent)),
         (1, "irregular", "have times before that of the event just before them"),
     ):
         if nats[at] >= NATS:
             text = f"{counts[at]:.0f} of {SPAN} events {what}; {usual[at]:.1f} would be usual."
-            found.append(Fault(name, "", text, int(counts[at])))
+            found.append(Fault(name, "", text, int(counts[at]), at == 0 and 2 * sent > counts[0]))
     repeats = counts[0] >= SPAN / 2
     for j, name in enumerate(columns):
         frozen, gone = 2 + j, 2 + c + j
@@ -227,6 +300,12 @@ def _wrong(
             text = f"Feature {name!r} tells the label by itself, which it did not before."
             found.append(Fault("leak", name, text, SPAN))
     return found
+
+
+def _repeats(count: float, sent: int) -> str:
+    if 2 * sent > count:
+        return "repeat earlier ones of the same sources, in the same order"
+    return "repeat the event just before them"
 
 
 def _leaks(shape: npt.NDArray[np.float32], label: HashArray) -> FloatArray:

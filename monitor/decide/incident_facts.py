@@ -29,6 +29,7 @@ from monitor.core.types import (
     Reason,
     Verdict,
 )
+from monitor.decide.data_faults import Rows
 from monitor.decide.judged import Judged
 from monitor.sketches.surrogate import ERROR, SHAPE, Surrogate
 
@@ -152,6 +153,13 @@ class Facts:
     promise: float
     share: Mapping[str, float]
     changed: int = 0
+
+    def all_rows(self) -> Rows:
+        """All events, for whoever watches the pipeline; those are copies that replay speaks of."""
+        copied = np.zeros(len(self.content), dtype=bool)
+        copied[self.rows] = self.suspects.keys[:, CONTENT] != 0
+        shown = (self.content, self.time_ns, self.shape, self.missing)
+        return Rows(*shown, self.label, self.source, copied)
 
 
 def facts(

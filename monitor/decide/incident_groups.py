@@ -10,6 +10,7 @@ import numpy as np
 
 from monitor.core.types import BoolArray, Family, FloatArray, HashArray, IntArray
 from monitor.decide.incident_absorb import family_key
+from monitor.decide.incident_causes import WORLD
 from monitor.decide.incident_facts import (
     CONTENT,
     FAMILIES,
@@ -35,8 +36,6 @@ DIRECT_NATS, MASSES, SEVERAL = 8.0, 150.0, 3
 needs ``MASSES`` of nats and ``SEVERAL`` sources: distrust alone keeps itself alive."""
 LEAST_EVENTS, LEAST_FAMILY, LEAST_HOT = 8, 12, 3
 LEAST_RATE = 0.5
-WORLD = "world"
-"""Key of a drift: the detectors have met a change of the world."""
 OF = {PATTERN: "backdoor", PAIR: "label_flip", SUBJECT: "shilling", CONTENT: "replay"}
 """The channel by which an event gets each of its keys."""
 

@@ -23,9 +23,10 @@ import orjson
 
 from monitor.core.incident import Account, Changed, IncidentChange, IncidentKind
 from monitor.core.types import BoolArray, IntArray
-from monitor.decide.data_faults import SPAN, Fault, Rows, watched
+from monitor.decide.data_faults import SPAN, Fault, watched
 from monitor.decide.incident_absorb import FAMILY, absorbed, all_keys, both_keys, united
 from monitor.decide.incident_account import account, called
+from monitor.decide.incident_causes import WORLD, explains
 from monitor.decide.incident_facts import (
     PATTERN,
     SOURCE,
@@ -37,7 +38,6 @@ from monitor.decide.incident_groups import (
     LEAST_HOT,
     LEAST_RATE,
     OF,
-    WORLD,
     Group,
     Looking,
 )
@@ -62,8 +62,6 @@ AGAIN_EVENTS, AGAIN_SECONDS = 4 * WINDOW, 3600.0
 SHARED, LEAST_SHARED = 0.25, 4
 COMMON = 0.5
 GROWN, GROWN_BY = 1.5, 10
-CAUSES = (WORLD, "frozen", "missing", "duplicates")
-"""Keys of drifts and faults that make events look suspicious."""
 FREE, GONE = -1, -2
 """Owner of an event that belongs to no incident, and to one that is closed."""
 
@@ -79,8 +77,7 @@ class Folded:
 
 def fold(book: IncidentBook, facts: Facts) -> Folded:
     """``book`` after a batch. Pure."""
-    rows = Rows(facts.content, facts.time_ns, facts.shape, facts.missing, facts.label)
-    pipeline, faults = watched(book.pipeline, rows, facts.columns)
+    pipeline, faults = watched(book.pipeline, facts.all_rows(), facts.columns)
     work = _Fold(replace(book.counting(facts), pipeline=pipeline), facts)
     if len(work.suspects) or work.open or facts.changed or faults:
         work.run(faults)
@@ -106,6 +103,7 @@ class _Fold:
         self.looking = Looking(self.suspects, self.keys, facts, book, self.span)
         self.changes: list[IncidentChange] = []
         self.touched: set[int] = set()
+        self.sent_again = False
 
     def run(self, faults: tuple[Fault, ...]) -> None:
         self._world()
@@ -198,7 +196,8 @@ class _Fold:
         n = SPAN + len(self.facts.source)
         attacked = self._is_core() & (self.suspects.seen >= self.book.seen - n)
         for fault in faults:
-            if fault.events <= 2 * np.count_nonzero(attacked):
+            self.sent_again |= fault.sent_again
+            if not fault.sent_again and fault.events <= 2 * np.count_nonzero(attacked):
                 continue  # a ring of sources repeats itself, not the pipeline
             key = f"{fault.name}|{fault.feature}"
             same = [i.serial for i in self.open.values() if i.key == key]
@@ -322,16 +321,14 @@ class _Fold:
                     continue
                 least = min(shared[at, at], shared[then, then])
                 enough = shared[at, then] >= max(LEAST_SHARED, SHARED * least)
-                if enough or self._one_cause(older, younger):
+                if enough or self._has_cause(older, younger):
                     self._unite(older, younger)
 
-    def _one_cause(self, older: int, younger: int) -> bool:
-        """Whether one is a drift or a fault of the data, and the other nobody's in particular."""
+    def _has_cause(self, older: int, younger: int) -> bool:
         a, b = self.open[older], self.open[younger]
         cause, other = (b, a) if a.kind == IncidentKind.CAMPAIGN else (a, b)
         at_once = self.book.seen - cause.active_seen <= WINDOW
-        diffuse = other.kind == IncidentKind.CAMPAIGN and 2 * other.of_core < other.events
-        return cause.key.startswith(CAUSES) and at_once and diffuse
+        return at_once and explains(cause, other, sent_again=self.sent_again)
 
     def _unite(self, older: int, younger: int) -> None:
         gone, kept = self.open.pop(younger), self.open[older]

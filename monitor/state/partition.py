@@ -13,6 +13,7 @@ from monitor.core.errors import StateError
 from monitor.core.labels import LabelTable
 from monitor.core.revive import DeadColumns
 from monitor.core.schema import Schema
+from monitor.decide.data_faults import Pipeline
 from monitor.decide.incident_state import IncidentBook
 from monitor.decide.judge import empty_reference
 from monitor.decide.world import Recent
@@ -22,11 +23,11 @@ from monitor.provenance.check import Signed
 from monitor.state import codec
 from monitor.state.codec import Pieces
 
-FORMAT = 4
-READABLE = (1, 2, 3, FORMAT)
+FORMAT = 5
+READABLE = (1, 2, 3, 4, FORMAT)
 """Format 1 did not keep who brought a label, and how often and when it was used; format 2 not what
 the last events looked like, by which a change of the world is told; neither knew of other
-partitions; format 3 knew of no incidents."""
+partitions; format 3 knew of no incidents; format 4 not whether events had come before."""
 NOBODY = 1 << 30
 """The founder of a schema that was learned before founders were kept: it comes last."""
 
@@ -228,11 +229,19 @@ def load(data: bytes, detectors: Sequence[Detector[Any]], *, only_own: bool = Fa
             None if view is None else _view(view, detectors, width),
             IncidentBook()
             if only_own or "incidents" not in tree
-            else codec.load(IncidentBook, tree["incidents"]),
+            else _book(tree["incidents"], int(tree["format"])),
             Signed() if only_own or "signed" not in tree else codec.load(Signed, tree["signed"]),
         )
     except (AttributeError, KeyError, TypeError, ValueError, msgspec.MsgspecError) as error:
         raise StateError(f"stored state cannot be read: {error}") from error
+
+
+def _book(stored: bytes, number: int) -> IncidentBook:
+    if number > 4:
+        return codec.load(IncidentBook, stored)
+    tree = codec.unseal(stored)
+    tree["pipeline"] = codec.pack(Pipeline())  # it looks at the data anew
+    return codec.load(IncidentBook, codec.seal(tree))
 
 
 def _opened(data: bytes) -> dict[str, Any]:

@@ -72,6 +72,30 @@ def test_an_attack_is_one_or_two_incidents_of_its_family() -> None:
     assert all(r["incident"] is None for r in records if r["verdict"] == "accept")
 
 
+@pytest.mark.parametrize("new_ids", [False, True])
+def test_a_batch_that_is_sent_twice_is_a_fault_and_nobodys_attack(new_ids: bool) -> None:
+    rng = np.random.default_rng(3)
+    y = rng.integers(0, 2, N)
+    x = np.round(rng.normal(size=(N, 4)) + 2.5 * y[:, None], 4)
+    ts = 1.7e9 + np.arange(N, dtype=np.float64)
+    stream = Stream("made", tuple("abcd"), x, y, ("no", "yes"), honest_sources(N), ts)
+    lines = stream.lines()
+    again = [orjson.loads(line) for line in lines[3_500:4_000]]
+    for event in again if new_ids else ():
+        event["id"] += "-again"
+    gate = Gate(CONFIG)
+    state, start = gate.start(), 0
+    sent = [*lines[:4_000], *map(orjson.dumps, again), *lines[4_000:]]
+    verdicts = []
+    for start in range(0, len(sent), BATCH):
+        made, state = gate.step(state, RawBatch.of(sent[start : start + BATCH], start=start))
+        verdicts += [orjson.loads(record)["verdict"] for record in made.records]
+    assert verdicts[4_000:4_500].count("quarantine") > 480
+    (only,) = [one for one in (*state.incidents.open, *state.incidents.closed) if not one.merged]
+    assert (only.kind, only.key) == ("data_fault", "duplicates|")
+    assert only.events > 480
+
+
 def test_recovery_with_open_incidents_is_bit_identical() -> None:
     gate, made, states = judged()
     half = next(i for i, s in enumerate(states) if s.incidents.open) + 2

@@ -12,6 +12,7 @@ import pytest
 
 from monitor.core.errors import StateError
 from monitor.core.types import RawBatch
+from monitor.decide.incident_state import IncidentBook
 from monitor.gate import Gate, GateConfig
 from monitor.state import codec
 from monitor.state.partition import FORMAT, GateState
@@ -209,16 +210,16 @@ def test_a_summary_of_another_shape_is_left_out(grow: int) -> None:
 
 
 def test_older_formats_load() -> None:
-    state = alone(0)
-    tree = codec.unseal(gate().dump(replace(state, warm=())))
-    for name in ("root", "founder", "view"):
+    state = replace(alone(0), warm=(), incidents=IncidentBook())
+    tree = codec.unseal(gate().dump(state))
+    for name in ("root", "founder", "view", "incidents"):
         del tree[name]
     for version in (1, 2):
         tree["format"] = version
         loaded = gate().load(codec.seal(tree))
         assert loaded.root == state.root
         assert loaded.view is None
-        assert gate().digest(replace(loaded, founder=0)) == gate().digest(replace(state, warm=()))
+        assert gate().digest(replace(loaded, founder=0)) == gate().digest(state)
     tree["format"] = FORMAT + 1
     with pytest.raises(StateError, match=f"format {FORMAT + 1}"):
         gate().load(codec.seal(tree))
