@@ -28,6 +28,7 @@ from monitor.decide.incident_absorb import FAMILY, absorbed, all_keys, both_keys
 from monitor.decide.incident_account import account, called
 from monitor.decide.incident_causes import WORLD, explains
 from monitor.decide.incident_facts import (
+    CONTENT,
     PATTERN,
     SOURCE,
     Facts,
@@ -187,7 +188,9 @@ class _Fold:
             self.open[serial] = moved
             self.touched.add(serial)
             here = self.suspects.seen >= self.book.seen - len(self.facts.source)
-            self._absorb(serial, np.flatnonzero(here & (self.owner == FREE) & ~self._is_core()))
+            copied = self.keys[:, CONTENT] != 0
+            mine = here & (self.owner == FREE) & ~self._is_core() & ~copied
+            self._absorb(serial, np.flatnonzero(mine))
 
     def _faults(self, faults: tuple[Fault, ...]) -> None:
         """Faults of whatever brings the data."""
@@ -321,7 +324,8 @@ class _Fold:
                     continue
                 least = min(shared[at, at], shared[then, then])
                 enough = shared[at, then] >= max(LEAST_SHARED, SHARED * least)
-                if enough or self._has_cause(older, younger):
+                alike = self.open[older].kind == self.open[younger].kind
+                if (enough and alike) or self._has_cause(older, younger):
                     self._unite(older, younger)
 
     def _has_cause(self, older: int, younger: int) -> bool:
