@@ -10,8 +10,8 @@ label. Clean streams and drifts are honest: an incident there is right if it is 
 fault of the data. Two attacks by two rings at the same time are told apart if the incident with
 the most events of one is not that of the other.
 
-The constants of the diagnosis were set on DEVELOPED. Two rules (when a feature is frozen, and what a
-drift may explain) were mended after a look at weather and MovieLens; UNSEEN was never looked at.
+The constants of the diagnosis were set on DEVELOPED. Two rules (when a feature is frozen, and what
+a drift may explain) were mended after a look at weather and MovieLens; UNSEEN was never looked at.
 """
 
 from __future__ import annotations

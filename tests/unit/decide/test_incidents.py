@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import orjson
 import pytest
 
-from monitor.core.incident import Changed
+from monitor.core.incident import Changed, IncidentKind
 from monitor.decide.incident_account import account
+from monitor.decide.incident_causes import explains
+from monitor.decide.incident_facts import FAMILIES
 from monitor.decide.incident_merge import merge
 from monitor.decide.incident_split import other_ring
 from monitor.decide.incident_state import (
     MOST_CLOSED,
     MOST_OPEN,
     RECENT,
+    Incident,
     IncidentBook,
     identifier,
 )
@@ -266,3 +271,30 @@ def test_pieces_of_several_partitions_become_one() -> None:
     }
     assert len(merge([pieces[0], later])) == 2
     assert len(merge([pieces[0], {**pieces[1], "key": "another"}])) == 2
+
+
+def incident(kind: IncidentKind, key: str, **what: object) -> Incident:
+    return replace(Incident.begun(1, ("i-1", kind, key), (0, 0), 2), events=20, **what)
+
+
+@pytest.mark.parametrize(
+    ("key", "sent_again", "of_core", "copies", "explained"),
+    [
+        ("world", False, 0, 0, True),  # nobody's in particular
+        ("world", False, 15, 0, False),  # a ring is no drift
+        ("world", False, 0, 15, False),  # nor do copies come of one
+        ("duplicates|", False, 0, 15, True),
+        ("duplicates|", False, 15, 15, False),  # a ring repeats itself
+        ("duplicates|", True, 15, 15, True),  # its very events came twice
+        ("duplicates|", True, 15, 0, False),
+        ("gap|", False, 0, 0, False),
+    ],
+)
+def test_what_a_drift_or_a_fault_is_behind(
+    key: str, sent_again: bool, of_core: int, copies: int, explained: bool
+) -> None:
+    cause = incident(IncidentKind.DATA_FAULT, key)
+    families = np.zeros(len(FAMILIES), dtype=np.int64)
+    families[FAMILIES.index("replay")] = copies
+    other = incident(IncidentKind.CAMPAIGN, "sources", of_core=of_core, families=families)
+    assert explains(cause, other, sent_again=sent_again) is explained
