@@ -271,7 +271,10 @@ class Incident:
         )
 
     def emptied(self, key: str, core: HashArray, at: tuple[int, int]) -> Incident:
-        """The same without its events, of these sources; ``at`` as in :meth:`begun`."""
+        """The same without its events, of these sources; ``at`` as in :meth:`begun`.
+
+        With no events ``told``, so that what is left of it is told anew.
+        """
         name = (self.id, self.kind, key)
         return replace(
             Incident.begun(self.serial, name, at, len(self.total)),
@@ -279,7 +282,6 @@ class Incident:
             core=core,
             keys=self.keys,
             stray=self.stray,
-            told=self.told,
             told_as=self.told_as,
         )
 

@@ -42,7 +42,7 @@ from monitor.decide.incident_groups import (
     Group,
     Looking,
 )
-from monitor.decide.incident_split import other_ring, signs_of
+from monitor.decide.incident_split import RING, other_ring, signs_of
 from monitor.decide.incident_state import (
     MOST_CLOSED,
     MOST_CORE,
@@ -83,6 +83,15 @@ def fold(book: IncidentBook, facts: Facts) -> Folded:
     if len(work.suspects) or work.open or facts.changed or faults:
         work.run(faults)
     return work.result(book)
+
+
+def _is_same(incident: Incident, key: str, name: str) -> bool:
+    """Whether a group with this key and name is the incident.
+
+    What was told from another keeps the name that any ring of that hour would have had.
+    """
+    told_apart = key == RING and incident.key.startswith(f"{RING}|")
+    return incident.key == key or (incident.id == name and not told_apart)
 
 
 class _Fold:
@@ -232,7 +241,7 @@ class _Fold:
         """Open an incident, or go on with one of the same name that was closed lately."""
         name = identifier(kind, group.key, self.now)
         again = [i for i in self.closed if not i.merged and self._comes_back(i, group.key, name)]
-        going = [i.serial for i in self.open.values() if i.id == name or i.key == group.key]
+        going = [i.serial for i in self.open.values() if _is_same(i, group.key, name)]
         if going:
             serial = going[0]
         elif again:
@@ -242,6 +251,8 @@ class _Fold:
             self.open[serial] = replace(old, is_open=True, final=b"")
         else:
             serial, self.serial = self.serial, self.serial + 1
+            if any(i.id == name for i in (*self.open.values(), *self.closed)):
+                name = identifier(kind, f"{group.key}|{serial}", self.now)
             at, columns = (self.book.seen, self.now), len(self.book.columns)
             self.open[serial] = Incident.begun(serial, (name, kind, group.key), at, columns)
         incident = self.open[serial]
@@ -261,7 +272,7 @@ class _Fold:
         soon = self.book.seen - incident.active_seen <= AGAIN_EVENTS or (
             self.now - incident.active_ns <= AGAIN_SECONDS * SECOND
         )
-        return incident.id == name or (incident.key == key and soon)
+        return _is_same(incident, key, name) and (incident.id == name or soon)
 
     def _grow(self) -> None:
         """Take up sources and keys that most of an incident's latest events share."""
@@ -293,20 +304,26 @@ class _Fold:
         for serial in sorted(self.touched & self.open.keys()):
             incident = self.open[serial]
             rows = np.flatnonzero(self.owner == serial)
-            if not len(incident.core) or len(rows) != incident.events:
+            at_hand = len(incident.core) > 0 and len(rows) == incident.events
+            if incident.kind != IncidentKind.CAMPAIGN or not at_hand or len(self.open) >= MOST_OPEN:
                 continue
             own = rows[np.isin(self.keys[rows, SOURCE], incident.core)]
             found = other_ring(self.keys[own, SOURCE], signs_of(self.suspects, own))
             if found is None:
                 continue
-            theirs = own[found[0]]
+            members, mine, other = found
+            if other == incident.key:  # it is the second that it was told to be
+                members, mine, other = ~members, other, mine
+            theirs = own[members]
             names = np.unique(self.keys[theirs, SOURCE])
             self.owner[theirs] = FREE
             core = np.setdiff1d(incident.core, names)
-            self.open[serial] = incident.emptied(found[1], core, (self.book.seen, self.now))
+            taken = incident.key != RING or any(i.key == mine for i in self.open.values())
+            key = incident.key if taken else mine
+            self.open[serial] = incident.emptied(key, core, (self.book.seen, self.now))
             self._absorb(serial, np.setdiff1d(rows, theirs))
             none = np.empty(0, dtype=np.uint64)
-            self._begin(Group(found[2], theirs, names, none, 0.0))
+            self._begin(Group(other, theirs, names, none, 0.0))
 
     def _merge(self) -> None:
         """Make those one that share a good part of their latest events."""
