@@ -42,6 +42,7 @@ from monitor.decide.incident_groups import (
     Group,
     Looking,
 )
+from monitor.decide.incident_names import comes_back, identifier, is_same
 from monitor.decide.incident_split import RING, other_ring, signs_of
 from monitor.decide.incident_state import (
     MOST_CLOSED,
@@ -53,13 +54,11 @@ from monitor.decide.incident_state import (
     WINDOW,
     Incident,
     IncidentBook,
-    identifier,
 )
 from monitor.sketches.tails import tail_nats
 
 STAY_NATS = 3.0
 QUIET_EVENTS, QUIET_SECONDS = 2048, 300.0
-AGAIN_EVENTS, AGAIN_SECONDS = 4 * WINDOW, 3600.0
 SHARED, LEAST_SHARED = 0.25, 4
 COMMON = 0.5
 GROWN, GROWN_BY = 1.5, 10
@@ -83,15 +82,6 @@ def fold(book: IncidentBook, facts: Facts) -> Folded:
     if len(work.suspects) or work.open or facts.changed or faults:
         work.run(faults)
     return work.result(book)
-
-
-def _is_same(incident: Incident, key: str, name: str) -> bool:
-    """Whether a group with this key and name is the incident.
-
-    What was told from another keeps the name that any ring of that hour would have had.
-    """
-    told_apart = key == RING and incident.key.startswith(f"{RING}|")
-    return incident.key == key or (incident.id == name and not told_apart)
 
 
 class _Fold:
@@ -240,8 +230,9 @@ class _Fold:
     def _begin(self, group: Group, kind: IncidentKind = IncidentKind.CAMPAIGN) -> int:
         """Open an incident, or go on with one of the same name that was closed lately."""
         name = identifier(kind, group.key, self.now)
-        again = [i for i in self.closed if not i.merged and self._comes_back(i, group.key, name)]
-        going = [i.serial for i in self.open.values() if _is_same(i, group.key, name)]
+        at = (self.book.seen, self.now)
+        again = [i for i in self.closed if not i.merged and comes_back(i, group.key, name, at)]
+        going = [i.serial for i in self.open.values() if is_same(i, group.key, name)]
         if going:
             serial = going[0]
         elif again:
@@ -253,7 +244,7 @@ class _Fold:
             serial, self.serial = self.serial, self.serial + 1
             if any(i.id == name for i in (*self.open.values(), *self.closed)):
                 name = identifier(kind, f"{group.key}|{serial}", self.now)
-            at, columns = (self.book.seen, self.now), len(self.book.columns)
+            columns = len(self.book.columns)
             self.open[serial] = Incident.begun(serial, (name, kind, group.key), at, columns)
         incident = self.open[serial]
         self.open[serial] = replace(
@@ -267,12 +258,6 @@ class _Fold:
         self._absorb(serial, group.rows)
         self.touched.add(serial)
         return serial
-
-    def _comes_back(self, incident: Incident, key: str, name: str) -> bool:
-        soon = self.book.seen - incident.active_seen <= AGAIN_EVENTS or (
-            self.now - incident.active_ns <= AGAIN_SECONDS * SECOND
-        )
-        return _is_same(incident, key, name) and (incident.id == name or soon)
 
     def _grow(self) -> None:
         """Take up sources and keys that most of an incident's latest events share."""

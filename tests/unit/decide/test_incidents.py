@@ -14,6 +14,7 @@ from monitor.decide.incident_account import account
 from monitor.decide.incident_causes import explains
 from monitor.decide.incident_facts import FAMILIES
 from monitor.decide.incident_merge import merge
+from monitor.decide.incident_names import identifier
 from monitor.decide.incident_split import other_ring
 from monitor.decide.incident_state import (
     MOST_CLOSED,
@@ -21,7 +22,6 @@ from monitor.decide.incident_state import (
     RECENT,
     Incident,
     IncidentBook,
-    identifier,
 )
 from monitor.decide.incident_timeline import BINS, Timeline
 from monitor.decide.incidents import fold
