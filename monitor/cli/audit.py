@@ -121,7 +121,7 @@ def _print(report: Any, seconds: float) -> None:
         table.add_column(name, justify="right" if right else "left")
     for chain in report.chains:
         head, ends = f"{chain.head.seq} {chain.head.hash[:16]}", (chain.begins, chain.ends)
-        row = Text(chain.chain), f"{chain.records:,}", f"{chain.decisions:,}"
+        row = _line(chain.chain), f"{chain.records:,}", f"{chain.decisions:,}"
         table.add_row(*row, *(ends if part else ()), head)
     out.print(table)
     for chain in report.chains:
