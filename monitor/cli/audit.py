@@ -124,6 +124,8 @@ def _print(report: Any, seconds: float) -> None:
         row = _line(chain.chain), f"{chain.records:,}", f"{chain.decisions:,}"
         table.add_row(*row, *(ends if part else ()), head)
     out.print(table)
+    if report.period:
+        out.print(_line(report.period))
     for chain in report.chains:
         if chain.uncovered:
             early = counted(chain.uncovered, "decision", "is")

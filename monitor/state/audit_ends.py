@@ -172,7 +172,7 @@ class Part:
         elif self.entries[-1].seq > last and not behind:
             text += f"goes on to record {self.entries[-1].seq}: decisions at the end were cut off"
         elif stood:
-            return f"head {_clock(max(stood))}", None
+            return f"head {clock(max(stood))}", None
         elif keys and not self.people:
             kind = "unproven"
             text = (
@@ -230,7 +230,8 @@ def _other(kind: str, chain: str, first: int, last: int) -> Finding:
     return Finding(kind, chain, which, f"audit {which} of {chain} {what}: {were} {kind}")
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """A time in UTC; one that no calendar has as seconds."""
     try:
         return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     except (ValueError, OverflowError):  # whoever wrote it: no time that a calendar has

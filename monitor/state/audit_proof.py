@@ -16,7 +16,7 @@ import msgspec
 
 from monitor.core.errors import StateError, UsageError
 from monitor.state.audit import Record, opened
-from monitor.state.audit_ends import Edge, Part, left_out, of_header
+from monitor.state.audit_ends import Edge, Part, clock, left_out, of_header
 from monitor.state.audit_export import (
     VERSION,
     BesideRow,
@@ -281,7 +281,17 @@ def _concluded(reading: _Reading, digest: str) -> Report:
         findings += _otherwise(reading, digest)
     notes = [*report.notes, *_notes(parts, ends, [] if reading.keys else unsigned)]
     chains = tuple(_told(c, reading.parts[c.chain], ends[c.chain]) for c in report.chains)
-    return replace(report, findings=tuple(findings), chains=chains, notes=tuple(notes))
+    return replace(
+        report, findings=tuple(findings), chains=chains, notes=tuple(notes), period=_period(reading)
+    )
+
+
+def _period(reading: _Reading) -> str:
+    """Which time it says it is of: whoever asked for another one cannot tell by the chains."""
+    header, n = reading.header, reading.decisions
+    text = f"an export of {clock(header.since)} up to {clock(header.until)}, not including it: "
+    text += "1 decision" if n == 1 else f"{n:,} decisions"
+    return f"{text}, {reading.beside:,} beside as proof"
 
 
 def _told(report: ChainReport, part: Part, ends: tuple[str, str]) -> ChainReport:

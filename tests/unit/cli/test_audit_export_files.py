@@ -104,3 +104,15 @@ def test_of_many_partitions_each_is_compared_with_what_is_said_of_it_only(monkey
     report = verify_export(Export(made.source(), 1000.0, 1004.5).rows(), TRUSTED)
     assert not report.findings and len(report.chains) == 21
     assert dict(compared) == {"desk": 0} | {f"local-{n}": 5 for n in range(20)}
+
+
+def test_the_period_of_an_export_is_said(rows, tmp_path, capsys):
+    """Who asked for a day and got an hour has to see it: both are whole."""
+    path = tmp_path / "e.jsonl"
+    path.write_bytes(written(rows))
+    assert execute(["audit", "verify", str(path)]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    n = sum(row["type"] == "decision" for row in rows)
+    assert "1970-01-01T00:16:46Z up to 1970-01-01T00:16:52Z" in out
+    beside = sum(row["type"] == "beside" for row in rows)
+    assert f"{n} decisions, {beside} beside as proof" in out
