@@ -14,6 +14,7 @@ from monitor.state import audit_proof
 from monitor.state.audit import opened
 from monitor.state.audit_ends import Part
 from monitor.state.audit_export import Export
+from monitor.state.audit_lineage import lineage
 from monitor.state.audit_proof import verify_export
 from tests.checks.audit_made import TRUSTED, Made, read, written
 
@@ -116,3 +117,12 @@ def test_the_period_of_an_export_is_said(rows, tmp_path, capsys):
     assert "1970-01-01T00:16:46Z up to 1970-01-01T00:16:52Z" in out
     beside = sum(row["type"] == "beside" for row in rows)
     assert f"{n} decisions, {beside} beside as proof" in out
+
+
+def test_a_record_with_details_of_another_kind_breaks_no_life():
+    made = Made()
+    made.batch(0, [1000.0])
+    for details in ({"keys": 5, "ids": None}, {"keys": "0-0", "ids": ["e0"]}):
+        made.deed("desk", 1000.5, details=details)
+    (life,) = lineage(made.source(), "e0")
+    assert [one["seq"] for one in life["actions"]] == [2]
