@@ -10,7 +10,8 @@ label. Clean streams and drifts are honest: an incident there is right if it is 
 fault of the data. Two attacks by two rings at the same time are told apart if the incident with
 the most events of one is not that of the other.
 
-The constants of the diagnosis were set on DEVELOPED; the other streams were not looked at.
+The constants of the diagnosis were set on DEVELOPED. Two rules (when a feature is frozen, and what
+a drift may explain) were mended after a look at weather and MovieLens; UNSEEN was never looked at.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from monitor.runtime.inject import Stream, inject
 DEVELOPED = ("electricity", "sea_abrupt", "agrawal_abrupt", "bananas")
 OTHERS = ("weather", "phishing", "segments")
 SUBJECTS = ("movielens",)
+UNSEEN = ("shuttle", "rbf_drift", "yeast", "solarflare")
 HONEST = (*DEVELOPED, "sea_gradual", "agrawal_gradual", "rbf_drift", *OTHERS, "shuttle")
 TRUTH = {
     "flip": "label_flip",
@@ -172,7 +174,7 @@ def share(rows: list[Row]) -> str:
 def main() -> None:
     """Run the cells, print tables, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--streams", nargs="*", default=[*DEVELOPED, *OTHERS, *SUBJECTS])
+    parser.add_argument("--streams", nargs="*", default=[*DEVELOPED, *OTHERS, *SUBJECTS, *UNSEEN])
     parser.add_argument("--honest", nargs="*", default=list(HONEST))
     parser.add_argument("--attacks", nargs="*", default=list(TRUTH))
     parser.add_argument("--pairs", action="store_true", help="two attacks at a time as well")
@@ -195,12 +197,14 @@ def main() -> None:
         quiet.append(calm(name, args.events))
         print(orjson.dumps(quiet[-1]).decode(), flush=True)
     if rows:
-        print(confusion(rows))
-        print("all:", share(rows))
-        for group, names in (("developed on", DEVELOPED), ("others", OTHERS + SUBJECTS)):
+        known = [r for r in rows if r["stream"] not in UNSEEN]
+        print(confusion(known))
+        print("all:", share(known))
+        groups = {"developed on": DEVELOPED, "others": OTHERS + SUBJECTS, "never seen": UNSEEN}
+        for group, names in groups.items():
             print(f"{group}:", share([r for r in rows if r["stream"] in names]))
         for pattern in PATTERNS:
-            print(f"{pattern}:", share([r for r in rows if r["pattern"] == pattern]))
+            print(f"{pattern}:", share([r for r in known if r["pattern"] == pattern]))
         several = sum(r["with_poison"] > 2 for r in rows)
         print(f"cells whose poison fills more than two incidents: {several}")
     if pairs:

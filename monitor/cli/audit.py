@@ -121,9 +121,11 @@ def _print(report: Any, seconds: float) -> None:
         table.add_column(name, justify="right" if right else "left")
     for chain in report.chains:
         head, ends = f"{chain.head.seq} {chain.head.hash[:16]}", (chain.begins, chain.ends)
-        row = Text(chain.chain), f"{chain.records:,}", f"{chain.decisions:,}"
+        row = _line(chain.chain), f"{chain.records:,}", f"{chain.decisions:,}"
         table.add_row(*row, *(ends if part else ()), head)
     out.print(table)
+    if report.period:
+        out.print(_line(report.period))
     for chain in report.chains:
         if chain.uncovered:
             early = counted(chain.uncovered, "decision", "is")

@@ -25,7 +25,7 @@ from monitor.state.audit_export import Export
 from monitor.state.audit_keys import SigningKey, load_public
 from monitor.state.audit_lineage import lineage
 from monitor.state.audit_places import Source
-from monitor.state.audit_proof import verify_export
+from monitor.state.audit_proof import rows_of, verify_export
 from monitor.state.audit_verify import Report
 from monitor.transport.audit_folder import DESK, Trust, folder_source, verify_folder
 from monitor.transport.local import LocalTransport
@@ -52,10 +52,15 @@ def verified(place: Path | None, settings: Settings, by: Trust) -> Report:
     """Check a folder, or what the settings name."""
     if place is None and settings.transport == "local":
         place = Path(settings.local.out_dir)
-    if place is not None and place.is_file():
+    if place is not None and not place.exists():
+        raise UsageError(
+            f"{place}: there is no such file or folder; give the folder of a replay or a local "
+            "service, or a file that `audit export` wrote"
+        )
+    if place is not None and not place.is_dir():  # a pipe is read as well
         try:
             with place.open("rb") as stream:
-                return verify_export(stream, by.keys, by.anchors, restarts=by.restarts)
+                return verify_export(rows_of(stream), by.keys, by.anchors, restarts=by.restarts)
         except UsageError as error:
             raise UsageError(f"{place}: {error}") from error
     if place is not None:

@@ -39,7 +39,9 @@ SLOWER = 0.1
 """How much slower the baseline follows what is wrong."""
 NATS = 20.0
 GAP_TIMES, GAP_SECONDS = 50.0, 1.0
-VARIES = 0.02
+HOLDS = 0.5
+"""Share of events in which a feature may repeat the value before and still be said to have stopped:
+one that holds its values for long does so in runs, and a span is too short to tell."""
 ONE_LABEL, IN_A_ROW = 0.9, 3
 LEAKS, LEAKED_BEFORE = 0.995, 0.8
 PAST, NEAR = 16_384, 4
@@ -288,7 +290,7 @@ def _wrong(state: Pipeline, seen: _Seen, columns: tuple[str, ...]) -> list[Fault
     repeats = counts[0] >= SPAN / 2
     for j, name in enumerate(columns):
         frozen, gone = 2 + j, 2 + c + j
-        stopped = counts[frozen] >= SPAN - 1 and state.rates[frozen] < 1.0 - VARIES * 8
+        stopped = counts[frozen] >= SPAN - 1 and state.rates[frozen] < HOLDS
         if stopped and not repeats and nats[frozen] >= NATS / 4 and nats[gone] < NATS:
             usually = 100.0 * (1.0 - state.rates[frozen])
             text = f"Feature {name!r} holds one value; it changes in {usually:.0f} % of events."

@@ -17,9 +17,12 @@ def explains(cause: Incident, other: Incident, *, sent_again: bool) -> bool:
     """Whether ``cause`` is a drift or a fault of the data that is behind ``other``.
 
     That one is nobody's in particular. Or it is about copies, and there came again, as
-    ``sent_again`` says, the very events of their sources in their order.
+    ``sent_again`` says, the very events of their sources in their order. A change of the world
+    surprises, but repeats nothing.
     """
     if other.kind != IncidentKind.CAMPAIGN or not cause.key.startswith(CAUSES):
         return False
     copies = 2 * int(other.families[FAMILIES.index(Family.REPLAY)]) >= other.events
+    if copies and cause.key == WORLD:
+        return False
     return 2 * other.of_core < other.events or (sent_again and copies)

@@ -5,6 +5,10 @@ of them pushes one label and another part another, or that one kind of thing spe
 events of one part and another against those of the other: sources of one ring that mixes such
 things mix them alike. That is a test of homogeneity of the table sources × signs, with a
 likelihood-ratio statistic G (Wilks 1938) and Chernoff's bound for the tail of its χ² distribution.
+
+Sources that differ need not be two rings: each account may have a mixture of its own. So two
+mixtures, of which each source has one, must also explain the table better than a law of mixtures
+with one hump or none does: a beta-binomial law whose parameters are at least 1.
 """
 
 from __future__ import annotations
@@ -19,8 +23,9 @@ from monitor.decide.incident_facts import FAMILIES, Suspects
 
 RING = "sources"
 """Key of a ring; of one that was told from another, with its sign behind it."""
-APART_NATS, LOUD = 10.0, (7.0, 3.0)
-"""That sources differ by chance; and −ln p from which on a family is loud, or speaks."""
+APART_NATS, TWO_NATS, LOUD = 10.0, 3.0, (7.0, 3.0)
+"""That sources differ by chance; by how much two mixtures must explain them better than one law of
+mixtures, twenty to one; and −ln p from which on a family is loud, or speaks."""
 PURE, LEAST_EVENTS, LEAST_SOURCES = 0.8, 12, 3
 """What each of the two rings has: a sign that most of its events show, events, and sources."""
 
@@ -70,7 +75,8 @@ def _parted(source: HashArray, sign: HashArray) -> tuple[BoolArray, str, str] | 
     rings = [table[main == ring] for ring in (first, second)]
     if not (_is_ring(rings[0], first) and _is_ring(rings[1], second)):
         return None
-    if _heterogeneous(np.concatenate(rings)) < APART_NATS:
+    both = np.concatenate(rings)
+    if _heterogeneous(both) < APART_NATS or _two(both[:, second], rings) < TWO_NATS:
         return None
     members: BoolArray = main[whose] == second
     return members, _key(values[first]), _key(values[second])
@@ -108,3 +114,32 @@ def _heterogeneous(table: FloatArray) -> float:
     g = 2.0 * float((table[seen] * np.log(table[seen] / expected[seen])).sum())
     ratio = g / free if free else 0.0
     return 0.5 * free * (ratio - 1.0 - math.log(ratio)) if ratio > 1.0 else 0.0
+
+
+def _two(shown: FloatArray, rings: Sequence[FloatArray]) -> float:
+    """How much better two mixtures explain sources than one law of mixtures does, in nats.
+
+    ``shown`` float64[s]: events of each source that show the second ring's sign.
+    """
+    sent = np.concatenate(rings).sum(axis=1)
+    ring = np.arange(len(sent)) < len(rings[0])
+    mean = float((shown.sum() + 0.5) / (sent.sum() + 1.0))
+    # From the flattest law with this mean and without a second hump on, ever narrower.
+    narrow = 2.0 ** np.arange(8.0) / min(mean, 1.0 - mean)
+    law = max(_beta_binomial(shown, sent, mean * s, (1.0 - mean) * s) for s in narrow.tolist())
+    each = np.stack([_binomial(shown, sent, part) for part in (ring, ~ring)])
+    return float(np.logaddexp(*each).sum()) - law
+
+
+def _binomial(shown: FloatArray, sent: FloatArray, part: BoolArray) -> FloatArray:
+    """float64[s]: log-likelihood of each source if it were of this part, and of the part's size."""
+    p = float((shown[part].sum() + 0.5) / (sent[part].sum() + 1.0))
+    each: FloatArray = shown * math.log(p) + (sent - shown) * math.log1p(-p)
+    return each + math.log(part.mean())
+
+
+def _beta_binomial(shown: FloatArray, sent: FloatArray, a: float, b: float) -> float:
+    """Log-likelihood of all sources (Skellam 1948), without what it shares with the binomial."""
+    pairs = zip(shown.tolist(), sent.tolist(), strict=True)
+    found = (math.lgamma(a + k) + math.lgamma(b + n - k) - math.lgamma(a + b + n) for k, n in pairs)
+    return sum(found) + len(sent) * (math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b))

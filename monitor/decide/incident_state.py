@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from monitor.core.hashing import hash_text
 from monitor.core.types import FloatArray, HashArray, IntArray
 from monitor.decide.data_faults import Pipeline
 from monitor.decide.incident_facts import FAMILIES, SHAPES, Facts, Suspects
@@ -19,7 +18,6 @@ MOST_CLOSED = 32
 MOST_CORE = 64
 MOST_KEYS = 16
 RECENT = 512
-BUCKET_SECONDS = 3600
 SECOND = 1_000_000_000
 """Suspicious events that are kept, whatever became of them."""
 WINDOW = 4096
@@ -271,7 +269,10 @@ class Incident:
         )
 
     def emptied(self, key: str, core: HashArray, at: tuple[int, int]) -> Incident:
-        """The same without its events, of these sources; ``at`` as in :meth:`begun`."""
+        """The same without its events, of these sources; ``at`` as in :meth:`begun`.
+
+        With no events ``told``, so that what is left of it is told anew.
+        """
         name = (self.id, self.kind, key)
         return replace(
             Incident.begun(self.serial, name, at, len(self.total)),
@@ -279,7 +280,6 @@ class Incident:
             core=core,
             keys=self.keys,
             stray=self.stray,
-            told=self.told,
             told_as=self.told_as,
         )
 
@@ -353,10 +353,4 @@ def shapeless(incident: Incident, columns: int) -> Incident:
     return replace(incident, cells=cells, total=total, square=square, slide=np.zeros(8))
 
 
-def identifier(kind: str, key: str, opened_ns: int) -> str:
-    """An incident's name: the same wherever the same group is found in the same hour."""
-    hour = opened_ns // (BUCKET_SECONDS * SECOND)
-    return f"i-{hash_text(f'{kind}|{key}|{hour}'):016x}"
-
-
-__all__ = ["SHAPES", "Incident", "IncidentBook", "Traffic", "identifier"]
+__all__ = ["SHAPES", "Incident", "IncidentBook", "Traffic"]

@@ -28,6 +28,7 @@ from monitor.decide.incident_absorb import FAMILY, absorbed, all_keys, both_keys
 from monitor.decide.incident_account import account, called
 from monitor.decide.incident_causes import WORLD, explains
 from monitor.decide.incident_facts import (
+    CONTENT,
     PATTERN,
     SOURCE,
     Facts,
@@ -41,7 +42,8 @@ from monitor.decide.incident_groups import (
     Group,
     Looking,
 )
-from monitor.decide.incident_split import other_ring, signs_of
+from monitor.decide.incident_names import comes_back, identifier, is_same
+from monitor.decide.incident_split import RING, other_ring, signs_of
 from monitor.decide.incident_state import (
     MOST_CLOSED,
     MOST_CORE,
@@ -52,13 +54,11 @@ from monitor.decide.incident_state import (
     WINDOW,
     Incident,
     IncidentBook,
-    identifier,
 )
 from monitor.sketches.tails import tail_nats
 
 STAY_NATS = 3.0
 QUIET_EVENTS, QUIET_SECONDS = 2048, 300.0
-AGAIN_EVENTS, AGAIN_SECONDS = 4 * WINDOW, 3600.0
 SHARED, LEAST_SHARED = 0.25, 4
 COMMON = 0.5
 GROWN, GROWN_BY = 1.5, 10
@@ -187,7 +187,9 @@ class _Fold:
             self.open[serial] = moved
             self.touched.add(serial)
             here = self.suspects.seen >= self.book.seen - len(self.facts.source)
-            self._absorb(serial, np.flatnonzero(here & (self.owner == FREE) & ~self._is_core()))
+            copied = self.keys[:, CONTENT] != 0
+            mine = here & (self.owner == FREE) & ~self._is_core() & ~copied
+            self._absorb(serial, np.flatnonzero(mine))
 
     def _faults(self, faults: tuple[Fault, ...]) -> None:
         """Faults of whatever brings the data."""
@@ -228,8 +230,9 @@ class _Fold:
     def _begin(self, group: Group, kind: IncidentKind = IncidentKind.CAMPAIGN) -> int:
         """Open an incident, or go on with one of the same name that was closed lately."""
         name = identifier(kind, group.key, self.now)
-        again = [i for i in self.closed if not i.merged and self._comes_back(i, group.key, name)]
-        going = [i.serial for i in self.open.values() if i.id == name or i.key == group.key]
+        at = (self.book.seen, self.now)
+        again = [i for i in self.closed if not i.merged and comes_back(i, group.key, name, at)]
+        going = [i.serial for i in self.open.values() if is_same(i, group.key, name)]
         if going:
             serial = going[0]
         elif again:
@@ -239,7 +242,9 @@ class _Fold:
             self.open[serial] = replace(old, is_open=True, final=b"")
         else:
             serial, self.serial = self.serial, self.serial + 1
-            at, columns = (self.book.seen, self.now), len(self.book.columns)
+            if any(i.id == name for i in (*self.open.values(), *self.closed)):
+                name = identifier(kind, f"{group.key}|{serial}", self.now)
+            columns = len(self.book.columns)
             self.open[serial] = Incident.begun(serial, (name, kind, group.key), at, columns)
         incident = self.open[serial]
         self.open[serial] = replace(
@@ -253,12 +258,6 @@ class _Fold:
         self._absorb(serial, group.rows)
         self.touched.add(serial)
         return serial
-
-    def _comes_back(self, incident: Incident, key: str, name: str) -> bool:
-        soon = self.book.seen - incident.active_seen <= AGAIN_EVENTS or (
-            self.now - incident.active_ns <= AGAIN_SECONDS * SECOND
-        )
-        return incident.id == name or (incident.key == key and soon)
 
     def _grow(self) -> None:
         """Take up sources and keys that most of an incident's latest events share."""
@@ -290,20 +289,26 @@ class _Fold:
         for serial in sorted(self.touched & self.open.keys()):
             incident = self.open[serial]
             rows = np.flatnonzero(self.owner == serial)
-            if not len(incident.core) or len(rows) != incident.events:
+            at_hand = len(incident.core) > 0 and len(rows) == incident.events
+            if incident.kind != IncidentKind.CAMPAIGN or not at_hand or len(self.open) >= MOST_OPEN:
                 continue
             own = rows[np.isin(self.keys[rows, SOURCE], incident.core)]
             found = other_ring(self.keys[own, SOURCE], signs_of(self.suspects, own))
             if found is None:
                 continue
-            theirs = own[found[0]]
+            members, mine, other = found
+            if other == incident.key:  # it is the second that it was told to be
+                members, mine, other = ~members, other, mine
+            theirs = own[members]
             names = np.unique(self.keys[theirs, SOURCE])
             self.owner[theirs] = FREE
             core = np.setdiff1d(incident.core, names)
-            self.open[serial] = incident.emptied(found[1], core, (self.book.seen, self.now))
+            taken = incident.key != RING or any(i.key == mine for i in self.open.values())
+            key = incident.key if taken else mine
+            self.open[serial] = incident.emptied(key, core, (self.book.seen, self.now))
             self._absorb(serial, np.setdiff1d(rows, theirs))
             none = np.empty(0, dtype=np.uint64)
-            self._begin(Group(found[2], theirs, names, none, 0.0))
+            self._begin(Group(other, theirs, names, none, 0.0))
 
     def _merge(self) -> None:
         """Make those one that share a good part of their latest events."""
@@ -321,7 +326,8 @@ class _Fold:
                     continue
                 least = min(shared[at, at], shared[then, then])
                 enough = shared[at, then] >= max(LEAST_SHARED, SHARED * least)
-                if enough or self._has_cause(older, younger):
+                alike = self.open[older].kind == self.open[younger].kind
+                if (enough and alike) or self._has_cause(older, younger):
                     self._unite(older, younger)
 
     def _has_cause(self, older: int, younger: int) -> bool:

@@ -109,6 +109,14 @@ class Rescaling(Protocol[S]):
 
 
 @runtime_checkable
+class Lasting(Protocol[S]):
+    """A detector that counts what came lately, by a clock that stands still between events."""
+
+    def since(self, state: S, events: int) -> S:
+        """Another partition's state, with no more counted lately than its last ``events`` were."""
+
+
+@runtime_checkable
 class Sampling(Protocol[S]):
     """A detector with a window that is meant in events of the whole stream."""
 

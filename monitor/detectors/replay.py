@@ -24,7 +24,7 @@ reviewer can release what was held.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -49,6 +49,7 @@ STUTTER = 1.0 / 3.0
 PRIOR, FEWEST = 0.5, 0.1
 """Copies that might have come beside those that did; and the least that is ever expected."""
 LEVELS = 16
+MOST_DOUBLINGS = 64.0
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -173,7 +174,7 @@ class Replay:
         again = _repeated_ids(view, batch)
         copies = _copies(view, batch, again)
         value = self._rarity(view)[_level(copies)]
-        value[again | (self._surge(view, copies).nats >= _bar(view))] = CERTAIN
+        value[again | (self._surge(view, copies, again).nats >= _bar(view))] = CERTAIN
         ready = again | (view.seen >= self.params.least_events)
         return Scores(np.where(ready, value, 0.0), ready)
 
@@ -201,11 +202,10 @@ class Replay:
             return False, usual + new, recent
         fades = 0.5 ** (events / p.recent_events)
         old, after = recent.times(1.0 - fades), recent.times(fades) + new
-        expected = float(state.usual.expected(float(after.levels.sum()), after.depth))
-        nats = float(tail_nats(after.counted, expected)) if after.counted > expected else 0.0
-        surging = nats >= _bar(state)
+        surging = _nats(state.usual, after) >= _bar(state)
         if surging:
-            most = max(state.usual.counted, PRIOR) * 2.0 ** (events / p.pace_events)
+            doublings = min(events / p.pace_events, MOST_DOUBLINGS)
+            most = max(state.usual.counted, PRIOR) * 2.0**doublings
             room = most - usual.counted
             old = old.times(1.0, float(np.clip(room / max(old.counted, 1e-9), 0.0, 1.0)))
         return surging, usual + old, after
@@ -221,11 +221,17 @@ class Replay:
             a.seen + b.seen,
         )
 
+    def since(self, state: ReplayState, events: int) -> ReplayState:
+        """See :class:`~monitor.detectors.base.Lasting`."""
+        recent = state.recent.times(1.0 - 0.5 ** (events / self.params.recent_events))
+        surging = state.surging and _nats(state.usual, recent) >= STAYS
+        return replace(state, recent=recent, surging=surging)
+
     def explain(self, view: ReplayState, batch: EventBatch, rows: IntArray) -> Sequence[Evidence]:
         """Which id came again, or how often the vector came under other ids."""
         again = _repeated_ids(view, batch)
         copies = _copies(view, batch, again)
-        surge, usual = self._surge(view, copies), _share(view)
+        surge, usual = self._surge(view, copies, again), _share(view)
         found = []
         for r in rows.tolist():
             if again[r]:
@@ -247,15 +253,19 @@ class Replay:
         )
         return Evidence(text, {"id": shown, "before": times + within, "reach": reach})
 
-    def _surge(self, view: ReplayState, copies: IntArray) -> Surge:
-        """How many more copies came lately than usual, as each event sees it."""
+    def _surge(self, view: ReplayState, copies: IntArray, again: BoolArray) -> Surge:
+        """How many more copies came lately than usual, as each event sees it.
+
+        Those whose id came ``again`` are no events here, or they would make copies look fewer.
+        """
         n = len(copies)
         young = view.seen < self.params.surge_events
         if young or not copies.any() or _share(view) > self.params.common:
             return Surge(np.zeros(n), np.zeros(n), np.zeros(n))
         lately: FloatArray = np.cumsum(_weight(copies)) + view.recent.counted
-        events: FloatArray = np.arange(1.0, n + 1.0) + float(view.recent.levels.sum())
-        remembered = np.arange(n, dtype=np.float64) + len(view.vectors)
+        came = np.cumsum(~again, dtype=np.float64)
+        events: FloatArray = came + float(view.recent.levels.sum())
+        remembered = np.where(again, 0.0, came - 1.0 + len(view.vectors))
         depth: FloatArray = np.cumsum(remembered) + view.recent.depth
         usual = view.usual.expected(events, depth)
         above = (copies > 0) & (lately > usual)
@@ -268,6 +278,12 @@ class Replay:
         rarity: FloatArray = np.maximum(-np.log(share), 0.0)
         rarity[0] = 0.0
         return rarity if share[1] <= self.params.common else np.zeros(LEVELS)
+
+
+def _nats(usual: Tally, recent: Tally) -> float:
+    """How unlikely it is that so many copies come where so many are usual."""
+    expected = float(usual.expected(float(recent.levels.sum()), recent.depth))
+    return float(tail_nats(recent.counted, expected)) if recent.counted > expected else 0.0
 
 
 def _bar(state: ReplayState) -> float:

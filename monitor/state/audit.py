@@ -216,6 +216,8 @@ def opened(line: bytes) -> Opened:
         record = msgspec.json.decode(body, type=Record)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise StateError(f"not an audit record: {error}") from None
+    except RecursionError:
+        raise StateError("not an audit record: it is nested too deeply") from None
     if record.version != VERSION:
         raise StateError(f"an audit record of version {record.version}; this is for {VERSION}")
     signature = (tail[2] or b"").decode()

@@ -152,13 +152,15 @@ class Part:
     def last_words(
         self, header: HeaderRow, stands: Iterable[Stand], *, keys: bool
     ) -> tuple[str, Finding | None]:
-        """How it is known that nothing is missing behind, or what is not; empty for not at all."""
+        """How it is known that nothing is missing behind, or what is not; empty for not at all.
+
+        ``stands`` are those of this chain.
+        """
         last, until = min(self.span.last, self.entries[-1].seq), header.until
         behind = self.last.behind(until)
         if behind and (self.people or not keys or self.signed >= last):
             return "behind --to", None
-        said = [one for one in stands if one.chain == self.chain]
-        said = [one for one in said if one.head.hash not in self.earlier]
+        said = [one for one in stands if one.head.hash not in self.earlier]
         stood = [one.when for one in said if one.when >= until and one.head.seq <= last]
         # Heads that were kept elsewhere may be later than the export.
         known = [one for one in said if not one.anchored or one.when < until]
@@ -170,7 +172,7 @@ class Part:
         elif self.entries[-1].seq > last and not behind:
             text += f"goes on to record {self.entries[-1].seq}: decisions at the end were cut off"
         elif stood:
-            return f"head {_clock(max(stood))}", None
+            return f"head {clock(max(stood))}", None
         elif keys and not self.people:
             kind = "unproven"
             text = (
@@ -228,5 +230,9 @@ def _other(kind: str, chain: str, first: int, last: int) -> Finding:
     return Finding(kind, chain, which, f"audit {which} of {chain} {what}: {were} {kind}")
 
 
-def _clock(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def clock(seconds: float) -> str:
+    """A time in UTC; one that no calendar has as seconds."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError):  # whoever wrote it: no time that a calendar has
+        return f"{seconds:g} s"

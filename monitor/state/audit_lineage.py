@@ -70,9 +70,15 @@ def _life(
     life["actions"] = [
         {"what": r.what, "who": r.who, "why": r.why, "when": r.when, "chain": r.chain, "seq": r.seq}
         for r in (told.record for told, _ in places.told)
-        if key in r.details.get("keys", ()) or decision.get("id") in r.details.get("ids", ())
+        if key in _listed(r.details, "keys") or decision.get("id") in _listed(r.details, "ids")
     ]
     return life
+
+
+def _listed(details: Mapping[str, Any], name: str) -> Sequence[Any]:
+    """A list in what a record says; whoever wrote another thing there names no event."""
+    found = details.get(name)
+    return found if isinstance(found, list) else ()
 
 
 def described(decision: Mapping[str, Any], stream: str, place: str) -> dict[str, Any]:

@@ -7,14 +7,16 @@ Audit records are linked as everywhere, decisions compared with their digests as
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import BinaryIO
 
 import msgspec
 
 from monitor.core.errors import StateError, UsageError
 from monitor.state.audit import Record, opened
-from monitor.state.audit_ends import Edge, Part, left_out, of_header
+from monitor.state.audit_ends import Edge, Part, clock, left_out, of_header
 from monitor.state.audit_export import (
     VERSION,
     BesideRow,
@@ -27,9 +29,18 @@ from monitor.state.audit_export import (
 from monitor.state.audit_links import Entry, Finding
 from monitor.state.audit_match import DecisionCheck, Expected
 from monitor.state.audit_places import last_offset
-from monitor.state.audit_verify import ChainReport, Report, Verification
+from monitor.state.audit_verify import ChainReport, Report, Stand, Verification
 
 _ROW = msgspec.json.Decoder(HeaderRow | RecordRow | DecisionRow | BesideRow | EndRow)
+MOST_ROW_BYTES = 64 << 20
+"""Of a row: many times what brokers take in one record, however it is escaped."""
+_PACKED = {
+    b"\x1f\x8b": "is packed (gzip): unpack it, and verify what comes out",
+    b"\x28\xb5\x2f\xfd": "is packed (Zstandard): unpack it, and verify what comes out",
+    b"PK\x03\x04": "is packed (ZIP): unpack it, and verify what comes out",
+    b"\xef\xbb\xbf": "begins with a byte order mark, so a program saved it anew. Verify another "
+    "copy, or export it again.",
+}
 _NO_EXPORT = (
     "is not a file that `audit export` wrote. Give that file, or the folder of a replay or a local "
     "service, not a file in it."
@@ -62,15 +73,17 @@ class _Reading:
         self.check = Verification(fetch, trusted, restarts, cut=True, part=True)
         self.end: EndRow | None = None
         self.findings: list[Finding] = []
-        self.records = self.decisions = self.beside = 0
+        self.records = self.decisions = self.beside = self.strays = 0
+        self.stray: tuple[int, str] | None = None
         self.parts: dict[str, Part] = {}
+        self.stands: dict[str, list[Stand]] = defaultdict(list)
         self._linked = False
 
     def take(self, number: int, row: object) -> None:
         """A row behind the header."""
         if self.end is not None or isinstance(row, HeaderRow):
-            text = f"line {number} of the export is a {_kind(row)} out of place: it was inserted"
-            self.findings.append(Finding("inserted", "", f"line {number}", text))
+            self.strays += 1
+            self.stray = self.stray or (number, _kind(row))
         elif isinstance(row, EndRow):
             self.end = row
         elif isinstance(row, RecordRow):
@@ -104,6 +117,8 @@ class _Reading:
         for line in self._anchors:
             self.check.anchor(line)
         self.check.link()
+        for stand in self.check.stands:
+            self.stands[stand.chain].append(stand)
         self.parts = {name: self._part(name) for name in self.check.names()}
 
     def _part(self, chain: str) -> Part:
@@ -122,8 +137,8 @@ class _Reading:
         part.people = first.kind != "decisions"
         part.earlier = {entry.hash for run in runs[:-1] for entry in run}
         known = {entry.seq: entry for entry in runs[-1]}
-        for stand in self.check.stands:
-            if stand.chain == chain and stand.signed and stand.head.seq > part.signed:
+        for stand in self.stands.get(chain, ()):
+            if stand.signed and stand.head.seq > part.signed:
                 entry = known.get(stand.head.seq)
                 if entry is not None and entry.hash == stand.head.hash:
                     part.signed = entry.seq
@@ -144,6 +159,24 @@ class _Reading:
             except StateError as error:
                 place = f"record {record.seq}"
                 self.findings.append(Finding("changed", record.chain, place, str(error)))
+
+
+def rows_of(stream: BinaryIO) -> Iterator[bytes]:
+    """The rows of a file, of which not more is read at once than the longest may have.
+
+    Raises
+    ------
+    UsageError
+        When one is longer than 64 MiB.
+    """
+    number = 1
+    while row := stream.readline(MOST_ROW_BYTES + 1):
+        if len(row) > MOST_ROW_BYTES:
+            raise UsageError(
+                f"line {number} is longer than {MOST_ROW_BYTES >> 20} MiB: it is not of an export"
+            )
+        yield row
+        number += 1
 
 
 def verify_export(
@@ -175,7 +208,7 @@ def verify_export(
     for number, row in enumerate(rows, 1):
         try:
             said = _ROW.decode(row)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise UsageError(_refused(number, row, error)) from None
         if reading is None:
             if not isinstance(said, HeaderRow):
@@ -188,7 +221,7 @@ def verify_export(
         if not isinstance(said, EndRow):
             digest.update(row)
     if reading is None:
-        raise UsageError(_NO_EXPORT)
+        raise UsageError("is empty: export it again")
     reading.link()
     return _concluded(reading, digest.hexdigest())
 
@@ -199,11 +232,17 @@ def _refused(number: int, row: bytes, error: Exception) -> str:
             f"line {number} is not of an export, so the file was changed or cut: {error}. "
             "Verify another copy, or export it again."
         )
+    for mark, text in _PACKED.items():
+        if row.startswith(mark):
+            return text
     try:
         said = msgspec.json.decode(row)
         if said["type"] == "export" and said["version"] != VERSION:
             return _of_version(int(said["version"]))
-    except (msgspec.MsgspecError, UnicodeDecodeError, KeyError, TypeError, ValueError):
+    except (
+        *(msgspec.MsgspecError, UnicodeDecodeError, RecursionError),
+        *(KeyError, TypeError, ValueError),
+    ):
         pass
     return _NO_EXPORT
 
@@ -214,8 +253,8 @@ def _of_version(version: int) -> str:
 
 def _kind(row: object) -> str:
     if isinstance(row, HeaderRow | EndRow):
-        return "beginning" if isinstance(row, HeaderRow) else "end"
-    return "record" if isinstance(row, RecordRow) else "decision"
+        return "a beginning" if isinstance(row, HeaderRow) else "an end"
+    return "an audit record" if isinstance(row, RecordRow) else "a decision"
 
 
 def _concluded(reading: _Reading, digest: str) -> Report:
@@ -230,10 +269,11 @@ def _concluded(reading: _Reading, digest: str) -> Report:
         findings += part.finish(header)
         if part.entries:
             begins, early = part.first_words(header)
-            ended, late = part.last_words(header, stands, keys=reading.keys)
+            said = reading.stands.get(part.chain, ())
+            ended, late = part.last_words(header, said, keys=reading.keys)
             findings += [found for found in (early, late) if found is not None]
             ends[part.chain] = begins, ended
-    findings += reading.findings
+    findings += [*reading.findings, *_strays(reading)]
     unsigned = [part for part in parts if part.unsigned]
     if reading.keys:
         findings += map(_unsigned, unsigned)
@@ -241,7 +281,17 @@ def _concluded(reading: _Reading, digest: str) -> Report:
         findings += _otherwise(reading, digest)
     notes = [*report.notes, *_notes(parts, ends, [] if reading.keys else unsigned)]
     chains = tuple(_told(c, reading.parts[c.chain], ends[c.chain]) for c in report.chains)
-    return replace(report, findings=tuple(findings), chains=chains, notes=tuple(notes))
+    return replace(
+        report, findings=tuple(findings), chains=chains, notes=tuple(notes), period=_period(reading)
+    )
+
+
+def _period(reading: _Reading) -> str:
+    """Which time it says it is of: whoever asked for another one cannot tell by the chains."""
+    header, n = reading.header, reading.decisions
+    text = f"an export of {clock(header.since)} up to {clock(header.until)}, not including it: "
+    text += "1 decision" if n == 1 else f"{n:,} decisions"
+    return f"{text}, {reading.beside:,} beside as proof"
 
 
 def _told(report: ChainReport, part: Part, ends: tuple[str, str]) -> ChainReport:
@@ -262,6 +312,20 @@ def _cut(reading: _Reading) -> Iterator[Finding]:
         if first != last:
             text = f"{name} is {first} in the export's first row and {last} in its last one: it was"
             yield Finding("changed", "", name, text + " altered")
+
+
+def _strays(reading: _Reading) -> Iterator[Finding]:
+    """Rows behind the end, and beginnings within: one finding, as they may be a whole file."""
+    if reading.stray is None:
+        return
+    number, kind = reading.stray
+    text, more = (
+        f"line {number} of the export is {kind} out of place: it was inserted",
+        reading.strays - 1,
+    )
+    if more:
+        text += f", as {more:,} behind it were. Of several exports in one file verify each alone"
+    yield Finding("inserted", "", f"line {number}", text)
 
 
 def _unknown(reading: _Reading) -> Iterator[Finding]:

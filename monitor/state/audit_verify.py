@@ -59,7 +59,8 @@ class Report:
 
     ``keys`` counts signed records by key id, ``trusted`` says whether they were asked to be by
     given keys; ``heads`` counts statements of where a chain stood that were compared. ``notes``
-    are sentences about what could not be checked.
+    are sentences about what could not be checked; ``period`` is one about the time that an export
+    says it is of, empty where it is none.
     """
 
     findings: tuple[Finding, ...]
@@ -68,6 +69,7 @@ class Report:
     trusted: bool
     heads: int
     notes: tuple[str, ...] = ()
+    period: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -29,7 +29,7 @@ import numpy as np
 from monitor.core.labels import LabelTable
 from monitor.core.types import IntArray
 from monitor.decide.guard import OBSERVE, Failures, said, still_finite
-from monitor.detectors.base import Detector, Rescaling
+from monitor.detectors.base import Detector, Lasting, Rescaling
 from monitor.detectors.calibration import Reference
 from monitor.detectors.pooling import pooled
 from monitor.sketches.shared import alike
@@ -202,9 +202,11 @@ class _Found:
     ) -> tuple[dict[str, Any], tuple[tuple[int, int], ...]]:
         """Everybody's detector states as one, the own first, and who is in it."""
         merged, members = dict(state.detectors), []
+        before = {} if state.view is None else dict(state.view.members)
         for q, other in others.items():
             try:
-                both = {d.name: d.merge(merged[d.name], other.detectors[d.name]) for d in detectors}
+                theirs = _since(other, before.get(q), detectors)
+                both = {d.name: d.merge(merged[d.name], theirs[d.name]) for d in detectors}
                 for name, state_of in both.items():
                     still_finite(merged[name], state_of)
             except MemoryError:
@@ -216,6 +218,23 @@ class _Found:
                 merged = both
                 members.append((q, other.events))
         return alike(merged), tuple(members)
+
+
+def _since(
+    other: GateState, before: int | None, detectors: Sequence[Detector[Any]]
+) -> Mapping[str, Any]:
+    """Detector states of a partition that had seen ``before`` events when it was last met.
+
+    What it counted lately was told then, and has become old since by the clocks of the others. Of
+    a partition to which nothing comes it would stay new for ever.
+    """
+    if before is None:
+        return other.detectors
+    came, held = max(other.events - before, 0), other.detectors
+    return {
+        d.name: d.since(held[d.name], came) if isinstance(d, Lasting) else held[d.name]
+        for d in detectors
+    }
 
 
 def _gradient_dim(state: GateState) -> int | None:

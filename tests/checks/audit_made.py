@@ -48,9 +48,9 @@ class Made:
         self.lines[chain] += lines
         self.decisions[chain] += records
 
-    def deed(self, desk: str, when: float, what: str = "release") -> None:
+    def deed(self, desk: str, when: float, what: str = "release", **more: object) -> None:
         """Somebody does something."""
-        self._desk(desk, "desk", {"what": what, "who": "ana", "why": "known", "when": when})
+        self._desk(desk, "desk", {"what": what, "who": "ana", "why": "known", "when": when, **more})
 
     def stand(self, desk: str, when: float, chains: Sequence[str] | None = None) -> None:
         """Heads are written down."""

@@ -114,7 +114,7 @@ def test_a_file_that_is_no_export_is_refused_with_what_to_give(capsys, made, tmp
     (tmp_path / "empty").write_bytes(b"")
     assert execute(["audit", "verify", str(tmp_path / "empty")]) == 2
     assert execute(["audit", "verify", str(tmp_path / "nowhere")]) == 2
-    assert "there is no such folder" in " ".join(capsys.readouterr().err.split())
+    assert "there is no such file or folder" in " ".join(capsys.readouterr().err.split())
 
 
 def test_an_export_overwrites_nothing_and_says_what_to_do(capsys, made, tmp_path):

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
+
 import numpy as np
 import orjson
 import pytest
 
-from monitor.core.incident import Changed
+from monitor.core.incident import Changed, IncidentKind
 from monitor.decide.incident_account import account
+from monitor.decide.incident_causes import explains
+from monitor.decide.incident_facts import FAMILIES
 from monitor.decide.incident_merge import merge
+from monitor.decide.incident_names import identifier
 from monitor.decide.incident_split import other_ring
 from monitor.decide.incident_state import (
     MOST_CLOSED,
     MOST_OPEN,
     RECENT,
+    Incident,
     IncidentBook,
-    identifier,
 )
 from monitor.decide.incident_timeline import BINS, Timeline
 from monitor.decide.incidents import fold
@@ -103,6 +109,67 @@ def test_sources_of_one_mixture_are_one_ring(sources: int) -> None:
             source = rng.integers(0, sources, events).astype(np.uint64)
             label = (rng.random(events) < share).astype(np.uint64)
             assert other_ring(source, [label]) is None
+
+
+def test_sources_with_a_mixture_each_are_hardly_ever_two_rings_and_two_rings_are() -> None:
+    rng, found = np.random.default_rng(0), [0, 0]
+    for _ in range(60):
+        source = rng.integers(0, 20, 300)
+        for case, mixture in enumerate((rng.beta(0.7, 0.7, 20), np.arange(20) % 2 * 0.9 + 0.05)):
+            label = (rng.random(300) < mixture[source]).astype(np.uint64)
+            found[case] += other_ring(source.astype(np.uint64), [label]) is not None
+    assert found[0] <= 3
+    assert found[1] == 60
+
+
+def test_a_third_ring_of_the_same_hour_is_a_third_incident() -> None:
+    made = Made(24_000)
+    made.time = made.time[0] + (made.time - made.time[0]) // 20
+    made.stray()
+    made.ring(6_000, 9_000, label="yes")
+    made.ring(6_000, 9_000, label="no")
+    third = made.ring(7_500, 9_500, family="backdoor", name="third-")
+    steps = folded(made)
+    for then, step in itertools.pairwise(steps):
+        keys = {i.id: i.key for i in then.book.open}
+        assert all(keys.get(i.id, i.key) == i.key for i in step.book.open)
+    found = [*steps[-1].book.open, *steps[-1].book.closed]
+    assert len({i.id for i in found}) == len({i.key for i in found}) == len(found) == 3
+    (other,) = [i for i in found if any(name.startswith("third") for name in i.sources)]
+    assert len(third) - 5 <= other.events <= len(third) + 5
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_event_counts_in_one_incident_and_what_is_parted_is_told(seed: int) -> None:
+    made = Made(14_000, seed)
+    made.stray()
+    made.ring(6_000, 8_000, label="yes", family="clean_label")
+    made.ring(6_000, 8_000, label="no", family="clean_label")
+    told: dict[str, int] = {}
+    suspicious, most = np.cumsum(made.family >= 0), 0
+    for n, step in enumerate(folded(made, 16)):
+        told |= {c.incident["id"]: c.incident["events"] for c in step.changes}
+        every = [*step.book.open, *step.book.closed]
+        assert sum(i.events for i in every) <= suspicious[min(16 * (n + 1), made.n) - 1]
+        assert all(told[i.id] <= i.events for i in every)
+        most = max(most, len(step.book.open))
+    assert most == 2
+
+
+def test_a_cause_that_took_over_a_ring_is_not_parted() -> None:
+    made = Made(14_000)
+    made.time = made.time[0] + (made.time - made.time[0]) // 20
+    made.stray()
+    made.ring(6_000, 8_000, label="yes", family="clean_label")
+    made.ring(6_000, 8_000, label="no", family="clean_label")
+    book = IncidentBook()
+    for facts in made.batches(16):
+        book = fold(book, facts).book
+        if len(book.open) == 1:
+            drift = replace(book.open[0], kind="drift", key="world", surprised=7)
+            book = replace(book, open=(drift,))
+    whole = [i for i in (*book.open, *book.closed) if i.key == "world"]
+    assert [i.surprised for i in whole] == [7]
 
 
 def test_one_of_two_rings_comes_back_as_itself() -> None:
@@ -266,3 +333,30 @@ def test_pieces_of_several_partitions_become_one() -> None:
     }
     assert len(merge([pieces[0], later])) == 2
     assert len(merge([pieces[0], {**pieces[1], "key": "another"}])) == 2
+
+
+def incident(kind: IncidentKind, key: str, **what: object) -> Incident:
+    return replace(Incident.begun(1, ("i-1", kind, key), (0, 0), 2), events=20, **what)
+
+
+@pytest.mark.parametrize(
+    ("key", "sent_again", "of_core", "copies", "explained"),
+    [
+        ("world", False, 0, 0, True),  # nobody's in particular
+        ("world", False, 15, 0, False),  # a ring is no drift
+        ("world", False, 0, 15, False),  # nor do copies come of one
+        ("duplicates|", False, 0, 15, True),
+        ("duplicates|", False, 15, 15, False),  # a ring repeats itself
+        ("duplicates|", True, 15, 15, True),  # its very events came twice
+        ("duplicates|", True, 15, 0, False),
+        ("gap|", False, 0, 0, False),
+    ],
+)
+def test_what_a_drift_or_a_fault_is_behind(
+    key: str, sent_again: bool, of_core: int, copies: int, explained: bool
+) -> None:
+    cause = incident(IncidentKind.DATA_FAULT, key)
+    families = np.zeros(len(FAMILIES), dtype=np.int64)
+    families[FAMILIES.index("replay")] = copies
+    other = incident(IncidentKind.CAMPAIGN, "sources", of_core=of_core, families=families)
+    assert explains(cause, other, sent_again=sent_again) is explained

@@ -11,6 +11,8 @@ from monitor.core.types import BoolArray, EventBatch, IntArray
 from monitor.detectors.replay import CERTAIN, Replay, ReplayParams, ReplayState
 from monitor.sketches.recent import GENERATIONS, RecentKeys, earlier
 
+NONE = np.zeros(256, dtype=bool)
+
 
 def batch(ids: list[int], content: list[int], label: list[int] | None = None) -> EventBatch:
     n = len(ids)
@@ -155,6 +157,44 @@ def test_partitions_add_up_to_one_surge() -> None:
     one = batch([90_000], [1_400])
     assert detector.score(parts[0], one).value[0] < CERTAIN
     assert detector.score(detector.merge(*parts), one).value[0] == CERTAIN
+
+
+def test_what_another_partition_counted_long_ago_is_no_more_counted_lately() -> None:
+    """To one in a surge nothing comes any more: by its own clock all of that is new for ever."""
+    idle, busy = warm(events=2_048)[1], warm(events=2_048)[1]
+    detector = Replay()
+    ids = list(range(5_000, 5_256))
+    idle = detector.observe(idle, batch(ids, [10_000 + i // 2 for i in range(256)]), NONE)
+    assert idle.surging
+    one = batch([90_000], [10_400])
+    assert detector.score(detector.merge(busy, idle), one).value[0] == CERTAIN
+    rested = detector.since(idle, 0)
+    assert not rested.surging
+    assert detector.score(detector.merge(busy, rested), one).value[0] < CERTAIN
+    assert detector.score(detector.merge(busy, detector.since(idle, 256)), one).value[0] == CERTAIN
+    assert detector.since(idle, 1 << 40).recent.counted == idle.recent.counted
+
+
+def test_repeated_ids_do_not_hide_copies() -> None:
+    detector, state = warm(distinct=100_000, events=2_048)
+    copied = batch(list(range(5_000, 5_080)), list(range(30_000, 30_040)) * 2)
+    assert detector.score(state, copied).value[-1] == CERTAIN
+    hidden = batch([1] * 4_000 + list(range(5_000, 5_080)), [7] * 4_000 + copied.content.tolist())
+    assert detector.score(state, hidden).value[-1] == CERTAIN
+
+
+@pytest.mark.parametrize("name", ["pace_events", "recent_events", "rate_events"])
+@pytest.mark.parametrize("value", [1e-300, 1.0, 1e300])
+def test_parameters_at_their_limits(name: str, value: float) -> None:
+    detector = Replay(ReplayParams(surge_events=1, least_events=1, **{name: value}))
+    state = detector.empty(2)
+    for first in range(0, 12_288, 4_096):
+        content = np.arange(4_096) % (2_000 if first else 4_096)
+        events = batch(list(range(first, first + 4_096)), content.tolist())
+        with np.errstate(divide="raise", over="raise", invalid="raise"):
+            assert np.isfinite(detector.score(state, events).value).all()
+            state = detector.observe(state, events, np.ones(4_096, dtype=bool))
+    assert np.isfinite([state.usual.counted, state.recent.counted]).all()
 
 
 def test_explanations() -> None:

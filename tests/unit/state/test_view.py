@@ -132,6 +132,25 @@ def test_the_view_is_stored_and_goes_on_to_the_bit() -> None:
     assert after.view.events == state.view.events + 200
 
 
+def test_what_an_idle_partition_counted_lately_is_told_once() -> None:
+    mine, other = met(alone(0), alone(1))
+    held = other.detectors["replay"]
+    surge = replace(held.recent, counted=held.recent.counted + 60.0)
+    replay = replace(held, recent=surge, surging=True)
+    peers = {1: replace(published(other), detectors={**other.detectors, "replay": replay})}
+    first = gate().exchange(replace(mine, view=None), 0, peers).state
+    again = gate().exchange(first, 0, peers).state
+    assert first.view is not None
+    assert again.view is not None
+    told = first.view.detectors["replay"]
+    assert told.surging
+    assert told.recent.counted >= 60.0
+    told = again.view.detectors["replay"]
+    assert not told.surging
+    assert told.recent.counted == mine.detectors["replay"].recent.counted
+    assert told.seen == first.view.detectors["replay"].seen
+
+
 def test_without_others_nothing_changes() -> None:
     state = alone(0)
     assert gate().digest(gate().exchange(state, 0, {}).state) == gate().digest(state)
