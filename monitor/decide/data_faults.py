@@ -47,6 +47,7 @@ LEAKS, LEAKED_BEFORE = 0.995, 0.8
 PAST, NEAR = 16_384, 4
 """Events in which the originals of copies are looked for, and how far apart two originals may be
 whose copies follow each other: some of a batch went to other partitions, or did not come again."""
+SENT_AGAIN = "repeat earlier ones of the same sources, in the same order"
 SECOND = 1_000_000_000
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
@@ -116,12 +117,6 @@ class Rows(NamedTuple):
     source: HashArray
     copied: BoolArray
 
-    def between(self, start: int, end: int) -> Rows:
-        """The events from ``start`` up to ``end``."""
-        at = slice(start, end)
-        some = (self.content[at], self.time_ns[at], self.shape[at], self.missing[at])
-        return Rows(*some, self.label[at], self.source[at], self.copied[at])
-
 
 class _Span(NamedTuple):
     """Events to be counted."""
@@ -134,6 +129,7 @@ class _Span(NamedTuple):
     again: BoolArray
 
     def between(self, start: int, end: int) -> _Span:
+        """The events from ``start`` up to ``end``."""
         at = slice(start, end)
         some = (self.content[at], self.time_ns[at], self.shape[at], self.missing[at])
         return _Span(*some, self.label[at], self.again[at])
@@ -273,6 +269,7 @@ def _look(state: Pipeline, seen: _Seen, columns: tuple[str, ...]) -> tuple[Pipel
 
 def _wrong(state: Pipeline, seen: _Seen, columns: tuple[str, ...]) -> list[Fault]:
     counts, longest, leak, sent = seen
+    sent_again = bool(2 * sent > counts[0])
     c = len(columns)
     usual = np.maximum(state.rates * SPAN, 0.5)
     nats = np.where(counts > usual, tail_nats(counts, usual), 0.0)
@@ -281,12 +278,12 @@ def _wrong(state: Pipeline, seen: _Seen, columns: tuple[str, ...]) -> list[Fault
         text = f"Nothing came for {longest:,.0f} s; at most {state.step:,.1f} s is usual."
         found.append(Fault("gap", "", text, 1))
     for at, name, what in (
-        (0, "duplicates", _repeats(counts[0], sent)),
+        (0, "duplicates", SENT_AGAIN if sent_again else "repeat the event just before them"),
         (1, "irregular", "have times before that of the event just before them"),
     ):
         if nats[at] >= NATS:
             text = f"{counts[at]:.0f} of {SPAN} events {what}; {usual[at]:.1f} would be usual."
-            found.append(Fault(name, "", text, int(counts[at]), at == 0 and 2 * sent > counts[0]))
+            found.append(Fault(name, "", text, int(counts[at]), at == 0 and sent_again))
     repeats = counts[0] >= SPAN / 2
     for j, name in enumerate(columns):
         frozen, gone = 2 + j, 2 + c + j
@@ -302,12 +299,6 @@ def _wrong(state: Pipeline, seen: _Seen, columns: tuple[str, ...]) -> list[Fault
             text = f"Feature {name!r} tells the label by itself, which it did not before."
             found.append(Fault("leak", name, text, SPAN))
     return found
-
-
-def _repeats(count: float, sent: int) -> str:
-    if 2 * sent > count:
-        return "repeat earlier ones of the same sources, in the same order"
-    return "repeat the event just before them"
 
 
 def _leaks(shape: npt.NDArray[np.float32], label: HashArray) -> FloatArray:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from monitor.core.incident import IncidentKind
-from monitor.core.types import Family
-from monitor.decide.incident_facts import FAMILIES
+from monitor.decide.incident_family import MOSTLY
 from monitor.decide.incident_state import Incident
 
 WORLD = "world"
@@ -22,7 +21,7 @@ def explains(cause: Incident, other: Incident, *, sent_again: bool) -> bool:
     """
     if other.kind != IncidentKind.CAMPAIGN or not cause.key.startswith(CAUSES):
         return False
-    copies = 2 * int(other.families[FAMILIES.index(Family.REPLAY)]) >= other.events
+    copies = other.copied >= MOSTLY
     if copies and cause.key == WORLD:
         return False
     return 2 * other.of_core < other.events or (sent_again and copies)

@@ -100,7 +100,7 @@ def signs(incident: Incident, traffic: Traffic) -> Signs:
         _line(incident, traffic),
         *_slide(incident.slide),
         _clumps(incident.gaps),
-        float(incident.families[FAMILIES.index(Family.REPLAY.value)]) / n,
+        incident.copied,
     )
 
 

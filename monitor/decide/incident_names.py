@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from monitor.core.hashing import hash_text
 from monitor.decide.incident_split import RING
-from monitor.decide.incident_state import SECOND, WINDOW, Incident
+from monitor.decide.incident_state import WINDOW, Incident
+from monitor.decide.incident_timeline import SECOND
 
 BUCKET_SECONDS = 3600
 AGAIN_EVENTS, AGAIN_SECONDS = 4 * WINDOW, 3600.0

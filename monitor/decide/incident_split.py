@@ -59,15 +59,16 @@ def other_ring(source: HashArray, signs: Sequence[HashArray]) -> tuple[BoolArray
     """
     if len(source) < 2 * LEAST_EVENTS:
         return None
-    return next((found for sign in signs if (found := _parted(source, sign)) is not None), None)
+    whose = np.unique(source, return_inverse=True)[1]
+    return next((found for sign in signs if (found := _parted(whose, sign)) is not None), None)
 
 
-def _parted(source: HashArray, sign: HashArray) -> tuple[BoolArray, str, str] | None:
-    names, whose = np.unique(source, return_inverse=True)
+def _parted(whose: IntArray, sign: HashArray) -> tuple[BoolArray, str, str] | None:
+    """The same by one sign; ``whose`` int64[n] are the sources' numbers, from 0."""
     values, what = np.unique(sign, return_inverse=True)
     if len(values) < 2:
         return None
-    table = np.zeros((len(names), len(values)))
+    table = np.zeros((int(whose.max()) + 1, len(values)))
     np.add.at(table, (whose, what), 1.0)
     main = table.argmax(axis=1)
     events = np.bincount(main, table.sum(axis=1), minlength=len(values))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from monitor.core.types import FloatArray, HashArray, IntArray
+from monitor.core.types import Family, FloatArray, HashArray, IntArray
 from monitor.decide.data_faults import Pipeline
 from monitor.decide.incident_facts import FAMILIES, SHAPES, Facts, Suspects
 from monitor.decide.incident_timeline import Timeline
@@ -18,7 +18,6 @@ MOST_CLOSED = 32
 MOST_CORE = 64
 MOST_KEYS = 16
 RECENT = 512
-SECOND = 1_000_000_000
 """Suspicious events that are kept, whatever became of them."""
 WINDOW = 4096
 """Valid events in which a group must stand out."""
@@ -267,6 +266,11 @@ class Incident:
             surprised=0,
             final=b"",
         )
+
+    @property
+    def copied(self) -> float:
+        """Share of its events that replay speaks against."""
+        return float(self.families[FAMILIES.index(Family.REPLAY)]) / max(self.events, 1)
 
     def emptied(self, key: str, core: HashArray, at: tuple[int, int]) -> Incident:
         """The same without its events, of these sources; ``at`` as in :meth:`begun`.

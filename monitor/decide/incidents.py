@@ -50,11 +50,11 @@ from monitor.decide.incident_state import (
     MOST_KEYS,
     MOST_OPEN,
     RECENT,
-    SECOND,
     WINDOW,
     Incident,
     IncidentBook,
 )
+from monitor.decide.incident_timeline import SECOND
 from monitor.sketches.tails import tail_nats
 
 STAY_NATS = 3.0

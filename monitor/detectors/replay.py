@@ -268,8 +268,8 @@ class Replay:
         remembered = np.where(again, 0.0, came - 1.0 + len(view.vectors))
         depth: FloatArray = np.cumsum(remembered) + view.recent.depth
         usual = view.usual.expected(events, depth)
-        above = (copies > 0) & (lately > usual)
-        return Surge(np.where(above, tail_nats(lately, usual), 0.0), lately, usual)
+        nats = tail_nats(lately, usual)  # 0 where no more came than usual
+        return Surge(np.where(copies > 0, nats, 0.0), lately, usual)
 
     def _rarity(self, view: ReplayState) -> FloatArray:
         """float64[LEVELS]: −ln of the share of ordinary events at each level or above."""
@@ -283,7 +283,7 @@ class Replay:
 def _nats(usual: Tally, recent: Tally) -> float:
     """How unlikely it is that so many copies come where so many are usual."""
     expected = float(usual.expected(float(recent.levels.sum()), recent.depth))
-    return float(tail_nats(recent.counted, expected)) if recent.counted > expected else 0.0
+    return float(tail_nats(recent.counted, expected))
 
 
 def _bar(state: ReplayState) -> float:
